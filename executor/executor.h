@@ -1,0 +1,110 @@
+/* executor: runs plans for real. Floor 2; uses core alone.
+ *
+ *   layer.h     the layer interface: one row per op and file in layers/
+ *   backend.h   the backend interface: memory, layers, waiting     backends/cpu.c backends/replay.c
+ *   transport.h the transport interface: moving tensors            transports/local.c
+ *   stage.c     one stage: its layers run forward, input gradient, weight gradient
+ *   worker.c    one rank: interprets its action list
+ *   run.c       all ranks of a plan, step after step; the measured trace
+ *   measure.c   times layers and links for the profiler
+ *   data.c      samples: text, tokens, CIFAR-10, synthetic
+ *
+ * One worker per rank knows layers, a backend and a transport by three small tables of functions. */
+#ifndef PPSIM_EXECUTOR_H
+#define PPSIM_EXECUTOR_H
+
+#include "core/core.h"
+
+/* ---- running a plan ------------------------------------------------------------------------ */
+
+typedef struct pp_step_report {
+    int step;            /* from 0 */
+    double loss;         /* mean over the global batch; NAN under replay */
+    double seconds;
+    double tokens_per_s; /* 0 without a sequence */
+} pp_step_report;
+
+/* A tensor shown to an observer: a parameter or its gradient, after a step's reduction and before
+ * (gradient) or after (parameter) the optimizer. Called by one rank at a time. */
+typedef struct pp_observed {
+    int step, rank, replica, stage;
+    const char *layer, *tensor;
+    bool gradient;
+    pp_dtype dtype;
+    const void *values;
+    int64_t count;
+} pp_observed;
+
+typedef struct pp_run_options {
+    int steps;                 /* 0: 1 */
+    uint64_t seed;
+    const char *data;          /* path; NULL: synthetic */
+    const char *backend;       /* NULL: the default (DESIGN.md) */
+    double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
+    double timeout_s;          /* a rank that waits longer for a peer fails; 0: 30 */
+    bool evaluate;             /* dropout off */
+    bool keep_trace;           /* of the last step */
+    /* all may be NULL */
+    void (*on_step)(void *context, const pp_step_report *report);
+    void (*observe)(void *context, const pp_observed *observed);
+    /* tests: called before each action of each rank; a non-OK status fails that rank there */
+    pp_status (*before_action)(void *context, int rank, int replica, pp_action action,
+                               pp_error *error);
+    void *context;
+} pp_run_options;
+
+typedef struct pp_run_result {
+    pp_step_report *steps;
+    int step_count;
+    pp_prediction measured;    /* medians over the steps after the first (the only one, if one) */
+    pp_trace *trace;           /* NULL unless keep_trace; the step nearest to the median time */
+    pp_arena arena;
+} pp_run_result;
+
+/* Trains `steps` steps: ranks·dp threads of this process. schedule: the plan's compute actions as
+ * pp_plan_expand gives them, with or without transfers. Refuses (PP_E_UNSUPPORTED) tp > 1, bf16 on
+ * the CPU, opaque layers outside replay. The first cause of a failure (rank, action, microbatch)
+ * is the message. A stop request ends after the current action: PP_E_INTERRUPTED, and *result
+ * holds the finished steps. */
+pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_options *options,
+                 pp_run_result **result, pp_error *error);
+void pp_run_result_free(pp_run_result *result);
+
+/* Which backend a model would run on by default: "cpu", or "replay" for opaque layers. */
+const char *pp_backend_default(const pp_model *model);
+
+/* What a machine can do, for doctor: one row per backend. */
+typedef struct pp_backend_info {
+    const char *name;
+    bool usable;
+    char detail[256];  /* device and library versions, or why not and how to get it */
+} pp_backend_info;
+int pp_backends(pp_backend_info *infos, int capacity);
+
+/* ---- measuring ----------------------------------------------------------------------------- */
+
+typedef struct pp_measure_options {
+    const pp_model *model;
+    const char *device;          /* "cpu" */
+    pp_dtype dtype;
+    const int64_t *microbatches; /* sizes to time */
+    int microbatch_count;
+    int neighbours;              /* also measure with this many other threads busy; 0: only alone */
+    bool links;                  /* time the local transport instead of layers */
+    double interval;             /* wanted relative half width of the median's 95 % CI; 0: 0.02 */
+    double cap_s;                /* per (layer, phase, size); 0: 2 s; hitting it is reported */
+    void (*on_progress)(void *context, double fraction, const char *what);
+    void (*on_sample)(void *context, const pp_sample *sample); /* each raw sample */
+    void (*on_cap)(void *context, const char *what, double reached_interval);
+    void *context;
+} pp_measure_options;
+
+/* Device and library names for the session row. Strings are written into the buffers. */
+void pp_measure_describe(const char *device, char name[128], char driver[128], char libraries[256],
+                         char clocks[128]);
+
+/* Times each distinct layer's phases (and the optimizer): random data, warm-up, repetition until the
+ * median's interval is narrow enough or the cap. Stops at a stop request: PP_E_INTERRUPTED. */
+pp_status pp_measure(const pp_measure_options *options, pp_error *error);
+
+#endif

@@ -1,0 +1,81 @@
+/* planner: split, search, explain. Floor 3; uses sim and profiles.
+ *
+ *   split.c     exact dynamic programming for the split points under each rank's own memory limit
+ *   baselines.c the other --split methods, by name
+ *   assemble.c  from a candidate (K, M, dp, schedule, recompute, split) to a full pp_plan
+ *   search.c    every combination, pruned by proved bounds, simulated exactly
+ *   explain.c   why this plan, in sentences */
+#ifndef PPSIM_PLANNER_H
+#define PPSIM_PLANNER_H
+
+#include "profiles/profiles.h"
+#include "sim/sim.h"
+
+/* ---- splitting ----------------------------------------------------------------------------- */
+
+/* The smallest possible largest stage: a chain of n items into S intervals, none empty.
+ * time    : cost of items first … last (inclusive) as stage s; INFINITY where they do not fit s's
+ *           memory. Must not fall when an interval grows.
+ * splits  : [stages - 1] filled with the first item of stages 1 … S-1.
+ * Returns PP_E_NO_FIT if no split has finite cost. O(S · n · log n) calls of time. */
+typedef double pp_interval_cost(const void *context, int stage, int first, int last);
+pp_status pp_split_chain(int items, int stages, pp_interval_cost *time, const void *context,
+                         int *splits, double *bottleneck, pp_error *error);
+
+/* ---- the search ---------------------------------------------------------------------------- */
+
+/* What is wanted. A pin of 0 or NULL means: search it. */
+typedef struct pp_plan_request {
+    const pp_model *model;
+    const pp_cluster *cluster;
+    const pp_costs *costs;
+    int64_t global_batch;
+    int64_t memory_bytes;     /* per device; 0: the device's own */
+    pp_dtype dtype;
+    pp_optimizer optimizer;
+    int zero;
+    int ranks, virtual_stages, microbatches, dp, tp;  /* pins */
+    int64_t microbatch_size;
+    const char *schedule;     /* pin */
+    const char *recompute;    /* pin: a pp_recompute_name */
+    const char *split;        /* method or "3,7,11"; NULL: "optimal" */
+    double limit_s;           /* stop after; 0: never */
+    int alternative_count;    /* runners-up wanted; 0: 3 */
+    void (*progress)(void *context, double fraction); /* may be NULL; called from this thread */
+    void *progress_context;
+} pp_plan_request;
+
+typedef struct pp_plan_split {
+    char method[64];
+    double bottleneck_s;      /* slowest stage, by the method's own measure */
+    double lower_bound_s;     /* proved for this K */
+} pp_plan_split;
+
+/* The nearest miss when nothing fits. */
+typedef struct pp_plan_miss {
+    bool known;
+    int ranks, microbatches, dp, rank;   /* which candidate, which rank is worst */
+    char schedule[64];
+    int64_t needed_bytes, limit_bytes;
+} pp_plan_miss;
+
+typedef struct pp_plan_result {
+    pp_plan *best;            /* NULL when nothing fits */
+    pp_plan **alternatives;   /* [alternative_count], next best of other shape, fastest first */
+    int alternative_count;
+    pp_plan_split split;
+    double lower_bound_s;     /* of the iteration time over everything searched */
+    double gap;               /* (best - bound) / bound */
+    int64_t searched, pruned;
+    double seconds;           /* wall clock */
+    pp_plan_miss miss;
+    pp_text explanation;      /* --explain, some lines */
+} pp_plan_result;
+
+/* Finds the plan with the smallest step time. PP_E_NO_FIT (with *result filled as far as possible:
+ * miss, stats) when nothing fits; the message names the nearest miss. Deterministic for any number
+ * of threads. *result: pp_plan_result_free, in every case. */
+pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result, pp_error *error);
+void pp_plan_result_free(pp_plan_result *result);
+
+#endif

@@ -1,0 +1,119 @@
+/* profiles: the SQLite store of raw samples, and the cost models fitted to them. Floor 2; uses core
+ * alone. It stores and fits; timing is the executor's business.
+ *
+ *   store.c     sessions and samples in SQLite (schema in store_schema.c, migrations by user_version)
+ *   fit.c       seconds as a function of the microbatch size, with GSL
+ *   analytic.c  seconds from FLOPs and bytes where nothing was measured
+ *   costs.c     "how long is layer i, phase p, at microbatch b": the one question planner asks */
+#ifndef PPSIM_PROFILES_H
+#define PPSIM_PROFILES_H
+
+#include "core/core.h"
+
+/* ---- the store ----------------------------------------------------------------------------- */
+
+typedef struct pp_store pp_store;
+
+/* Everything that a set of measurements has in common. Strings at most 127 bytes. */
+typedef struct pp_session {
+    int64_t id;             /* given by the store */
+    char device[128];       /* "AMD EPYC 9B14", "NVIDIA H200" */
+    char backend[32];       /* "cpu" */
+    pp_dtype dtype;
+    char driver[128];       /* kernel or driver version */
+    char libraries[256];    /* "ppsim 0.1.0, OpenBLAS 0.3.21 SkylakeX" */
+    char clocks[128];       /* what is known of the clock rate */
+    char date[32];          /* UTC, ISO 8601 */
+    char model[64];         /* name of the model that was profiled, for --list */
+    int64_t sample_count;   /* filled by the store */
+} pp_session;
+
+/* Opens or creates a store. A file that is not a store, or of a newer version, is PP_E_INPUT and is
+ * not touched. read_only never creates. WAL, foreign keys, checksummed rows (RELIABILITY P10). */
+pp_status pp_store_open(const char *path, bool read_only, pp_store **store, pp_error *error);
+void pp_store_close(pp_store *store);
+
+/* Writes one session with all its samples in one transaction (BEGIN IMMEDIATE, bounded retry): all
+ * of it or nothing. Sets session->id. */
+pp_status pp_store_add(pp_store *store, pp_session *session, const pp_sample *samples, size_t count,
+                       pp_error *error);
+
+/* Sessions, newest first; *sessions is the caller's (pp_free). */
+pp_status pp_store_sessions(pp_store *store, pp_session **sessions, size_t *count, pp_error *error);
+
+/* Samples of a session, or of the newest sessions that match backend and dtype (session_id 0; device
+ * NULL: any). Rows whose checksum does not hold are PP_E_INPUT, naming row and file. */
+pp_status pp_store_samples(pp_store *store, int64_t session_id, const char *backend, pp_dtype dtype,
+                           pp_sample **samples, size_t *count, pp_error *error);
+
+/* Deletes a session and its samples; an unknown id is PP_E_INPUT. */
+pp_status pp_store_delete(pp_store *store, int64_t session_id, pp_error *error);
+
+/* A hash of everything that pp_store_samples would return for session 0. */
+pp_status pp_store_hash(pp_store *store, const char *backend, pp_dtype dtype, uint64_t *hash,
+                        pp_error *error);
+
+/* ---- fitting ------------------------------------------------------------------------------- */
+
+typedef enum pp_fit_kind {
+    PP_FIT_LINEAR,    /* a + b·x, robust (bisquare) */
+    PP_FIT_MONOTONE   /* piecewise through isotonic medians, where the residuals reject the line */
+} pp_fit_kind;
+
+/* Seconds as a function of x (samples, or bytes). Knots: distinct x with their medians. */
+#define PP_FIT_KNOTS 64
+typedef struct pp_fit {
+    pp_fit_kind kind;
+    double intercept, slope;
+    double relative_error;   /* median |residual| / value over the knots */
+    int knot_count;
+    double x[PP_FIT_KNOTS], y[PP_FIT_KNOTS], spread[PP_FIT_KNOTS]; /* y: medians, spread: MAD */
+} pp_fit;
+
+/* x, y : [count] raw points, any order; at least one. Never negative, never decreasing in x. */
+pp_status pp_fit_points(const double *x, const double *y, size_t count, pp_fit *fit, pp_error *error);
+double pp_fit_at(const pp_fit *fit, double x); /* extrapolates linearly, never below 0 */
+
+/* Median and a 95 % confidence interval of it from order statistics. values are reordered. */
+typedef struct pp_median {
+    double median, low, high, mad;
+} pp_median;
+pp_median pp_median_of(double *values, size_t count);
+
+/* ---- costs --------------------------------------------------------------------------------- */
+
+typedef struct pp_costs pp_costs;
+
+typedef struct pp_cost {
+    double seconds;
+    double relative_error;   /* of the fit or, modelled, 1 */
+    pp_cost_source source;
+} pp_cost;
+
+typedef struct pp_costs_request {
+    const pp_model *model;
+    const pp_cluster *cluster; /* device 0's kind gives the modelled costs */
+    pp_dtype dtype;
+    const char *db;            /* NULL: everything modelled */
+    const char *backend;       /* whose samples; NULL: whatever the store has, newest first */
+    int neighbours;            /* busy ranks beside each, at most; nearest measured is taken */
+} pp_costs_request;
+
+/* Cost models of every layer. With a db, a layer that was never measured is PP_E_INPUT and names the
+ * layer and the `ppsim profile` call that would measure it. Opaque layers cost what they say. */
+pp_status pp_costs_open(const pp_costs_request *request, pp_costs **costs, pp_error *error);
+void pp_costs_close(pp_costs *costs);
+
+/* Layer i (index in the model), one microbatch of `samples`. Thread-safe. */
+pp_cost pp_costs_layer(const pp_costs *costs, int layer, pp_phase phase, int64_t samples);
+/* One transfer of `bytes` over a link of the cluster: measured (local transport) where the store has
+ * it and both devices share a node, else latency + bytes / bandwidth. */
+pp_cost pp_costs_transfer(const pp_costs *costs, pp_link link, int64_t bytes);
+/* The worker's own cost per action; 0 where not measured. */
+double pp_costs_overhead(const pp_costs *costs);
+/* What the plan says of its costs: weakest source, one line for people, hash of the samples. */
+pp_cost_source pp_costs_source(const pp_costs *costs);
+const char *pp_costs_note(const pp_costs *costs);
+uint64_t pp_costs_hash(const pp_costs *costs);
+
+#endif

@@ -1,0 +1,153 @@
+/* sim: what order, when, how much. Floor 2; uses core alone.
+ *
+ *   schedule/     a file per family of schedules: the ORDER of actions on each rank
+ *   families.c    the table of families; expanding a plan's schedule
+ *   engine.c      WHEN each action starts and ends: the longest path through the order
+ *   memory.c      HOW MUCH each rank holds, event by event
+ *   bounds.c      lower bounds, critical path
+ *
+ * A schedule is data (core.h, part 8). The engine never reorders: time follows from the order. */
+#ifndef PPSIM_SIM_H
+#define PPSIM_SIM_H
+
+#include "core/core.h"
+
+/* ---- families of schedules ----------------------------------------------------------------- */
+
+/* What to build. Zero means default where it can. */
+typedef struct pp_schedule_request {
+    const char *name;        /* "1f1b" */
+    int ranks;               /* K ≥ 1 */
+    int microbatches;        /* M ≥ 1 */
+    int virtual_stages;      /* V; 0: the family's natural value */
+    pp_recompute recompute;  /* R actions are put before the backward of these microbatches */
+    bool reverse_backward;   /* gpipe: backward of the last microbatch first, as torchgpipe runs */
+} pp_schedule_request;
+
+/* Durations of one stage visit on uniform stages, for closed forms. */
+typedef struct pp_uniform {
+    double forward_s, input_s, weight_s, transfer_s;
+} pp_uniform;
+
+typedef struct pp_schedule_family {
+    const char *name;
+    const char *summary;      /* one line */
+    const char *constraint;   /* in words: "M >= 1" */
+    const char *source;       /* paper, section */
+    int natural_virtual;
+    bool splits_backward;     /* has I and W rather than B */
+    /* PP_E_INPUT with a reason if K, M, V are outside the definition. May be NULL: always fine. */
+    pp_status (*validate)(const pp_schedule_request *request, pp_error *error);
+    /* Upper bound of the number of actions, for allocation; then the order itself: compute actions
+     * without recompute, into an allocated schedule whose capacity is that bound. */
+    size_t (*count)(const pp_schedule_request *request);
+    void (*build)(const pp_schedule_request *request, pp_schedule *schedule);
+    /* 1 - busy / (K · makespan) on uniform stages; NAN outside the formula's domain (c > 0
+     * always is). */
+    double (*closed_form_bubble)(const pp_schedule_request *request, const pp_uniform *cost);
+} pp_schedule_family;
+
+const pp_schedule_family *pp_schedule_families(int *count);
+const pp_schedule_family *pp_schedule_family_find(const char *name); /* NULL if unknown */
+
+/* Builds the compute actions of a named schedule, R actions included. Unknown names are PP_E_INPUT
+ * and list the known ones; sizes beyond PP_ACTIONS_MAX are refused before allocating. */
+pp_status pp_schedule_build(const pp_schedule_request *request, pp_schedule **schedule,
+                            pp_error *error);
+
+/* A copy with an R before each B (or I) of the microbatches that `policy` recomputes. */
+pp_status pp_schedule_add_recompute(const pp_schedule *schedule, pp_recompute policy,
+                                    pp_schedule **with, pp_error *error);
+
+/* The compute actions of a plan: its schedule with R where its stages recompute, and at each rank's
+ * end REDUCE_GRAD (for stages that reduce_s or ties or dp > 1 demand it) and STEP of each of its
+ * stages. Refuses (PP_E_INPUT) when plan->schedule_hash is not 0 and differs from the hash of
+ * the result: the plan was changed or made by another version. */
+pp_status pp_plan_expand(const pp_plan *plan, pp_schedule **schedule, pp_error *error);
+
+/* ---- simulation ---------------------------------------------------------------------------- */
+
+typedef struct pp_stage_cost {
+    double forward_s, input_s, weight_s, recompute_s, reduce_s, optimizer_s;
+} pp_stage_cost;
+
+/* The transfer across the border behind a stage, to the next stage of its chain. It delays the
+ * consumer by latency + occupancy. Transfers of one directed pair of ranks follow each other:
+ * each holds the pair's lane for its occupancy (bytes / bandwidth); 0: any number in flight. */
+typedef struct pp_border_cost {
+    double latency_s;
+    double forward_occupancy_s;
+    double backward_occupancy_s;
+} pp_border_cost;
+
+/* What simulation needs besides the order. Arrays are the caller's. */
+typedef struct pp_sim_input {
+    const pp_schedule *schedule;   /* transfers are ignored unless blocking, and derived then */
+    const pp_stage_cost *stage;    /* [stages] */
+    const pp_border_cost *border;  /* [stages], behind each stage; NULL: free. Never charged between
+                                      stages of one rank */
+    bool blocking;                 /* sender and receiver are both held for the whole transfer */
+    double overlap_factor;         /* of an OVERLAP_F_B pair; 0 means 1 */
+    double last_microbatch_scale;  /* durations of microbatch M-1; 0 means 1 */
+    const pp_stage_bytes *bytes;   /* [stages]; NULL: byte results are -1 */
+    const double *activation_weight;          /* [stages] weight that one activation of the stage */
+    const double *released_by_input_weight;   /* adds, and I takes off; NULL: 1/V, half of it */
+    bool keep_spans;
+} pp_sim_input;
+
+/* Bytes of a rank at its peak, by kind. */
+typedef struct pp_peak_bytes {
+    int64_t total, parameters, gradients, optimizer, activations, weight_versions, buffers;
+} pp_peak_bytes;
+
+typedef struct pp_sim_rank {
+    double busy_s, idle_s;         /* idle = makespan - busy */
+    double bubble_fraction;        /* idle / makespan */
+    double first_start_s, last_end_s;
+    double peak_activations;       /* pairs alive from start of F to end of W or B, over V */
+    double peak_activation_weight; /* the same by weight, the part that I releases taken off */
+    pp_peak_bytes peak;            /* all -1 without input.bytes */
+    double peak_time_s;            /* when it is first reached */
+    pp_action peak_action;         /* by which action */
+} pp_sim_rank;
+
+typedef struct pp_sim_result {
+    double makespan_s;
+    double span_s;                 /* longest time from a rank's first start to its own last end */
+    double bubble_fraction;        /* 1 - Σ busy / (K · makespan) */
+    double span_bubble_fraction;   /* 1 - max over ranks of F,B,I,W,R busy / span */
+    double lower_bound_s;          /* of the makespan of ANY order of these actions */
+    double gap;                    /* (makespan - bound) / bound */
+    size_t action_count;           /* compute actions */
+    pp_sim_rank *rank;             /* [ranks] */
+    pp_trace *trace;               /* NULL unless keep_spans */
+    pp_arena arena;
+} pp_sim_result;
+
+/* Times the order. A schedule that cannot run is PP_E_DEADLOCK (run pp_schedule_check for the wait
+ * cycle); negative, NaN or infinite costs are PP_E_INPUT. Exact: one pass in topological order,
+ * O(actions), no allocation per action. *result: pp_sim_result_free. */
+pp_status pp_simulate(const pp_sim_input *input, pp_sim_result **result, pp_error *error);
+void pp_sim_result_free(pp_sim_result *result);
+
+/* Bytes that one rank needs under this order, from the table alone (no times needed: a rank's memory
+ * follows from its own order). slots: from pp_schedule_slots. peak_action may be NULL. */
+pp_peak_bytes pp_rank_peak_bytes(const pp_schedule *schedule, int rank, const pp_stage_bytes *bytes,
+                                 const int *input_slots, const int *gradient_slots,
+                                 size_t *peak_action);
+
+/* Simulates a plan: expands it (*schedule, if not NULL, gets it), takes stage times, bytes and the
+ * links between its ranks' devices from it. */
+pp_status pp_simulate_plan(const pp_plan *plan, bool keep_spans, pp_schedule **schedule,
+                           pp_sim_result **result, pp_error *error);
+
+/* The chain of actions that no slack separates from the end, last to first, as span indices of
+ * result->trace (which must have been kept). Into indices [capacity]; returns how many. */
+size_t pp_critical_path(const pp_sim_input *input, const pp_sim_result *result, size_t *indices,
+                        size_t capacity);
+
+/* A lower bound of the makespan of any order on these stages: for each rank its own work, plus
+ * the least time before its first action can start, plus the least time after its last. */
+double pp_lower_bound(const pp_sim_input *input);
+
+#endif
