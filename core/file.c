@@ -1,0 +1,133 @@
+/* Whole files in, whole files out.
+ *
+ * Writing goes through a temporary file in the same directory, fsync, rename, fsync of the
+ * directory: under its final name there is the old file or the new one, never a part (RELIABILITY
+ * P6). Every step's error counts, close's too: a full disk may show itself only there. */
+#include "core/core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- reading ------------------------------------------------------------------------------- */
+
+static pp_status fail_errno(pp_error *error, pp_status code, const char *path, const char *what) {
+    int reason = errno;
+    pp_fail(error, code, path, "cannot %s '%s'", what, path);
+    pp_fail_cause(error, strerror(reason));
+    return code;
+}
+
+static pp_status read_all(int file, const char *path, size_t limit_bytes, pp_text *contents,
+                          pp_error *error) {
+    char chunk[65536];
+    for (;;) {
+        ssize_t got = read(file, chunk, sizeof chunk);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return fail_errno(error, PP_E_INPUT, path, "read");
+        if (got == 0) break;
+        if ((size_t)got > limit_bytes - contents->length)
+            return pp_fail(error, PP_E_INPUT, path,
+                           "'%s' is larger than %zu bytes, the most that "
+                           "is read here",
+                           path, limit_bytes);
+        pp_text_append(contents, chunk, (size_t)got);
+        if (contents->failed) return pp_fail_memory(error);
+    }
+    pp_text_append(contents, "", 0); /* an empty file is an empty string, not NULL */
+    return contents->failed ? pp_fail_memory(error) : PP_OK;
+}
+
+pp_status pp_file_read(const char *path, size_t limit_bytes, pp_text *contents, pp_error *error) {
+    *contents = (pp_text){0};
+    bool standard = strcmp(path, "-") == 0;
+    int file = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return fail_errno(error, PP_E_INPUT, path, "open");
+    pp_status status = read_all(file, path, limit_bytes, contents, error);
+    if (!standard) close(file);
+    if (status != PP_OK) pp_text_deinit(contents);
+    return status;
+}
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+static bool write_all(int file, const char *bytes, size_t length) {
+    const pp_platform *os = pp_platform_get();
+    while (length > 0) {
+        long written = os->write(file, bytes, length);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return false;
+        bytes += written;
+        length -= (size_t)written;
+    }
+    return true;
+}
+
+/* Opens a new file beside path; its name goes to temporary. Names in use are stepped over. */
+static int open_beside(const char *path, char *temporary, size_t capacity) {
+    for (int attempt = 0; attempt < 1000; attempt++) {
+        int length = snprintf(temporary, capacity, "%s.part-%ld-%d", path, (long)getpid(), attempt);
+        if (length < 0 || (size_t)length >= capacity) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
+        int file = pp_platform_get()->open_new(temporary);
+        if (file >= 0 || errno != EEXIST) return file;
+    }
+    return -1;
+}
+
+static void directory_of(const char *path, char *directory, size_t capacity) {
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        snprintf(directory, capacity, ".");
+    else
+        snprintf(directory, capacity, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+/* What is not a regular file (a pipe, /dev/stdout) cannot be replaced, only written to. */
+static bool is_special(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
+static pp_status write_special(const char *path, const pp_text *contents, pp_error *error) {
+    int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file < 0) return fail_errno(error, PP_E_IO, path, "open");
+    bool written = write_all(file, contents->bytes, contents->length);
+    if (!written) fail_errno(error, PP_E_IO, path, "write");
+    close(file);
+    return written ? PP_OK : PP_E_IO;
+}
+
+pp_status pp_file_write(const char *path, const pp_text *contents, pp_error *error) {
+    const pp_platform *os = pp_platform_get();
+    char temporary[4096], directory[4096];
+    if (contents->failed) return pp_fail_memory(error);
+    if (is_special(path)) return write_special(path, contents, error);
+
+    int file = open_beside(path, temporary, sizeof temporary);
+    if (file < 0) return fail_errno(error, PP_E_IO, path, "create a temporary file for");
+    bool complete = write_all(file, contents->bytes, contents->length) && os->sync(file) == 0;
+    int reason = errno;
+    bool closed = os->close(file) == 0; /* even after a failure: the descriptor must go */
+    if (complete && !closed) reason = errno;
+    if (complete && closed && os->rename(temporary, path) == 0) {
+        directory_of(path, directory, sizeof directory);
+        if (os->sync_directory(directory) == 0) return PP_OK;
+        return fail_errno(error, PP_E_IO, path, "make durable");
+    }
+    if (complete && closed) reason = errno;
+    os->unlink(temporary);
+    errno = reason;
+    return fail_errno(error, PP_E_IO, path, "write");
+}
+
+uint64_t pp_hash(uint64_t start, const void *bytes, size_t length) {
+    const unsigned char *byte = bytes;
+    for (size_t i = 0; i < length; i++) start = (start ^ byte[i]) * UINT64_C(1099511628211);
+    return start;
+}
