@@ -1,0 +1,94 @@
+/* Arithmetic and memory traffic of one layer and microbatch, for modelled costs.
+ *
+ * FLOPs are those of the matrix products, as Narayanan et al. 2021 (section 5.1, appendix) count
+ * them, attention over the full square included: for a block 24·R·h² + 4·R·s·h forward with R =
+ * rows and twice that backward. Elementwise ops count a few per element. Bytes follow from the
+ * tensor list: what each phase has to read and write once when nothing is cached. */
+#include "core/layer_internal.h"
+
+/* FLOPs = rows × (dim × (per_dim + dim × per_dim2 + sequence × per_score + output × per_output)) */
+typedef struct flops_row {
+    double per_element; /* × R·h */
+    double per_square;  /* × R·h² */
+    double per_score;   /* × R·s·h */
+    double per_class;   /* × R·h·v */
+    double per_output;  /* × R·h·o */
+} flops_row;
+
+enum { FORWARD, INPUT, WEIGHT, PHASES };
+
+static const flops_row flops_table[PP_OP_COUNT][PHASES] = {
+    [PP_OP_EMBEDDING] = {{.per_element = 1}, {0}, {.per_element = 2}},
+    [PP_OP_GPT_BLOCK] = {{.per_square = 24, .per_score = 4},
+                         {.per_square = 24, .per_score = 8},
+                         {.per_square = 24}},
+    [PP_OP_LM_HEAD] = {{.per_class = 2}, {.per_class = 2}, {.per_class = 2}},
+    [PP_OP_LAYER_NORM] = {{.per_element = 8}, {.per_element = 8}, {.per_element = 3}},
+    [PP_OP_LINEAR] = {{.per_output = 2}, {.per_output = 2}, {.per_output = 2}},
+    [PP_OP_GELU] = {{.per_element = 16}, {.per_element = 24}, {0}},
+    [PP_OP_RELU] = {{.per_element = 1}, {.per_element = 1}, {0}},
+    [PP_OP_ATTENTION] = {{.per_square = 8, .per_score = 4},
+                         {.per_square = 8, .per_score = 8},
+                         {.per_square = 8}},
+    [PP_OP_DROPOUT] = {{.per_element = 10}, {.per_element = 10}, {0}},
+    [PP_OP_ADD] = {{.per_element = 1}, {.per_element = 1}, {0}},
+    [PP_OP_CROSS_ENTROPY] = {{.per_element = 16}, {.per_element = 16}, {0}},
+};
+
+static double flops_of(const flops_row *row, const pp_layer *layer, int64_t samples) {
+    double h = (double)layer->dim, s = (double)pp_layer_sequence(layer);
+    double rows = (double)samples * s;
+    return rows * h *
+           (row->per_element + row->per_square * h + row->per_score * s +
+            row->per_class * (double)layer->vocabulary +
+            row->per_output * (double)pp_layer_features_out(layer));
+}
+
+/* Bytes of a layer's tensors by role. */
+typedef struct role_bytes {
+    double parameter, output, saved_input, saved_weight, stash;
+} role_bytes;
+
+static role_bytes role_bytes_of(const pp_layer *layer, int64_t samples, pp_dtype dtype) {
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    double sum[PP_TENSOR_WORKSPACE + 1] = {0};
+    int count = pp_layer_tensors(layer, samples, dtype, tensors);
+    for (int i = 0; i < count; i++) sum[tensors[i].role] += (double)pp_tensor_bytes(&tensors[i]);
+    return (role_bytes){sum[PP_TENSOR_PARAMETER], sum[PP_TENSOR_OUTPUT], sum[PP_TENSOR_SAVED_INPUT],
+                        sum[PP_TENSOR_SAVED_WEIGHT], sum[PP_TENSOR_STASH]};
+}
+
+/* One AdamW step of one parameter: weight, gradient and two moments read, all but the gradient
+ * written; under bf16 the fp32 master is read and written and the weight only written. */
+static double optimizer_bytes_per_parameter(pp_dtype dtype) {
+    return dtype == PP_BF16 ? 2 + 3 * 4 + 3 * 4 + 2 : 7.0 * (double)pp_dtype_bytes(dtype);
+}
+
+pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype dtype) {
+    const flops_row *flops = flops_table[layer->op];
+    role_bytes bytes = role_bytes_of(layer, samples, dtype);
+    double real = (double)pp_dtype_bytes(dtype);
+    double input = layer->op == PP_OP_OPAQUE
+                       ? bytes.output
+                       : real * (double)(samples * pp_layer_sequence(layer) * layer->dim);
+    if (layer->op == PP_OP_EMBEDDING) { /* only the rows of its tokens, not the matrix */
+        input = bytes.output;
+        bytes.parameter = 2 * bytes.output;
+    }
+    double parameters =
+        layer->op == PP_OP_OPAQUE ? bytes.parameter / real : (double)pp_layer_parameters(layer);
+    return (pp_layer_work){
+        .forward_flops = flops_of(&flops[FORWARD], layer, samples),
+        .input_flops = flops_of(&flops[INPUT], layer, samples),
+        .weight_flops = flops_of(&flops[WEIGHT], layer, samples),
+        .forward_bytes =
+            bytes.parameter + input + bytes.output + bytes.saved_input + bytes.saved_weight,
+        .input_bytes = layer->op == PP_OP_EMBEDDING ? 0
+                                                    : bytes.parameter + bytes.output +
+                                                          bytes.saved_input + input + bytes.stash,
+        .weight_bytes = bytes.parameter > 0 ? 2 * bytes.parameter + input + bytes.output +
+                                                  bytes.saved_weight + bytes.stash
+                                            : 0,
+        .optimizer_bytes = parameters * optimizer_bytes_per_parameter(dtype),
+    };
+}
