@@ -614,10 +614,28 @@ typedef struct pp_buffer {
     int64_t size_bytes;
 } pp_buffer;
 #define PP_BUFFER_GRADIENT (-1)
+#define PP_BUFFER_MESSAGE (-2) /* of layer -1: where the outputs of a border with several are packed */
 
 /* The memory of one stage: which layers it has, what crosses its borders and where every tensor
  * lives. `inputs` are the layers whose outputs cross the border before the stage (read here or
- * relayed to a later stage), `outputs` those that cross the border behind it, both ascending. */
+ * relayed to a later stage), `outputs` those that cross the border behind it, both ascending.
+ *
+ * Rows by region, for a layer l:
+ *   PARAMETERS      its parameters; layers of the stage with one tie share one place. (Gradients and
+ *                   optimizer state have no rows: gradients are laid out like the parameters, but
+ *                   one per row; states like the region.)
+ *   ACTIVATION_*    what F saves, and its output where a backward pass of the stage reads it
+ *   INPUT           outputs of `inputs` as received, packed in that order
+ *   OUTPUT_GRADIENT gradients of `outputs` as received, packed in that order
+ *   STASH           what I leaves for W (split_backward only), gradients of outputs included
+ *   WORKSPACE       WORKSPACE tensors (and STASH ones without split_backward); outputs that only F
+ *                   reads; gradients of its output; gradients of `inputs`, packed in that order: the
+ *                   message of B or I; with several `outputs` the message of F (PP_BUFFER_MESSAGE),
+ *                   packed in that order: outputs that nothing keeps are made in it, others are
+ *                   copied in before it is sent. A single output is sent from its own place.
+ * The gradient of an output is worked on in its WORKSPACE or STASH row; where it also arrives from
+ * behind (OUTPUT_GRADIENT) it starts as a copy of that, and where there is no other row it is read
+ * as received. Gradients are added up in the order of the readers, the last in plan order first. */
 typedef struct pp_stage_layout {
     int *layers;   /* [layer_count] model indices, in plan order */
     int layer_count;
@@ -639,7 +657,8 @@ typedef struct pp_layout_request {
     pp_dtype dtype;
     pp_optimizer optimizer;
     bool split_backward;     /* the schedule has I and W rather than B */
-    bool recompute;
+    bool recompute;          /* changes when regions live, not what they hold */
+    int dp;                  /* replicas, for the reduction buffer; 0: 1 */
 } pp_layout_request;
 
 /* The layout of one stage, from the arena. Errors: PP_E_OUT_OF_MEMORY only. O(layers²). */

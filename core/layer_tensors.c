@@ -190,7 +190,7 @@ static int64_t extent_of(extent kind, const pp_layer *layer, int64_t samples) {
     case OUTPUT_DIM:
         return pp_layer_features_out(layer);
     }
-    assert(!"every extent is handled");
+    assert(false && "every extent is handled");
     return 0;
 }
 

@@ -1,0 +1,434 @@
+/* Where every tensor of a stage lives: one table that the executor allocates and the simulator adds
+ * up, so that predicted memory is never below real memory (RELIABILITY P3).
+ *
+ * The model: a stage is an interval of the plan's order. Tensors that outlive an action get bytes
+ * of their own in the region of their life (parameters, activations, stash, border slots). What
+ * lives inside one action shares WORKSPACE:
+ *
+ *   scratch       the WORKSPACE tensors of one layer (and its STASH tensors, where I and W are one
+ *                 action): at the front, as large as the greediest layer's
+ *   F transients  outputs that no backward pass reads: from their layer to their last reader
+ *   B gradients   of outputs: from their last reader's I to their own layer's I
+ *
+ * F and B are different actions, so transients and gradients overlie each other; within each,
+ * intervals are placed first-fit. Both begin with the message of a border with several tensors:
+ * packed, so that it is sent as one block.
+ *
+ * The same tensor can have several rows, one per place; what each means is said in core.h. */
+#include "core/core.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum { ALIGNMENT = 64 };
+#define REDUCTION_CHUNK_BYTES ((int64_t)1 << 20)
+
+/* A block of WORKSPACE that is in use from step birth to step death, inclusive. */
+typedef struct interval {
+    int64_t offset, size;
+    int birth, death;
+} interval;
+
+typedef struct builder {
+    const pp_layout_request *request;
+    const pp_model *model;
+    pp_arena *arena;
+    pp_stage_layout *layout;
+    int *position;    /* [model layers] in plan order */
+    int *last_reader; /* [model layers] index in the stage of the last layer of the stage that
+                         reads the output, or -1 */
+    interval *placed; /* of the action being laid out */
+    int placed_count;
+    int64_t scratch_end;    /* in WORKSPACE */
+    int64_t message_end[2]; /* end of the border messages: of F, of B */
+} builder;
+
+static int64_t aligned(int64_t size_bytes) {
+    return (size_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+/* ---- what the stage is --------------------------------------------------------------------- */
+
+static bool inside(const builder *b, int layer) {
+    return b->position[layer] >= b->request->first && b->position[layer] <= b->request->last;
+}
+
+static int layer_at(const pp_layout_request *request, int position) {
+    return request->order ? request->order[position] : position;
+}
+
+static void find_layers(builder *b) {
+    const pp_layout_request *request = b->request;
+    for (int i = 0; i < b->model->layer_count; i++) {
+        b->position[layer_at(request, i)] = i;
+        b->last_reader[i] = -1;
+    }
+    b->layout->layer_count = request->last - request->first + 1;
+    for (int i = 0; i < b->layout->layer_count; i++)
+        b->layout->layers[i] = layer_at(request, request->first + i);
+}
+
+/* Fills last_reader and marks what crosses the two borders. */
+static void find_readers(builder *b, bool *before, bool *behind) {
+    const pp_layout_request *request = b->request;
+    for (int e = 0; e < b->model->edge_count; e++) {
+        pp_edge edge = b->model->edges[e];
+        int from = b->position[edge.from], to = b->position[edge.to];
+        if (from < request->first && to >= request->first) before[edge.from] = true;
+        if (from <= request->last && to > request->last) behind[edge.from] = true;
+        if (!inside(b, edge.to)) continue;
+        int reader = to - request->first;
+        if (reader > b->last_reader[edge.from]) b->last_reader[edge.from] = reader;
+    }
+}
+
+static int collect(const bool *marked, int count, int *list) {
+    int found = 0;
+    for (int i = 0; i < count; i++)
+        if (marked[i]) list[found++] = i;
+    return found;
+}
+
+/* ---- rows ---------------------------------------------------------------------------------- */
+
+static void add_row(builder *b, int layer, int tensor, pp_region region, int64_t offset,
+                    int64_t size) {
+    pp_buffer row = {layer, tensor, region, offset, size};
+    b->layout->buffers[b->layout->buffer_count++] = row;
+    b->layout->region_bytes[region] =
+        larger(b->layout->region_bytes[region], offset + aligned(size));
+}
+
+/* At the end of its region. */
+static void append_row(builder *b, int layer, int tensor, pp_region region, int64_t size) {
+    add_row(b, layer, tensor, region, b->layout->region_bytes[region], size);
+}
+
+static int tensors_of(const builder *b, int layer, pp_tensor tensors[PP_LAYER_TENSORS]) {
+    return pp_layer_tensors(&b->model->layers[layer], b->request->samples, b->request->dtype,
+                            tensors);
+}
+
+/* Index of the output among the layer's tensors, or -1; *size its bytes. */
+static int output_of(const builder *b, int layer, int64_t *size) {
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int count = tensors_of(b, layer, tensors);
+    for (int t = 0; t < count; t++) {
+        if (tensors[t].role != PP_TENSOR_OUTPUT) continue;
+        *size = pp_tensor_bytes(&tensors[t]);
+        return t;
+    }
+    *size = 0;
+    return -1;
+}
+
+/* First fit among the blocks in use at the same time. */
+static int64_t place(builder *b, int64_t base, int64_t size, int birth, int death) {
+    interval block = {base, aligned(size), birth, death};
+    for (int i = 0; i < b->placed_count;) {
+        const interval *other = &b->placed[i];
+        bool together = other->birth <= death && birth <= other->death;
+        bool overlap =
+            other->offset < block.offset + block.size && block.offset < other->offset + other->size;
+        if (together && overlap) {
+            block.offset = other->offset + other->size;
+            i = 0;
+        } else {
+            i++;
+        }
+    }
+    b->placed[b->placed_count++] = block;
+    return block.offset;
+}
+
+/* ---- tensors that outlive an action -------------------------------------------------------- */
+
+/* Row of an earlier layer of the stage that shares this tied parameter, or NULL. */
+static const pp_buffer *tied_row(const builder *b, int layer) {
+    const pp_layer *layers = b->model->layers;
+    for (int i = 0; i < b->layout->buffer_count; i++) {
+        const pp_buffer *row = &b->layout->buffers[i];
+        const char *tie = layers[row->layer].tie;
+        if (!tie || row->region != PP_REGION_PARAMETERS) continue;
+        pp_tensor tensors[PP_LAYER_TENSORS];
+        tensors_of(b, row->layer, tensors);
+        if (tensors[row->tensor].tied && strcmp(tie, layers[layer].tie) == 0) return row;
+    }
+    return NULL;
+}
+
+static void add_parameter(builder *b, int layer, int tensor, const pp_tensor *what) {
+    int64_t size = pp_tensor_bytes(what);
+    const pp_buffer *shared = what->tied ? tied_row(b, layer) : NULL;
+    b->layout->bytes.gradients += aligned(size);
+    if (shared)
+        add_row(b, layer, tensor, PP_REGION_PARAMETERS, shared->offset_bytes, size);
+    else
+        append_row(b, layer, tensor, PP_REGION_PARAMETERS, size);
+}
+
+/* The region that keeps a layer's output for the backward pass, or WORKSPACE: nobody needs it. */
+static pp_region output_region(const builder *b, int layer) {
+    pp_region region = PP_REGION_WORKSPACE;
+    if (pp_layer_needs_get(b->model->layers[layer].op).output_for_input)
+        region = PP_REGION_ACTIVATION_INPUT;
+    for (int e = 0; e < b->model->edge_count; e++) {
+        pp_edge edge = b->model->edges[e];
+        if (edge.from != layer || !inside(b, edge.to)) continue;
+        pp_layer_needs needs = pp_layer_needs_get(b->model->layers[edge.to].op);
+        if (needs.input_for_weight) return PP_REGION_ACTIVATION_WEIGHT;
+        if (needs.input_for_input) region = PP_REGION_ACTIVATION_INPUT;
+    }
+    return region;
+}
+
+/* Rows of everything of a layer but what lives in WORKSPACE. */
+static void add_lasting(builder *b, int layer) {
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int count = tensors_of(b, layer, tensors);
+    for (int t = 0; t < count; t++) {
+        int64_t size = pp_tensor_bytes(&tensors[t]);
+        pp_region region = PP_REGION_WORKSPACE;
+        switch (tensors[t].role) {
+        case PP_TENSOR_PARAMETER:
+            add_parameter(b, layer, t, &tensors[t]);
+            continue;
+        case PP_TENSOR_OUTPUT:
+            region = output_region(b, layer);
+            break;
+        case PP_TENSOR_SAVED_INPUT:
+            region = PP_REGION_ACTIVATION_INPUT;
+            break;
+        case PP_TENSOR_SAVED_WEIGHT:
+            region = PP_REGION_ACTIVATION_WEIGHT;
+            break;
+        case PP_TENSOR_STASH:
+            if (b->request->split_backward) region = PP_REGION_STASH;
+            break;
+        case PP_TENSOR_WORKSPACE:
+            break;
+        }
+        if (region != PP_REGION_WORKSPACE) append_row(b, layer, t, region, size);
+    }
+}
+
+static void add_borders(builder *b) {
+    const pp_stage_layout *layout = b->layout;
+    int64_t size;
+    for (int i = 0; i < layout->input_count; i++) {
+        int tensor = output_of(b, layout->inputs[i], &size);
+        append_row(b, layout->inputs[i], tensor, PP_REGION_INPUT, size);
+    }
+    for (int i = 0; i < layout->output_count; i++) {
+        output_of(b, layout->outputs[i], &size);
+        append_row(b, layout->outputs[i], PP_BUFFER_GRADIENT, PP_REGION_OUTPUT_GRADIENT, size);
+    }
+}
+
+/* ---- WORKSPACE ----------------------------------------------------------------------------- */
+
+static bool in_scratch(const builder *b, pp_tensor_role role) {
+    return role == PP_TENSOR_WORKSPACE || (role == PP_TENSOR_STASH && !b->request->split_backward);
+}
+
+static void add_scratch(builder *b, int layer) {
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int count = tensors_of(b, layer, tensors);
+    int64_t offset = 0;
+    for (int t = 0; t < count; t++) {
+        if (!in_scratch(b, tensors[t].role)) continue;
+        int64_t size = pp_tensor_bytes(&tensors[t]);
+        add_row(b, layer, t, PP_REGION_WORKSPACE, offset, size);
+        offset += aligned(size);
+    }
+    b->scratch_end = larger(b->scratch_end, offset);
+}
+
+static bool contains(const int *list, int count, int value) {
+    for (int i = 0; i < count; i++)
+        if (list[i] == value) return true;
+    return false;
+}
+
+/* The message of F: behind the scratch, the border's outputs packed in order, where there are
+ * several. Those that nobody keeps are made there in the first place. */
+static void add_forward_message(builder *b) {
+    const pp_stage_layout *layout = b->layout;
+    int64_t offset = b->scratch_end, size;
+    if (layout->output_count > 1) {
+        for (int i = 0; i < layout->output_count; i++) {
+            int layer = layout->outputs[i];
+            int tensor = output_of(b, layer, &size);
+            if (inside(b, layer) && output_region(b, layer) == PP_REGION_WORKSPACE)
+                add_row(b, layer, tensor, PP_REGION_WORKSPACE, offset, size);
+            offset += aligned(size);
+        }
+        add_row(b, -1, PP_BUFFER_MESSAGE, PP_REGION_WORKSPACE, b->scratch_end,
+                offset - b->scratch_end);
+    }
+    b->message_end[0] = offset;
+}
+
+static void add_transients(builder *b) {
+    const pp_stage_layout *layout = b->layout;
+    b->placed_count = 0;
+    for (int i = 0; i < layout->layer_count; i++) {
+        int layer = layout->layers[i];
+        int64_t size;
+        int tensor = output_of(b, layer, &size);
+        if (tensor < 0 || output_region(b, layer) != PP_REGION_WORKSPACE) continue;
+        bool crosses = contains(layout->outputs, layout->output_count, layer);
+        if (crosses && layout->output_count > 1) continue; /* in the message */
+        int death = crosses ? layout->layer_count : (int)larger(i, b->last_reader[layer]);
+        int64_t offset = place(b, b->message_end[0], size, i, death);
+        add_row(b, layer, tensor, PP_REGION_WORKSPACE, offset, size);
+    }
+}
+
+/* The message of B: the gradients of the stage's inputs, packed in order. */
+static void add_backward_message(builder *b) {
+    const pp_stage_layout *layout = b->layout;
+    int64_t offset = b->scratch_end, size;
+    for (int i = 0; i < layout->input_count; i++) {
+        output_of(b, layout->inputs[i], &size);
+        add_row(b, layout->inputs[i], PP_BUFFER_GRADIENT, PP_REGION_WORKSPACE, offset, size);
+        offset += aligned(size);
+    }
+    b->message_end[1] = offset;
+}
+
+/* Gradients of the stage's own outputs. One that only arrives, and is not needed after I, is read
+ * where it was received. Steps count layers from the back. */
+static void add_gradients(builder *b) {
+    const pp_stage_layout *layout = b->layout;
+    int last = layout->layer_count - 1;
+    b->placed_count = 0;
+    for (int i = last; i >= 0; i--) {
+        int layer = layout->layers[i];
+        int64_t size;
+        if (output_of(b, layer, &size) < 0) continue;
+        bool arrives = contains(layout->outputs, layout->output_count, layer);
+        bool is_read = b->last_reader[layer] >= 0;
+        bool stash = b->request->split_backward &&
+                     pp_layer_needs_get(b->model->layers[layer].op).gradient_for_weight;
+        if (!is_read && !(arrives && stash)) continue;
+        if (stash) {
+            append_row(b, layer, PP_BUFFER_GRADIENT, PP_REGION_STASH, size);
+            continue;
+        }
+        int birth = arrives ? 0 : last - b->last_reader[layer];
+        int64_t offset = place(b, b->message_end[1], size, birth, last - i);
+        add_row(b, layer, PP_BUFFER_GRADIENT, PP_REGION_WORKSPACE, offset, size);
+    }
+}
+
+/* ---- bytes --------------------------------------------------------------------------------- */
+
+/* Optimizer bytes per parameter; under bf16 with the fp32 master. */
+static int64_t optimizer_bytes(pp_dtype dtype, pp_optimizer optimizer) {
+    int64_t states = optimizer == PP_ADAMW ? 2 : 1;
+    if (dtype == PP_BF16) return pp_dtype_bytes(PP_FP32) * (1 + states);
+    return pp_dtype_bytes(dtype) * states;
+}
+
+/* Another layer of the model has the same tie. */
+static bool tie_is_shared(const pp_model *model, int layer) {
+    for (int i = 0; i < model->layer_count; i++) {
+        const char *tie = model->layers[i].tie;
+        if (i != layer && tie && strcmp(tie, model->layers[layer].tie) == 0) return true;
+    }
+    return false;
+}
+
+/* The largest parameter that REDUCE_GRAD adds up over stages or replicas. */
+static int64_t largest_reduced(const builder *b) {
+    int64_t largest = 0;
+    for (int i = 0; i < b->layout->layer_count; i++) {
+        int layer = b->layout->layers[i];
+        pp_tensor tensors[PP_LAYER_TENSORS];
+        int count = tensors_of(b, layer, tensors);
+        for (int t = 0; t < count; t++) {
+            bool reduced =
+                b->request->dp > 1 || (tensors[t].tied && tie_is_shared(b->model, layer));
+            if (tensors[t].role == PP_TENSOR_PARAMETER && reduced)
+                largest = larger(largest, pp_tensor_bytes(&tensors[t]));
+        }
+    }
+    return largest;
+}
+
+static void fill_bytes(builder *b) {
+    const pp_layout_request *request = b->request;
+    const int64_t *region = b->layout->region_bytes;
+    pp_stage_bytes *bytes = &b->layout->bytes;
+    int64_t reduced = aligned(largest_reduced(b));
+    bytes->parameters = region[PP_REGION_PARAMETERS];
+    bytes->optimizer = bytes->parameters / pp_dtype_bytes(request->dtype) *
+                       optimizer_bytes(request->dtype, request->optimizer);
+    bytes->activation = region[PP_REGION_ACTIVATION_INPUT] + region[PP_REGION_ACTIVATION_WEIGHT];
+    bytes->released_by_input = region[PP_REGION_ACTIVATION_INPUT];
+    bytes->stash = region[PP_REGION_STASH];
+    bytes->input = region[PP_REGION_INPUT];
+    bytes->output_gradient = region[PP_REGION_OUTPUT_GRADIENT];
+    bytes->workspace = region[PP_REGION_WORKSPACE];
+    bytes->reduction = reduced < REDUCTION_CHUNK_BYTES ? reduced : REDUCTION_CHUNK_BYTES;
+}
+
+/* ---- the whole ----------------------------------------------------------------------------- */
+
+/* Arrays that depend on the number of layers alone. NULLs are seen in arena->failed. */
+static void allocate_lists(builder *b) {
+    int count = b->model->layer_count, own = b->request->last - b->request->first + 1;
+    b->position = PP_NEW(b->arena, int, count);
+    b->last_reader = PP_NEW(b->arena, int, count);
+    b->placed = PP_NEW(b->arena, interval, own);
+    b->layout->layers = PP_NEW(b->arena, int, own);
+    b->layout->inputs = PP_NEW(b->arena, int, count);
+    b->layout->outputs = PP_NEW(b->arena, int, count);
+}
+
+static void allocate_rows(builder *b) {
+    const pp_stage_layout *layout = b->layout;
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int64_t rows = 1 + 2 * layout->input_count + layout->output_count; /* borders, message */
+    for (int i = 0; i < layout->layer_count; i++)
+        rows += 1 + tensors_of(b, layout->layers[i], tensors); /* 1: its gradient */
+    b->layout->buffers = PP_NEW(b->arena, pp_buffer, rows);
+}
+
+static void add_rows(builder *b) {
+    const pp_stage_layout *layout = b->layout;
+    for (int i = 0; i < layout->layer_count; i++) add_lasting(b, layout->layers[i]);
+    add_borders(b);
+    for (int i = 0; i < layout->layer_count; i++) add_scratch(b, layout->layers[i]);
+    add_forward_message(b);
+    add_transients(b);
+    add_backward_message(b);
+    add_gradients(b);
+}
+
+pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena,
+                               pp_stage_layout *layout, pp_error *error) {
+    const pp_model *model = request->model;
+    assert(0 <= request->first && request->first <= request->last);
+    assert(request->last < model->layer_count && request->samples > 0);
+    *layout = (pp_stage_layout){0};
+    builder b = {.request = request, .model = model, .arena = arena, .layout = layout};
+    allocate_lists(&b);
+    bool *before = PP_NEW(arena, bool, model->layer_count);
+    bool *behind = PP_NEW(arena, bool, model->layer_count);
+    if (arena->failed) return pp_fail_memory(error);
+    find_layers(&b);
+    find_readers(&b, before, behind);
+    layout->input_count = collect(before, model->layer_count, layout->inputs);
+    layout->output_count = collect(behind, model->layer_count, layout->outputs);
+    allocate_rows(&b);
+    if (arena->failed) return pp_fail_memory(error);
+    add_rows(&b);
+    fill_bytes(&b);
+    return PP_OK;
+}
