@@ -6,7 +6,7 @@
  * tensor list: what each phase has to read and write once when nothing is cached. */
 #include "core/layer_internal.h"
 
-/* FLOPs = rows × (dim × (per_dim + dim × per_dim2 + sequence × per_score + output × per_output)) */
+/* FLOPs of one phase, R rows of h features: the sum of these terms. */
 typedef struct flops_row {
     double per_element; /* × R·h */
     double per_square;  /* × R·h² */
@@ -44,18 +44,46 @@ static double flops_of(const flops_row *row, const pp_layer *layer, int64_t samp
             row->per_output * (double)pp_layer_features_out(layer));
 }
 
-/* Bytes of a layer's tensors by role. */
-typedef struct role_bytes {
-    double parameter, output, saved_input, saved_weight, stash;
-} role_bytes;
+/* Bytes by what they are for. */
+typedef struct traffic {
+    double parameter; /* of the parameters that a call touches */
+    double input, output, saved_input, saved_weight, stash;
+    double rewritten; /* saved by F and overwritten by I: the logits */
+} traffic;
 
-static role_bytes role_bytes_of(const pp_layer *layer, int64_t samples, pp_dtype dtype) {
+static traffic traffic_of(const pp_layer *layer, int64_t samples, pp_dtype dtype) {
     pp_tensor tensors[PP_LAYER_TENSORS];
     double sum[PP_TENSOR_WORKSPACE + 1] = {0};
     int count = pp_layer_tensors(layer, samples, dtype, tensors);
     for (int i = 0; i < count; i++) sum[tensors[i].role] += (double)pp_tensor_bytes(&tensors[i]);
-    return (role_bytes){sum[PP_TENSOR_PARAMETER], sum[PP_TENSOR_OUTPUT], sum[PP_TENSOR_SAVED_INPUT],
-                        sum[PP_TENSOR_SAVED_WEIGHT], sum[PP_TENSOR_STASH]};
+    double rows = (double)(samples * pp_layer_sequence(layer));
+    traffic t = {.parameter = sum[PP_TENSOR_PARAMETER],
+                 .input = rows * (double)layer->dim * (double)pp_dtype_bytes(dtype),
+                 .output = sum[PP_TENSOR_OUTPUT],
+                 .saved_input = sum[PP_TENSOR_SAVED_INPUT],
+                 .saved_weight = sum[PP_TENSOR_SAVED_WEIGHT],
+                 .stash = sum[PP_TENSOR_STASH]};
+    if (layer->op == PP_OP_OPAQUE) t.input = t.output;
+    if (layer->op == PP_OP_LM_HEAD) t.rewritten = t.saved_weight;
+    if (layer->op == PP_OP_EMBEDDING) { /* only the rows of its tokens, no gradient of its input */
+        t.parameter = 2 * t.output;
+        t.input = 0;
+    }
+    return t;
+}
+
+/* What is saved is written by one kernel and read by the next. */
+static double forward_bytes(const traffic *t) {
+    return t->parameter + t->input + t->output + 2 * (t->saved_input + t->saved_weight);
+}
+
+static double input_bytes(const traffic *t) {
+    return t->parameter + t->output + t->saved_input + t->input + 2 * (t->stash + t->rewritten);
+}
+
+/* Gradients are read and written. */
+static double weight_bytes(const traffic *t) {
+    return 2 * t->parameter + t->input + t->output + t->saved_weight + t->stash;
 }
 
 /* One AdamW step of one parameter: weight, gradient and two moments read, all but the gradient
@@ -64,31 +92,22 @@ static double optimizer_bytes_per_parameter(pp_dtype dtype) {
     return dtype == PP_BF16 ? 2 + 3 * 4 + 3 * 4 + 2 : 7.0 * (double)pp_dtype_bytes(dtype);
 }
 
+static double parameters_of(const pp_layer *layer, pp_dtype dtype) {
+    if (layer->op != PP_OP_OPAQUE) return (double)pp_layer_parameters(layer);
+    return (double)layer->parameter_bytes / (double)pp_dtype_bytes(dtype);
+}
+
 pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype dtype) {
     const flops_row *flops = flops_table[layer->op];
-    role_bytes bytes = role_bytes_of(layer, samples, dtype);
-    double real = (double)pp_dtype_bytes(dtype);
-    double input = layer->op == PP_OP_OPAQUE
-                       ? bytes.output
-                       : real * (double)(samples * pp_layer_sequence(layer) * layer->dim);
-    if (layer->op == PP_OP_EMBEDDING) { /* only the rows of its tokens, not the matrix */
-        input = bytes.output;
-        bytes.parameter = 2 * bytes.output;
-    }
-    double parameters =
-        layer->op == PP_OP_OPAQUE ? bytes.parameter / real : (double)pp_layer_parameters(layer);
+    pp_layer_needs needs = pp_layer_needs_get(layer->op);
+    traffic t = traffic_of(layer, samples, dtype);
     return (pp_layer_work){
         .forward_flops = flops_of(&flops[FORWARD], layer, samples),
         .input_flops = flops_of(&flops[INPUT], layer, samples),
         .weight_flops = flops_of(&flops[WEIGHT], layer, samples),
-        .forward_bytes =
-            bytes.parameter + input + bytes.output + bytes.saved_input + bytes.saved_weight,
-        .input_bytes = layer->op == PP_OP_EMBEDDING ? 0
-                                                    : bytes.parameter + bytes.output +
-                                                          bytes.saved_input + input + bytes.stash,
-        .weight_bytes = bytes.parameter > 0 ? 2 * bytes.parameter + input + bytes.output +
-                                                  bytes.saved_weight + bytes.stash
-                                            : 0,
-        .optimizer_bytes = parameters * optimizer_bytes_per_parameter(dtype),
+        .forward_bytes = forward_bytes(&t),
+        .input_bytes = needs.takes_tokens ? 0 : input_bytes(&t),
+        .weight_bytes = needs.has_weights ? weight_bytes(&t) : 0,
+        .optimizer_bytes = parameters_of(layer, dtype) * optimizer_bytes_per_parameter(dtype),
     };
 }
