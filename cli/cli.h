@@ -1,0 +1,136 @@
+/* cli: floor 4, the program. One file per subcommand, each a row of the table in main.c.
+ *
+ * Options are rows too: parsing, help text, the man page and shell completion all come from the
+ * same table, so they cannot disagree. A subcommand fills a struct of settings by offset and gets
+ * it whole. Results go to stdout in one piece at the end; everything else goes to stderr. */
+#ifndef PPSIM_CLI_H
+#define PPSIM_CLI_H
+
+#include "core/core.h"
+
+/* ---- options ------------------------------------------------------------------------------- */
+
+typedef enum pp_option_kind {
+    PP_OPTION_FLAG,    /* bool */
+    PP_OPTION_STRING,  /* const char * */
+    PP_OPTION_COUNT,   /* int, at least 1 */
+    PP_OPTION_NUMBER,  /* int64_t, at least 0 */
+    PP_OPTION_SECONDS, /* double, at least 0 */
+    PP_OPTION_FACTOR,  /* double, above 0 */
+    PP_OPTION_PERCENT, /* double: "3%" gives 0.03, and so does "0.03" */
+    PP_OPTION_BYTES    /* int64_t */
+} pp_option_kind;
+
+typedef struct pp_option {
+    char letter;          /* 'K', or 0 */
+    const char *name;     /* "ranks" */
+    const char *alias;    /* a second long name, or NULL */
+    const char *argument; /* "K" in help; NULL for flags */
+    const char *values;   /* "png|svg|pdf": the only values allowed; NULL: any */
+    pp_option_kind kind;
+    size_t offset; /* of the field in the settings */
+    const char *help;
+} pp_option;
+
+/* Where the output of a subcommand goes. */
+typedef struct pp_output {
+    pp_text out; /* written to stdout at the end, also when the subcommand fails */
+} pp_output;
+
+typedef pp_status pp_subcommand_run(const void *settings, const char *const *arguments,
+                                    int argument_count, pp_output *output, pp_error *error);
+
+typedef struct pp_subcommand {
+    const char *name;
+    const char *arguments; /* "PLAN" in the usage line; "" for none */
+    int minimum_arguments, maximum_arguments;
+    const char *summary;     /* one line */
+    const char *description; /* paragraphs for help and man page */
+    const pp_option *options;
+    int option_count;
+    size_t settings_size;
+    pp_subcommand_run *run;
+} pp_subcommand;
+
+#define PP_OPTIONS(table) .options = (table), .option_count = (int)(sizeof(table) / sizeof *(table))
+
+/* Splits the command line of one subcommand. settings is zeroed memory of settings_size;
+ * arguments gets the positional ones (at most argc). Errors name the option. *help is set by -h. */
+pp_status pp_options_parse(const pp_subcommand *subcommand, int argc, char **argv, void *settings,
+                           const char **arguments, int *argument_count, bool *help,
+                           pp_error *error);
+
+/* ---- the table ----------------------------------------------------------------------------- */
+
+extern const pp_subcommand pp_cmd_profile, pp_cmd_schedule, pp_cmd_simulate, pp_cmd_plan,
+    pp_cmd_render, pp_cmd_run, pp_cmd_validate, pp_cmd_models, pp_cmd_clusters, pp_cmd_schedules,
+    pp_cmd_doctor, pp_cmd_help;
+
+const pp_subcommand *const *pp_subcommands(int *count);
+const pp_subcommand *pp_subcommand_find(const char *name); /* NULL if unknown */
+
+/* ---- help.c -------------------------------------------------------------------------------- */
+
+void pp_help_program(pp_text *text);
+void pp_help_subcommand(const pp_subcommand *subcommand, pp_text *text);
+void pp_version_text(pp_text *text); /* ppsim and its libraries, a line each */
+
+/* ---- terminal.c ---------------------------------------------------------------------------- */
+
+/* A table for people: cells are added row by row, columns are aligned when it is printed. */
+typedef struct pp_table {
+    pp_text cells; /* NUL-separated */
+    int columns, cell_count;
+    const char *alignment; /* "lrr": a letter per column */
+} pp_table;
+pp_table pp_table_start(const char *alignment);
+void pp_table_cell(pp_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void pp_table_print(pp_table *table, pp_text *text); /* and frees it */
+
+/* A bar on stderr, on a terminal only; shown from the second on. Safe to call often. */
+void pp_progress(double fraction, const char *what);
+void pp_progress_clear(void);
+
+/* "warning: …" on stderr. */
+void pp_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+bool pp_terminal_colour(int file); /* a terminal, and NO_COLOR is not set */
+
+/* ---- shared by subcommands: report.c ------------------------------------------------------- */
+
+/* The JSON of a prediction or measurement: {"iteration_time", …, "rank": […]}. */
+void pp_report_prediction_json(const pp_prediction *prediction, int ranks, bool measured,
+                               pp_json *json);
+/* Predicted beside measured: step time, bubble, busy time and peak memory of each rank. */
+void pp_report_compare(const pp_plan *plan, const pp_prediction *measured, pp_text *text);
+/* "K=4 V=1 M=8 x 2 samples, dp=1, 1f1b, recompute none" */
+void pp_report_plan_line(const pp_plan *plan, pp_text *text);
+/* Stages of a plan: layers, rank, times, bytes. */
+void pp_report_stages(const pp_plan *plan, pp_text *text);
+
+/* ---- shared by run and validate: cmd_run.c -------------------------------------------------- */
+
+typedef struct pp_run_settings {
+    int steps;
+    const char *data, *backend, *trace;
+    int64_t seed;
+    double learning_rate, timeout_s;
+    double tolerance; /* validate */
+    bool json;
+} pp_run_settings;
+
+struct pp_run_result;
+
+/* A plan, its expanded schedule and what running it gave. Zero-initialise; finish in every case. */
+typedef struct pp_executed {
+    pp_plan *plan;
+    pp_schedule *schedule;
+    struct pp_run_result *result;
+} pp_executed;
+
+/* Opens the plan and runs it; progress goes to stderr. */
+pp_status pp_execute(const char *path, const pp_run_settings *settings, int default_steps,
+                     bool keep_trace, pp_executed *executed, pp_error *error);
+void pp_executed_finish(pp_executed *executed);
+pp_status pp_write_trace(const char *path, const pp_trace *trace, pp_error *error);
+
+#endif

@@ -1,0 +1,338 @@
+/* ppsim plan: opens model, cluster and costs, lets the planner search, prints and writes the plan.
+ */
+#include "cli/cli.h"
+#include "planner/planner.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct plan_settings {
+    const char *model, *cluster, *db, *out, *dtype, *optimizer, *schedule, *recompute, *split;
+    int64_t batch, memory_bytes, microbatch_size, zero, sequence;
+    int ranks, virtual_stages, microbatches, dp, tp;
+    double limit_s;
+    bool json, explain;
+} plan_settings;
+
+static const pp_option options[] = {
+    {0, "model", NULL, "MODEL", NULL, PP_OPTION_STRING, offsetof(plan_settings, model),
+     "a model file, or a name from 'ppsim models'"},
+    {0, "cluster", NULL, "CLUSTER", NULL, PP_OPTION_STRING, offsetof(plan_settings, cluster),
+     "a cluster file, or a name from 'ppsim clusters' (default: local)"},
+    {0, "db", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(plan_settings, db),
+     "profile store with measured layer times; without it they are modelled from FLOPs and bytes"},
+    {0, "batch", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(plan_settings, batch),
+     "global batch: samples per step over all replicas"},
+    {0, "memory", NULL, "BYTES", NULL, PP_OPTION_BYTES, offsetof(plan_settings, memory_bytes),
+     "memory of each device, as in 80GiB (default: the cluster's)"},
+    {0, "out", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(plan_settings, out),
+     "write the plan document"},
+    {0, "json", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, json), "print JSON"},
+    {0, "explain", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, explain),
+     "say why this plan, and what the runners-up would cost"},
+    {0, "dtype", NULL, "TYPE", "bf16|fp32", PP_OPTION_STRING, offsetof(plan_settings, dtype),
+     "bf16 or fp32 (default: bf16 where the device has it, else fp32)"},
+    {0, "optimizer", NULL, "NAME", "adamw|sgd", PP_OPTION_STRING,
+     offsetof(plan_settings, optimizer), "adamw (default) or sgd with momentum"},
+    {0, "zero", NULL, "STAGE", NULL, PP_OPTION_NUMBER, offsetof(plan_settings, zero),
+     "1: optimizer state sharded over the replicas (default 0)"},
+    {0, "sequence", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(plan_settings, sequence),
+     "sequence length instead of the model's own"},
+    {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(plan_settings, ranks),
+     "pin the pipeline ranks"},
+    {'V', "virtual", NULL, "V", NULL, PP_OPTION_COUNT, offsetof(plan_settings, virtual_stages),
+     "pin the virtual stages on each rank"},
+    {'M', "microbatches", "chunks", "M", NULL, PP_OPTION_COUNT,
+     offsetof(plan_settings, microbatches), "pin the microbatches per step and replica"},
+    {0, "microbatch-size", NULL, "B", NULL, PP_OPTION_NUMBER,
+     offsetof(plan_settings, microbatch_size), "pin the samples of a microbatch"},
+    {0, "dp", NULL, "D", NULL, PP_OPTION_COUNT, offsetof(plan_settings, dp),
+     "pin the data-parallel replicas"},
+    {0, "tp", NULL, "T", NULL, PP_OPTION_COUNT, offsetof(plan_settings, tp),
+     "pin the tensor-parallel width"},
+    {0, "schedule", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(plan_settings, schedule),
+     "pin the schedule, a name from 'ppsim schedules'"},
+    {0, "recompute", NULL, "POLICY", NULL, PP_OPTION_STRING, offsetof(plan_settings, recompute),
+     "pin recomputation: none, full or except-last"},
+    {0, "split", NULL, "METHOD", NULL, PP_OPTION_STRING, offsetof(plan_settings, split),
+     "optimal (default), bottleneck, uniform, parameters, time, memory, type:REGEX, or positions "
+     "of the first layers of stages 1, 2, … as in 3,7,11"},
+    {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_SECONDS, offsetof(plan_settings, limit_s),
+     "stop searching after S seconds and give the best plan so far with its gap"},
+};
+
+typedef struct planning {
+    pp_model *model;
+    pp_cluster *cluster;
+    pp_costs *costs;
+    pp_plan_request request;
+    pp_plan_result *result;
+} planning;
+
+/* ---- opening ------------------------------------------------------------------------------- */
+
+/* How many devices `local` is made of when the caller knows: ranks pinned; dp and tp count 1 unless
+ * pinned. 0: one per core. */
+static int64_t pinned_devices(const plan_settings *settings) {
+    if (!settings->ranks) return 0;
+    return (int64_t)settings->ranks * (settings->dp ? settings->dp : 1) *
+           (settings->tp ? settings->tp : 1);
+}
+
+static pp_status choose_dtype(const plan_settings *settings, planning *p, pp_error *error) {
+    const pp_device *device = pp_cluster_device(p->cluster, 0);
+    p->request.dtype = device->bf16_flops > 0 ? PP_BF16 : PP_FP32;
+    if (settings->dtype && !pp_dtype_from_name(settings->dtype, &p->request.dtype))
+        return pp_fail(error, PP_E_INPUT, "--dtype", "'%s' is not bf16 or fp32", settings->dtype);
+    if (settings->optimizer) pp_optimizer_from_name(settings->optimizer, &p->request.optimizer);
+    if (settings->zero > 1)
+        return pp_fail(error, PP_E_INPUT, "--zero", "%lld is not 0 or 1",
+                       (long long)settings->zero);
+    p->request.zero = (int)settings->zero;
+    return PP_OK;
+}
+
+/* Ranks that will be busy beside each, on this machine: what a profile was measured with. */
+static int busy_neighbours(const planning *p, int64_t pinned) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t devices = pinned ? pinned : pp_cluster_device_count(p->cluster);
+    if (devices > cores) devices = cores;
+    return devices > 1 ? (int)devices - 1 : 0;
+}
+
+static bool is_local(const plan_settings *settings) {
+    return !settings->cluster || strcmp(settings->cluster, "local") == 0;
+}
+
+static pp_status open_inputs(const plan_settings *settings, planning *p, pp_error *error) {
+    int64_t pinned = pinned_devices(settings);
+    if (!settings->model) return pp_fail(error, PP_E_INPUT, NULL, "ppsim plan needs --model MODEL");
+    if (settings->batch < 1)
+        return pp_fail(error, PP_E_INPUT, NULL, "ppsim plan needs --batch N, 1 or more");
+    if (pinned > 1000000)
+        return pp_fail(error, PP_E_INPUT, "--ranks",
+                       "ranks * dp * tp is %lld devices, more than "
+                       "the 1000000 that ppsim handles",
+                       (long long)pinned);
+    PP_TRY(pp_model_open(settings->model, &p->model, error));
+    if (settings->sequence) PP_TRY(pp_model_set_sequence(p->model, settings->sequence, error));
+    PP_TRY(pp_cluster_open(settings->cluster ? settings->cluster : "local", (int)pinned,
+                           &p->cluster, error));
+    PP_TRY(choose_dtype(settings, p, error));
+    if (is_local(settings) && pinned > sysconf(_SC_NPROCESSORS_ONLN))
+        pp_warn("%lld ranks on %ld cores: they take turns, so the predicted times will not hold",
+                (long long)pinned, sysconf(_SC_NPROCESSORS_ONLN));
+    pp_costs_request costs = {.model = p->model,
+                              .cluster = p->cluster,
+                              .dtype = p->request.dtype,
+                              .db = settings->db,
+                              .neighbours = busy_neighbours(p, pinned)};
+    return pp_costs_open(&costs, &p->costs, error);
+}
+
+static void show_progress(void *context, double fraction) {
+    (void)context;
+    pp_progress(fraction, "searching plans");
+}
+
+static void fill_request(const plan_settings *settings, planning *p) {
+    pp_plan_request *r = &p->request;
+    r->model = p->model;
+    r->cluster = p->cluster;
+    r->costs = p->costs;
+    r->global_batch = settings->batch;
+    r->memory_bytes = settings->memory_bytes;
+    r->ranks = settings->ranks;
+    r->virtual_stages = settings->virtual_stages;
+    r->microbatches = settings->microbatches;
+    r->microbatch_size = settings->microbatch_size;
+    r->dp = settings->dp;
+    r->tp = settings->tp;
+    r->schedule = settings->schedule;
+    r->recompute = settings->recompute;
+    r->split = settings->split;
+    r->limit_s = settings->limit_s;
+    r->progress = show_progress;
+}
+
+/* ---- JSON ---------------------------------------------------------------------------------- */
+
+static void int_field(pp_json *json, const char *key, int64_t value) {
+    pp_json_key(json, key);
+    pp_json_int(json, value);
+}
+
+static void ints_field(pp_json *json, const char *key, const int *values, int count) {
+    pp_json_key(json, key);
+    pp_json_array_flat(json);
+    for (int i = 0; i < count; i++) pp_json_int(json, values[i]);
+    pp_json_end_array(json);
+}
+
+static void plan_json(const pp_plan *plan, pp_json *json) {
+    pp_json_object(json);
+    int_field(json, "ranks", plan->ranks);
+    int_field(json, "virtual", plan->virtual_stages);
+    int_field(json, "microbatches", plan->microbatches);
+    int_field(json, "microbatch_size", plan->microbatch_size);
+    int_field(json, "dp", plan->dp);
+    int_field(json, "tp", plan->tp);
+    pp_json_key(json, "schedule");
+    pp_json_string(json, plan->schedule);
+    pp_json_key(json, "recompute");
+    pp_json_string(json, pp_recompute_name(plan->recompute));
+    pp_json_key(json, "dtype");
+    pp_json_string(json, pp_dtype_name(plan->dtype));
+    pp_json_key(json, "optimizer");
+    pp_json_string(json, pp_optimizer_name(plan->optimizer));
+    int_field(json, "zero", plan->zero);
+    ints_field(json, "order", plan->order, plan->model->layer_count);
+    pp_json_key(json, "splits");
+    pp_json_array_flat(json);
+    for (int s = 1; s < plan->stage_count; s++) pp_json_int(json, plan->stages[s].first);
+    pp_json_end_array(json);
+    ints_field(json, "placement", plan->placement, plan->stage_count);
+    pp_json_key(json, "costs");
+    pp_json_string(json, plan->cost_note);
+    pp_json_end_object(json);
+}
+
+static void split_json(const pp_plan_result *result, pp_json *json) {
+    const pp_plan *plan = result->best;
+    pp_json_object(json);
+    pp_json_key(json, "method");
+    pp_json_string(json, result->split.method);
+    pp_json_key(json, "bottleneck");
+    pp_json_double(json, result->split.bottleneck_s);
+    pp_json_key(json, "lower_bound");
+    pp_json_double(json, result->split.lower_bound_s);
+    pp_json_key(json, "stages");
+    pp_json_array(json);
+    for (int s = 0; s < plan->stage_count; s++) {
+        const pp_stage *stage = &plan->stages[s];
+        pp_json_object_flat(json);
+        int_field(json, "first", stage->first);
+        int_field(json, "last", stage->last);
+        int_field(json, "replicas", 1);
+        pp_json_key(json, "seconds");
+        pp_json_double(json,
+                       stage->forward_s + stage->input_s + stage->weight_s + stage->recompute_s);
+        pp_json_end_object(json);
+    }
+    pp_json_end_array(json);
+    pp_json_end_object(json);
+}
+
+static void alternatives_json(const pp_plan_result *result, pp_json *json) {
+    pp_json_array(json);
+    for (int i = 0; i < result->alternative_count; i++) {
+        const pp_plan *plan = result->alternatives[i];
+        pp_json_object(json);
+        pp_json_key(json, "plan");
+        plan_json(plan, json);
+        pp_json_key(json, "predicted");
+        pp_report_prediction_json(&plan->predicted, plan->ranks, false, json);
+        pp_json_end_object(json);
+    }
+    pp_json_end_array(json);
+}
+
+static void result_json(const pp_plan_result *result, pp_text *text) {
+    pp_json json = pp_json_start(text);
+    pp_json_object(&json);
+    pp_json_key(&json, "plan");
+    plan_json(result->best, &json);
+    pp_json_key(&json, "split");
+    split_json(result, &json);
+    pp_json_key(&json, "predicted");
+    pp_report_prediction_json(&result->best->predicted, result->best->ranks, false, &json);
+    pp_json_key(&json, "alternatives");
+    alternatives_json(result, &json);
+    pp_json_key(&json, "lower_bound");
+    pp_json_double(&json, result->lower_bound_s);
+    pp_json_key(&json, "gap");
+    pp_json_double(&json, result->gap);
+    pp_json_key(&json, "stats");
+    pp_json_object_flat(&json);
+    int_field(&json, "searched", result->searched);
+    int_field(&json, "pruned", result->pruned);
+    pp_json_key(&json, "seconds");
+    pp_json_double(&json, result->seconds);
+    pp_json_end_object(&json);
+    pp_json_end_object(&json);
+    pp_text_string(text, "\n");
+}
+
+/* ---- text ---------------------------------------------------------------------------------- */
+
+static void result_text(const planning *p, bool explain, pp_text *text) {
+    const pp_plan_result *result = p->result;
+    const pp_prediction *predicted = &result->best->predicted;
+    char buffer[32];
+    pp_text_printf(text, "%s on %s, batch %lld, %s: ", p->model->name, p->cluster->name,
+                   (long long)result->best->global_batch, pp_dtype_name(result->best->dtype));
+    pp_report_plan_line(result->best, text);
+    pp_text_printf(text, "\ncosts        %s\n", result->best->cost_note);
+    pp_text_printf(text, "step time    %s (%.4g samples/s",
+                   pp_format_seconds(predicted->iteration_time_s, buffer), predicted->throughput);
+    if (predicted->tokens_per_s > 0)
+        pp_text_printf(text, ", %.4g tokens/s", predicted->tokens_per_s);
+    pp_text_printf(text, ")\nbubble       %.2f %%\n", 100 * predicted->bubble_fraction);
+    if (predicted->mfu > 0) pp_text_printf(text, "MFU          %.2f %%\n", 100 * predicted->mfu);
+    pp_text_printf(text, "lower bound  %s, gap %.2f %%\n",
+                   pp_format_seconds(result->lower_bound_s, buffer), 100 * result->gap);
+    pp_text_printf(text, "searched     %lld plans simulated, %lld ruled out by bounds\n\n",
+                   (long long)result->searched, (long long)result->pruned);
+    pp_report_stages(result->best, text);
+    if (!explain || result->explanation.length == 0) return;
+    pp_text_string(text, "\n");
+    pp_text_append(text, result->explanation.bytes, result->explanation.length);
+}
+
+/* ---- the subcommand ------------------------------------------------------------------------ */
+
+static pp_status write_plan(const char *path, const pp_plan *plan, pp_error *error) {
+    pp_text text = {0};
+    pp_json json = pp_json_start(&text);
+    pp_plan_write(plan, &json);
+    pp_text_string(&text, "\n");
+    pp_status status = pp_file_write(path, &text, error);
+    pp_text_deinit(&text);
+    return status;
+}
+
+static pp_status run_plan(const void *settings_, const char *const *arguments, int count,
+                          pp_output *output, pp_error *error) {
+    const plan_settings *settings = settings_;
+    planning p = {0};
+    (void)arguments, (void)count;
+    pp_status status = open_inputs(settings, &p, error);
+    if (status == PP_OK) {
+        fill_request(settings, &p);
+        status = pp_plan_search(&p.request, &p.result, error);
+    }
+    if (status == PP_OK && settings->out) status = write_plan(settings->out, p.result->best, error);
+    if (status == PP_OK && settings->json) result_json(p.result, &output->out);
+    if (status == PP_OK && settings->json && settings->explain)
+        fprintf(stderr, "%s", p.result->explanation.bytes ? p.result->explanation.bytes : "");
+    if (status == PP_OK && !settings->json) result_text(&p, settings->explain, &output->out);
+    pp_plan_result_free(p.result);
+    pp_costs_close(p.costs);
+    pp_cluster_free(p.cluster);
+    pp_model_free(p.model);
+    return status;
+}
+
+const pp_subcommand pp_cmd_plan = {
+    .name = "plan",
+    .arguments = "",
+    .summary = "picks ranks, microbatches, schedule, recomputation and split points",
+    .description =
+        "Searches every combination that is not pinned, under each rank's memory limit, and prints "
+        "the one with the shortest step. Exit 3, with the nearest miss, when nothing fits.",
+    PP_OPTIONS(options),
+    .settings_size = sizeof(plan_settings),
+    .run = run_plan,
+};

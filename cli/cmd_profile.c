@@ -1,0 +1,236 @@
+/* ppsim profile: times a model's layers on a device and keeps every sample in the store. */
+#include "cli/cli.h"
+#include "executor/executor.h"
+#include "profiles/profiles.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct profile_settings {
+    const char *device, *db, *microbatch, *dtype;
+    double cap_s, interval;
+    int64_t remove, neighbours;
+    bool list, links, alone;
+} profile_settings;
+
+static const pp_option options[] = {
+    {0, "db", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(profile_settings, db),
+     "the profile store; made if it is not there"},
+    {0, "device", NULL, "DEVICE", NULL, PP_OPTION_STRING, offsetof(profile_settings, device),
+     "what to measure on (default cpu)"},
+    {0, "microbatch", NULL, "LIST", NULL, PP_OPTION_STRING, offsetof(profile_settings, microbatch),
+     "microbatch sizes to time (default 1,2,4,8)"},
+    {0, "dtype", NULL, "TYPE", "fp32|bf16", PP_OPTION_STRING, offsetof(profile_settings, dtype),
+     "default fp32"},
+    {0, "links", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, links),
+     "time the transport between ranks only"},
+    {0, "neighbours", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(profile_settings, neighbours),
+     "also time with N other ranks busy (default: one less than the cores)"},
+    {0, "alone", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, alone),
+     "do not time with busy neighbours"},
+    {0, "interval", NULL, "PERCENT", NULL, PP_OPTION_PERCENT, offsetof(profile_settings, interval),
+     "repeat until the median is known this well (default 2%)"},
+    {0, "cap", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(profile_settings, cap_s),
+     "but at most S seconds for each layer, phase and size (default 2)"},
+    {0, "list", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, list),
+     "list the sessions in the store"},
+    {0, "delete", NULL, "ID", NULL, PP_OPTION_NUMBER, offsetof(profile_settings, remove),
+     "delete a session from the store"},
+};
+
+/* ---- list and delete ----------------------------------------------------------------------- */
+
+static pp_status list_sessions(const char *db, pp_text *text, pp_error *error) {
+    pp_store *store;
+    pp_session *sessions = NULL;
+    size_t count = 0;
+    PP_TRY(pp_store_open(db, true, &store, error));
+    pp_status status = pp_store_sessions(store, &sessions, &count, error);
+    if (status == PP_OK) {
+        pp_table table = pp_table_start("rlllllr");
+        static const char *const heads[] = {"id",      "date",  "model",  "device",
+                                            "backend", "dtype", "samples"};
+        for (int i = 0; i < 7; i++) pp_table_cell(&table, "%s", heads[i]);
+        for (size_t i = 0; i < count; i++) {
+            pp_table_cell(&table, "%lld", (long long)sessions[i].id);
+            pp_table_cell(&table, "%s", sessions[i].date);
+            pp_table_cell(&table, "%s", sessions[i].model);
+            pp_table_cell(&table, "%s", sessions[i].device);
+            pp_table_cell(&table, "%s", sessions[i].backend);
+            pp_table_cell(&table, "%s", pp_dtype_name(sessions[i].dtype));
+            pp_table_cell(&table, "%lld", (long long)sessions[i].sample_count);
+        }
+        pp_table_print(&table, text);
+    }
+    pp_free(sessions);
+    pp_store_close(store);
+    return status;
+}
+
+static pp_status delete_session(const char *db, int64_t id, pp_error *error) {
+    pp_store *store;
+    if (access(db, F_OK) != 0)
+        return pp_fail(error, PP_E_INPUT, db, "there is no such profile store");
+    PP_TRY(pp_store_open(db, false, &store, error));
+    pp_status status = pp_store_delete(store, id, error);
+    pp_store_close(store);
+    return status;
+}
+
+/* ---- measuring ----------------------------------------------------------------------------- */
+
+/* Samples as they come in; `failed` when memory ran out. */
+typedef struct collector {
+    pp_sample *samples;
+    size_t count, capacity;
+    bool failed;
+} collector;
+
+static void collect(void *context, const pp_sample *sample) {
+    collector *c = context;
+    if (c->count == c->capacity && !c->failed) {
+        size_t capacity = c->capacity ? 2 * c->capacity : 1024;
+        pp_sample *larger = pp_reallocate(c->samples, capacity * sizeof *larger);
+        if (larger) {
+            c->samples = larger;
+            c->capacity = capacity;
+        } else {
+            c->failed = true;
+        }
+    }
+    if (!c->failed) c->samples[c->count++] = *sample;
+}
+
+static void show_progress(void *context, double fraction, const char *what) {
+    (void)context;
+    pp_progress(fraction, what);
+}
+
+static void show_cap(void *context, const char *what, double reached_interval) {
+    (void)context;
+    pp_warn("%s: the median is known to %.1f %% only after the time cap", what,
+            100 * reached_interval);
+}
+
+enum { MICROBATCH_SIZES = 32 };
+
+static pp_status parse_sizes(const char *list, int64_t *sizes, int *count, pp_error *error) {
+    *count = 0;
+    for (const char *item = list; *item;) {
+        char number[32];
+        size_t length = strcspn(item, ",");
+        if (length == 0 || length >= sizeof number || *count == MICROBATCH_SIZES)
+            return pp_fail(error, PP_E_INPUT, "--microbatch",
+                           "'%s' is not a list of at most %d sizes, as in 1,2,4", list,
+                           MICROBATCH_SIZES);
+        memcpy(number, item, length);
+        number[length] = '\0';
+        if (!pp_parse_int(number, 1, 1 << 20, &sizes[(*count)++]))
+            return pp_fail(error, PP_E_INPUT, "--microbatch", "'%s' is not a size from 1 to %d",
+                           number, 1 << 20);
+        item += length + (item[length] == ',');
+    }
+    return *count > 0 ? PP_OK
+                      : pp_fail(error, PP_E_INPUT, "--microbatch", "expected a list, as in 1,2,4");
+}
+
+static void describe_session(const profile_settings *settings, const char *model, pp_dtype dtype,
+                             pp_session *session) {
+    const char *device = settings->device ? settings->device : "cpu";
+    time_t now = time(NULL);
+    struct tm utc;
+    pp_measure_describe(device, session->device, session->driver, session->libraries,
+                        session->clocks);
+    snprintf(session->backend, sizeof session->backend, "%.*s", (int)strcspn(device, ":"), device);
+    snprintf(session->model, sizeof session->model, "%s", model);
+    session->dtype = dtype;
+    strftime(session->date, sizeof session->date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+}
+
+static pp_status measure(const profile_settings *settings, const pp_model *model, pp_dtype dtype,
+                         collector *samples, pp_error *error) {
+    int64_t sizes[MICROBATCH_SIZES];
+    int size_count;
+    PP_TRY(parse_sizes(settings->microbatch ? settings->microbatch : "1,2,4,8", sizes, &size_count,
+                       error));
+    int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t neighbours = settings->neighbours ? settings->neighbours : cores - 1;
+    if (settings->alone) neighbours = 0;
+    if (neighbours >= cores)
+        return pp_fail(error, PP_E_INPUT, "--neighbours",
+                       "%lld busy neighbours and the measured rank need more than %lld cores",
+                       (long long)neighbours, (long long)cores);
+    pp_measure_options options_ = {.model = model,
+                                   .device = settings->device ? settings->device : "cpu",
+                                   .dtype = dtype,
+                                   .microbatches = sizes,
+                                   .microbatch_count = size_count,
+                                   .neighbours = (int)neighbours,
+                                   .interval = settings->interval,
+                                   .cap_s = settings->cap_s,
+                                   .on_progress = show_progress,
+                                   .on_sample = collect,
+                                   .on_cap = show_cap,
+                                   .context = samples};
+    if (!settings->links) PP_TRY(pp_measure(&options_, error));
+    options_.links = true;
+    PP_TRY(pp_measure(&options_, error));
+    return samples->failed ? pp_fail_memory(error) : PP_OK;
+}
+
+static pp_status profile_model(const profile_settings *settings, const pp_model *model,
+                               pp_output *output, pp_error *error) {
+    pp_store *store;
+    pp_session session = {0};
+    collector samples = {0};
+    pp_dtype dtype = PP_FP32;
+    if (settings->dtype) pp_dtype_from_name(settings->dtype, &dtype);
+    /* opened first: minutes of measuring must not end in a file that cannot be written */
+    PP_TRY(pp_store_open(settings->db, false, &store, error));
+    double start = pp_now_s();
+    pp_status status = measure(settings, model, dtype, &samples, error);
+    pp_progress_clear();
+    if (status == PP_OK) {
+        describe_session(settings, model->name, dtype, &session);
+        status = pp_store_add(store, &session, samples.samples, samples.count, error);
+    }
+    if (status == PP_OK)
+        pp_text_printf(&output->out, "%s: session %lld, %s on %s (%s), %zu samples, %.1f s\n",
+                       settings->db, (long long)session.id, model->name, session.device,
+                       pp_dtype_name(dtype), samples.count, pp_now_s() - start);
+    pp_free(samples.samples);
+    pp_store_close(store);
+    return status;
+}
+
+static pp_status run_profile(const void *settings_, const char *const *arguments, int count,
+                             pp_output *output, pp_error *error) {
+    const profile_settings *settings = settings_;
+    pp_model *model;
+    if (!settings->db) return pp_fail(error, PP_E_INPUT, NULL, "ppsim profile needs --db FILE");
+    if (settings->list) return list_sessions(settings->db, &output->out, error);
+    if (settings->remove) return delete_session(settings->db, settings->remove, error);
+    if (count == 0)
+        return pp_fail(error, PP_E_INPUT, NULL,
+                       "ppsim profile needs a MODEL; 'ppsim models' lists those known by name");
+    PP_TRY(pp_model_open(arguments[0], &model, error));
+    pp_status status = profile_model(settings, model, output, error);
+    pp_model_free(model);
+    return status;
+}
+
+const pp_subcommand pp_cmd_profile = {
+    .name = "profile",
+    .arguments = "[MODEL]",
+    .maximum_arguments = 1,
+    .summary = "times a model's layers on this machine into a profile store",
+    .description =
+        "Every distinct layer is timed forward, backward for the input, backward for the weights "
+        "and in the optimizer, alone and beside busy neighbours, on random data, until the median "
+        "is known well enough. Raw samples are kept.",
+    PP_OPTIONS(options),
+    .settings_size = sizeof(profile_settings),
+    .run = run_profile,
+};

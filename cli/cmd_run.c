@@ -1,0 +1,156 @@
+/* ppsim run: executes a plan and shows how far the prediction was off. */
+#include "cli/cli.h"
+#include "executor/executor.h"
+#include "sim/sim.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static const pp_option options[] = {
+    {0, "steps", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(pp_run_settings, steps),
+     "training steps (default 10)"},
+    {0, "data", NULL, "PATH", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, data),
+     "a text file (bytes are tokens when the vocabulary is 256), a .bin of uint16 tokens, or "
+     "CIFAR-10 binaries (default: seeded synthetic data)"},
+    {0, "seed", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(pp_run_settings, seed),
+     "seed of weights, dropout and data order (default 0)"},
+    {0, "backend", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, backend),
+     "cpu, or replay: wait the plan's times (default: cpu; replay for opaque layers)"},
+    {0, "learning-rate", NULL, "X", NULL, PP_OPTION_FACTOR,
+     offsetof(pp_run_settings, learning_rate), "default: 0.001 for adamw, 0.1 for sgd"},
+    {0, "timeout", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(pp_run_settings, timeout_s),
+     "a rank that waits S seconds for another ends the run (default 30)"},
+    {0, "trace", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, trace),
+     "write the timeline of a typical step as a Chrome trace (Perfetto opens it)"},
+    {0, "json", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(pp_run_settings, json), "print JSON"},
+};
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+typedef struct run_view {
+    int steps;
+    bool on_terminal;
+} run_view;
+
+static void show_step(void *context, const pp_step_report *report) {
+    const run_view *view = context;
+    char what[96], seconds[32];
+    pp_format_seconds(report->seconds, seconds);
+    if (isnan(report->loss))
+        snprintf(what, sizeof what, "step %d/%d  %s", report->step + 1, view->steps, seconds);
+    else
+        snprintf(what, sizeof what, "step %d/%d  loss %.4f  %.0f tokens/s", report->step + 1,
+                 view->steps, report->loss, report->tokens_per_s);
+    if (view->on_terminal)
+        pp_progress((double)(report->step + 1) / view->steps, what);
+    else
+        fprintf(stderr, "%s\n", what);
+}
+
+pp_status pp_execute(const char *path, const pp_run_settings *settings, int default_steps,
+                     bool keep_trace, pp_executed *executed, pp_error *error) {
+    run_view view = {settings->steps ? settings->steps : default_steps, isatty(STDERR_FILENO)};
+    PP_TRY(pp_plan_open(path, &executed->plan, error));
+    PP_TRY(pp_plan_expand(executed->plan, &executed->schedule, error));
+    pp_run_options run = {.steps = view.steps,
+                          .seed = (uint64_t)settings->seed,
+                          .data = settings->data,
+                          .backend = settings->backend,
+                          .learning_rate = settings->learning_rate,
+                          .timeout_s = settings->timeout_s,
+                          .keep_trace = keep_trace,
+                          .on_step = show_step,
+                          .context = &view};
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int threads = executed->plan->ranks * executed->plan->dp;
+    const char *backend = run.backend ? run.backend : pp_backend_default(executed->plan->model);
+    if (threads > cores && backend[0] == 'c')
+        pp_warn("%d ranks on %ld cores: they take turns, so times will not match the prediction",
+                threads, cores);
+    return pp_run(executed->plan, executed->schedule, &run, &executed->result, error);
+}
+
+void pp_executed_finish(pp_executed *executed) {
+    pp_run_result_free(executed->result);
+    pp_schedule_free(executed->schedule);
+    pp_plan_free(executed->plan);
+}
+
+pp_status pp_write_trace(const char *path, const pp_trace *trace, pp_error *error) {
+    pp_text text = {0};
+    pp_trace_write(trace, &text);
+    pp_status status = pp_file_write(path, &text, error);
+    pp_text_deinit(&text);
+    return status;
+}
+
+/* ---- saying it ----------------------------------------------------------------------------- */
+
+static void print_json(const pp_executed *executed, pp_text *text) {
+    const pp_run_result *result = executed->result;
+    int ranks = executed->plan->ranks;
+    pp_json json = pp_json_start(text);
+    pp_json_object(&json);
+    pp_json_key(&json, "steps");
+    pp_json_array(&json);
+    for (int i = 0; i < result->step_count; i++) {
+        pp_json_object_flat(&json);
+        pp_json_key(&json, "loss");
+        pp_json_double(&json, result->steps[i].loss);
+        pp_json_key(&json, "seconds");
+        pp_json_double(&json, result->steps[i].seconds);
+        pp_json_end_object(&json);
+    }
+    pp_json_end_array(&json);
+    pp_json_key(&json, "predicted");
+    pp_report_prediction_json(&executed->plan->predicted, ranks, false, &json);
+    pp_json_key(&json, "measured");
+    pp_report_prediction_json(&result->measured, ranks, true, &json);
+    pp_json_end_object(&json);
+    pp_text_string(text, "\n");
+}
+
+static void print_text(const pp_executed *executed, pp_text *text) {
+    const pp_run_result *result = executed->result;
+    const pp_step_report *first = &result->steps[0];
+    const pp_step_report *last = &result->steps[result->step_count - 1];
+    pp_text_printf(text, "%s: ", executed->plan->model->name);
+    pp_report_plan_line(executed->plan, text);
+    pp_text_printf(text, "\n%d steps", result->step_count);
+    if (!isnan(last->loss)) pp_text_printf(text, ", loss %.4f → %.4f", first->loss, last->loss);
+    if (result->measured.tokens_per_s > 0)
+        pp_text_printf(text, ", %.0f tokens/s", result->measured.tokens_per_s);
+    pp_text_string(text, "\n\n");
+    pp_report_compare(executed->plan, &result->measured, text);
+}
+
+static pp_status run_run(const void *settings_, const char *const *arguments, int count,
+                         pp_output *output, pp_error *error) {
+    const pp_run_settings *settings = settings_;
+    pp_executed executed = {0};
+    (void)count;
+    pp_status status =
+        pp_execute(arguments[0], settings, 10, settings->trace != NULL, &executed, error);
+    pp_progress_clear();
+    /* an interrupted run still reports the steps that it finished */
+    bool some = executed.result && executed.result->step_count > 0;
+    if (status == PP_OK && settings->trace)
+        status = pp_write_trace(settings->trace, executed.result->trace, error);
+    if (some) (settings->json ? print_json : print_text)(&executed, &output->out);
+    pp_executed_finish(&executed);
+    return status;
+}
+
+const pp_subcommand pp_cmd_run = {
+    .name = "run",
+    .arguments = "PLAN",
+    .minimum_arguments = 1,
+    .maximum_arguments = 1,
+    .summary = "trains with a plan and compares the prediction with the measurement",
+    .description = "Ranks are threads of this machine, each with its own memory. Losses and "
+                   "gradients do not depend on the number of ranks, the split or the timing.",
+    PP_OPTIONS(options),
+    .settings_size = sizeof(pp_run_settings),
+    .run = run_run,
+};

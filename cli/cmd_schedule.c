@@ -1,0 +1,149 @@
+/* ppsim schedule: prints the order of actions of a named schedule, or checks one from a file. */
+#include "cli/cli.h"
+#include "sim/sim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct schedule_settings {
+    int ranks, microbatches, virtual_stages;
+    const char *format, *check, *recompute;
+    bool transfers, list, blocking;
+} schedule_settings;
+
+static const pp_option options[] = {
+    {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(schedule_settings, ranks),
+     "pipeline ranks"},
+    {'M', "microbatches", "chunks", "M", NULL, PP_OPTION_COUNT,
+     offsetof(schedule_settings, microbatches), "microbatches"},
+    {'V', "virtual", NULL, "V", NULL, PP_OPTION_COUNT, offsetof(schedule_settings, virtual_stages),
+     "virtual stages on each rank (default: the schedule's natural value)"},
+    {0, "recompute", NULL, "POLICY", "none|full|except-last", PP_OPTION_STRING,
+     offsetof(schedule_settings, recompute),
+     "recompute activations in the backward pass: none, full or except-last"},
+    {0, "transfers", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(schedule_settings, transfers),
+     "include the sends and receives"},
+    {0, "format", NULL, "FORMAT", "text|csv|json", PP_OPTION_STRING,
+     offsetof(schedule_settings, format),
+     "text (default), csv (as torch.distributed.pipelining reads it) or json"},
+    {0, "list", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(schedule_settings, list),
+     "list the schedules"},
+    {0, "check", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(schedule_settings, check),
+     "check a schedule file: complete, in order, free of deadlock"},
+    {0, "blocking", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(schedule_settings, blocking),
+     "with --check: every send and receive blocks its rank"},
+};
+
+/* ---- printing ------------------------------------------------------------------------------ */
+
+static void print_text(const pp_schedule *schedule, pp_text *text) {
+    pp_text_printf(text, "%s: %d ranks, %d stages, %d microbatches\n", schedule->name,
+                   schedule->ranks, schedule->stages, schedule->microbatches);
+    for (int p = 0; p < schedule->ranks; p++) {
+        pp_text_printf(text, "rank %d:", p);
+        for (size_t i = schedule->first_action[p]; i < schedule->first_action[p + 1]; i++) {
+            char action[32];
+            pp_text_printf(text, "%s%s", schedule->actions[i].overlapped ? " (" : " ",
+                           pp_action_text(schedule->actions[i], action));
+            if (i > schedule->first_action[p] && schedule->actions[i - 1].overlapped)
+                pp_text_string(text, ")");
+        }
+        pp_text_string(text, "\n");
+    }
+}
+
+static void print_json(const pp_schedule *schedule, pp_text *text) {
+    pp_json json = pp_json_start(text);
+    pp_schedule_write_json(schedule, &json);
+    pp_text_string(text, "\n");
+}
+
+static const struct {
+    const char *name;
+    void (*print)(const pp_schedule *schedule, pp_text *text);
+} formats[] = {{"text", print_text}, {"csv", pp_schedule_write_csv}, {"json", print_json}};
+
+static void print_schedule(const pp_schedule *schedule, const char *format, pp_text *text) {
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (strcmp(formats[i].name, format ? format : "text") == 0)
+            formats[i].print(schedule, text);
+}
+
+/* ---- checking ------------------------------------------------------------------------------ */
+
+static void print_report(const pp_check_report *report, const pp_schedule *schedule,
+                         pp_text *text) {
+    pp_text_printf(text, "%s: %d ranks, %d stages, %d microbatches\n", schedule->name,
+                   schedule->ranks, schedule->stages, schedule->microbatches);
+    pp_text_printf(text, "complete      %s\n", report->complete ? "yes" : "no");
+    pp_text_printf(text, "dependencies  %s\n", report->dependencies ? "kept" : "broken");
+    pp_text_printf(text, "matched       %s\n", report->matched ? "yes" : "no");
+    pp_text_printf(text, "finishes      %s\n", report->finishes ? "yes, under every timing" : "no");
+    if (!report->peak_activations) return;
+    pp_text_string(text, "peak activations per rank:");
+    for (int p = 0; p < schedule->ranks; p++)
+        pp_text_printf(text, " %zu", report->peak_activations[p]);
+    pp_text_string(text, "\n");
+}
+
+static pp_status check_file(const schedule_settings *settings, pp_output *output, pp_error *error) {
+    pp_schedule *schedule;
+    pp_check_report report = {0};
+    PP_TRY(pp_schedule_open(settings->check, &schedule, error));
+    pp_status status = pp_schedule_check(schedule, settings->blocking, &report, error);
+    if (status != PP_E_OUT_OF_MEMORY) print_report(&report, schedule, &output->out);
+    if (status != PP_OK && error->place[0] == '\0')
+        snprintf(error->place, sizeof error->place, "%s", settings->check);
+    pp_free(report.peak_activations);
+    pp_schedule_free(schedule);
+    return status;
+}
+
+/* ---- the subcommand ------------------------------------------------------------------------ */
+
+static pp_status print_named(const schedule_settings *settings, const char *name, pp_output *output,
+                             pp_error *error) {
+    pp_schedule *schedule = NULL, *lowered = NULL;
+    pp_schedule_request request = {.name = name,
+                                   .ranks = settings->ranks,
+                                   .microbatches = settings->microbatches,
+                                   .virtual_stages = settings->virtual_stages};
+    if (settings->recompute) pp_recompute_from_name(settings->recompute, &request.recompute);
+    if (!request.ranks || !request.microbatches)
+        return pp_fail(error, PP_E_INPUT, NULL,
+                       "ppsim schedule needs -K (ranks) and -M (microbatches)");
+    PP_TRY(pp_schedule_build(&request, &schedule, error));
+    pp_status status = PP_OK;
+    if (settings->transfers) status = pp_schedule_add_transfers(schedule, &lowered, error);
+    if (status == PP_OK)
+        print_schedule(lowered ? lowered : schedule, settings->format, &output->out);
+    pp_schedule_free(lowered);
+    pp_schedule_free(schedule);
+    return status;
+}
+
+static pp_status run_schedule(const void *settings_, const char *const *arguments, int count,
+                              pp_output *output, pp_error *error) {
+    const schedule_settings *settings = settings_;
+    if (settings->list) return pp_cmd_schedules.run(NULL, NULL, 0, output, error);
+    if (settings->check) return check_file(settings, output, error);
+    if (count == 0)
+        return pp_fail(error, PP_E_INPUT, NULL,
+                       "ppsim schedule needs the NAME of a schedule, --list or --check FILE");
+    return print_named(settings, arguments[0], output, error);
+}
+
+const pp_subcommand pp_cmd_schedule = {
+    .name = "schedule",
+    .arguments = "[NAME]",
+    .maximum_arguments = 1,
+    .summary = "prints the order of actions of a schedule, or checks one from a file",
+    .description =
+        "An action is <stage><type><microbatch>: 0F3 is the forward pass of microbatch 3 on stage "
+        "0; B is the full backward pass, I and W its input and weight halves, R recomputation.\n"
+        "--check proves that the schedule finishes under every timing when sends and receives "
+        "rendezvous without buffers, or prints a shortest cycle of waits.",
+    PP_OPTIONS(options),
+    .settings_size = sizeof(schedule_settings),
+    .run = run_schedule,
+};

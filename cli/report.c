@@ -1,0 +1,128 @@
+/* What plan, run and validate print alike. */
+#include "cli/cli.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static void number(pp_json *json, const char *key, double value, bool known) {
+    pp_json_key(json, key);
+    pp_json_double(json, known ? value : NAN);
+}
+
+void pp_report_prediction_json(const pp_prediction *prediction, int ranks, bool measured,
+                               pp_json *json) {
+    pp_json_object(json);
+    number(json, "iteration_time", prediction->iteration_time_s, true);
+    number(json, "throughput", prediction->throughput, true);
+    number(json, "tokens_per_s", prediction->tokens_per_s, prediction->tokens_per_s > 0);
+    if (!measured) {
+        number(json, "mfu", prediction->mfu, prediction->mfu > 0);
+        number(json, "cost_per_step", prediction->cost_per_step, prediction->cost_per_step > 0);
+    }
+    number(json, "bubble_fraction", prediction->bubble_fraction, true);
+    pp_json_key(json, "rank");
+    pp_json_array(json);
+    for (int p = 0; p < ranks; p++) {
+        pp_json_object_flat(json);
+        number(json, "busy", prediction->rank[p].busy_s, true);
+        pp_json_key(json, "peak_bytes");
+        pp_json_int(json, prediction->rank[p].peak_bytes);
+        pp_json_end_object(json);
+    }
+    pp_json_end_array(json);
+    pp_json_end_object(json);
+}
+
+/* ---- predicted beside measured ------------------------------------------------------------- */
+
+typedef const char *format_value(double value, char buffer[32]);
+
+static const char *format_percent(double fraction, char buffer[32]) {
+    snprintf(buffer, 32, "%.2f %%", 100 * fraction);
+    return buffer;
+}
+
+/* Fractions differ by percentage points, everything else by per cent of the prediction. */
+static void compare_row(pp_table *table, const char *what, double predicted, double measured,
+                        format_value *format) {
+    char left[32], right[32];
+    pp_table_cell(table, "%s", what);
+    pp_table_cell(table, "%s", format(predicted, left));
+    pp_table_cell(table, "%s", format(measured, right));
+    if (format == format_percent)
+        pp_table_cell(table, "%+.2f pp", 100 * (measured - predicted));
+    else if (predicted > 0)
+        pp_table_cell(table, "%+.2f %%", 100 * (measured / predicted - 1));
+    else
+        pp_table_cell(table, "%s", "");
+}
+
+void pp_report_compare(const pp_plan *plan, const pp_prediction *measured, pp_text *text) {
+    const pp_prediction *predicted = &plan->predicted;
+    pp_table table = pp_table_start("lrrr");
+    static const char *const heads[] = {"", "predicted", "measured", "difference"};
+    for (int i = 0; i < 4; i++) pp_table_cell(&table, "%s", heads[i]);
+    compare_row(&table, "step time", predicted->iteration_time_s, measured->iteration_time_s,
+                pp_format_seconds);
+    compare_row(&table, "bubble", predicted->bubble_fraction, measured->bubble_fraction,
+                format_percent);
+    for (int p = 0; p < plan->ranks; p++) {
+        char what[32];
+        snprintf(what, sizeof what, "rank %d busy", p);
+        compare_row(&table, what, predicted->rank[p].busy_s, measured->rank[p].busy_s,
+                    pp_format_seconds);
+    }
+    for (int p = 0; p < plan->ranks; p++) {
+        char what[32];
+        if (measured->rank[p].peak_bytes <= 0) continue; /* replay holds no tensors */
+        snprintf(what, sizeof what, "rank %d peak memory", p);
+        compare_row(&table, what, (double)predicted->rank[p].peak_bytes,
+                    (double)measured->rank[p].peak_bytes, pp_format_bytes);
+    }
+    pp_table_print(&table, text);
+}
+
+/* ---- plans --------------------------------------------------------------------------------- */
+
+void pp_report_plan_line(const pp_plan *plan, pp_text *text) {
+    pp_text_printf(text, "%s, K=%d", plan->schedule, plan->ranks);
+    if (plan->virtual_stages > 1) pp_text_printf(text, ", V=%d", plan->virtual_stages);
+    pp_text_printf(text, ", M=%d of %lld samples", plan->microbatches,
+                   (long long)plan->microbatch_size);
+    if (plan->dp > 1) pp_text_printf(text, ", dp=%d", plan->dp);
+    if (plan->tp > 1) pp_text_printf(text, ", tp=%d", plan->tp);
+    pp_text_printf(text, ", recompute %s", pp_recompute_name(plan->recompute));
+}
+
+static void stage_layers(const pp_plan *plan, const pp_stage *stage, char *buffer, size_t size) {
+    const pp_layer *first = &plan->model->layers[plan->order[stage->first]];
+    const pp_layer *last = &plan->model->layers[plan->order[stage->last]];
+    if (stage->first == stage->last)
+        snprintf(buffer, size, "%s", first->name);
+    else
+        snprintf(buffer, size, "%s … %s (%d)", first->name, last->name,
+                 stage->last - stage->first + 1);
+}
+
+void pp_report_stages(const pp_plan *plan, pp_text *text) {
+    pp_table table = pp_table_start("rrlrrrrr");
+    static const char *const heads[] = {"stage", "rank",   "layers", "forward",
+                                        "input", "weight", "busy",   "peak memory"};
+    for (int i = 0; i < 8; i++) pp_table_cell(&table, "%s", heads[i]);
+    for (int s = 0; s < plan->stage_count; s++) {
+        const pp_stage *stage = &plan->stages[s];
+        const pp_rank_prediction *rank = &plan->predicted.rank[plan->placement[s]];
+        char layers[160], buffer[32];
+        stage_layers(plan, stage, layers, sizeof layers);
+        pp_table_cell(&table, "%d", s);
+        pp_table_cell(&table, "%d", plan->placement[s]);
+        pp_table_cell(&table, "%s", layers);
+        pp_table_cell(&table, "%s", pp_format_seconds(stage->forward_s, buffer));
+        pp_table_cell(&table, "%s", pp_format_seconds(stage->input_s, buffer));
+        pp_table_cell(&table, "%s", pp_format_seconds(stage->weight_s, buffer));
+        pp_table_cell(&table, "%s", pp_format_seconds(rank->busy_s, buffer));
+        pp_table_cell(&table, "%s", pp_format_bytes((double)rank->peak_bytes, buffer));
+    }
+    pp_table_print(&table, text);
+}
