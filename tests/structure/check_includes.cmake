@@ -1,0 +1,57 @@
+# Reads the #include graph and fails on an edge that goes up or sideways, on a system header of
+# somebody else's floor, and on file names that are not unique (docs/ARCHITECTURE.md, "The house").
+# Run as: cmake -DROOT=<repository> -P check_includes.cmake
+
+# folder : the folders that its files may include
+set(allowed_core core)
+set(allowed_sim core sim)
+set(allowed_profiles core profiles)
+set(allowed_executor core executor)
+set(allowed_viz core viz)
+set(allowed_planner core sim profiles planner)
+set(allowed_cli core sim profiles executor viz planner cli)
+
+# packages : the folders that may include their headers
+set(package_jansson core cli)
+set(package_sqlite3 profiles cli)
+set(package_gsl profiles cli)
+set(package_cairo viz)
+set(package_pango viz)
+set(package_cblas executor)
+
+set(errors "")
+set(names "")
+foreach(folder core sim profiles executor viz planner cli)
+  file(GLOB_RECURSE files "${ROOT}/${folder}/*.c" "${ROOT}/${folder}/*.h")
+  foreach(file ${files})
+    file(RELATIVE_PATH shown "${ROOT}" "${file}")
+    get_filename_component(name "${file}" NAME)
+    list(FIND names "${name}" found)
+    if(NOT found EQUAL -1)
+      list(APPEND errors "${shown}: another file has this name")
+    endif()
+    list(APPEND names "${name}")
+
+    file(STRINGS "${file}" lines REGEX "^#[ \t]*include")
+    foreach(line ${lines})
+      if(line MATCHES "\"([a-z]+)/")
+        if(NOT CMAKE_MATCH_1 IN_LIST allowed_${folder})
+          list(APPEND errors "${shown}: ${folder} may not include ${CMAKE_MATCH_1}: ${line}")
+        endif()
+        if(line MATCHES "\"([a-z]+)/.*_internal" AND NOT CMAKE_MATCH_1 STREQUAL folder)
+          list(APPEND errors "${shown}: a private header of ${CMAKE_MATCH_1}: ${line}")
+        endif()
+      endif()
+      foreach(package jansson sqlite3 gsl cairo pango cblas)
+        if(line MATCHES "<${package}" AND NOT folder IN_LIST package_${package})
+          list(APPEND errors "${shown}: ${package} is not for ${folder}: ${line}")
+        endif()
+      endforeach()
+    endforeach()
+  endforeach()
+endforeach()
+
+if(errors)
+  list(JOIN errors "\n  " text)
+  message(FATAL_ERROR "the house has doors in wrong places:\n  ${text}")
+endif()
