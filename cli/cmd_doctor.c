@@ -27,12 +27,26 @@ static void backends(pp_text *text) {
                        infos[i].usable ? "usable" : "not usable", infos[i].detail);
 }
 
-/* Plugins of later versions; named so that nobody searches for them in vain. */
-static void absent(pp_text *text) {
-    pp_text_string(text,
-                   "backend cuda    not usable: this version of ppsim has no CUDA backend\n"
-                   "transport nccl  not usable: this version of ppsim has no NCCL transport\n"
-                   "transport mpi   not usable: this version of ppsim has no MPI transport\n");
+/* What CMake looked for when this program was built (cmake/PpsimOptional.cmake). */
+static const struct {
+    const char *part;
+    const char *found; /* version or place; "" if not found */
+    const char *cure;
+} optional[] = {
+    {"CUDA toolkit", PPSIM_FOUND_CUDA, "install NVIDIA's CUDA toolkit, 12.5 or later, and rebuild"},
+    {"NCCL", PPSIM_FOUND_NCCL, "install libnccl-dev from NVIDIA's packages, and rebuild"},
+    {"MPI", PPSIM_FOUND_MPI, "install libopenmpi-dev, and rebuild"},
+};
+
+/* These are detected but not used yet, and doctor says so: nobody should search for a switch. */
+static void optional_parts(pp_text *text) {
+    pp_text_string(text, "\nNot used by this version, which runs on the CPU alone:\n");
+    for (size_t i = 0; i < sizeof optional / sizeof *optional; i++)
+        if (*optional[i].found)
+            pp_text_printf(text, "%-12s  found: %s\n", optional[i].part, optional[i].found);
+        else
+            pp_text_printf(text, "%-12s  not found; to get it: %s\n", optional[i].part,
+                           optional[i].cure);
 }
 
 static pp_status run_doctor(const void *settings, const char *const *arguments, int count,
@@ -42,7 +56,7 @@ static pp_status run_doctor(const void *settings, const char *const *arguments, 
     pp_text_string(&output->out, "\n");
     machine(&output->out);
     backends(&output->out);
-    absent(&output->out);
+    optional_parts(&output->out);
     return PP_OK;
 }
 

@@ -1,5 +1,6 @@
 # Writes every model and cluster that ppsim knows by name as a document: copies to start one's own
 # from. Run as: cmake -DPPSIM=<program> -DOUT=<folder> -P export_presets.cmake
+cmake_minimum_required(VERSION 3.25)
 
 # The first words of the lines that `ppsim <kind>` prints.
 function(preset_names kind result)

@@ -1,6 +1,7 @@
 # Reads the #include graph and fails on an edge that goes up or sideways, on a system header of
 # somebody else's floor, and on file names that are not unique (docs/ARCHITECTURE.md, "The house").
 # Run as: cmake -DROOT=<repository> -P check_includes.cmake
+cmake_minimum_required(VERSION 3.25)
 
 # folder : the folders that its files may include
 set(allowed_core core)
