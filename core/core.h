@@ -758,6 +758,13 @@ typedef struct pp_trace_rank {
     int64_t peak_bytes;    /* -1: not known */
 } pp_trace_rank;
 
+/* From time_s on a rank holds so many bytes, until its next point. */
+typedef struct pp_trace_point {
+    double time_s;
+    int64_t bytes;
+    int32_t rank;
+} pp_trace_point;
+
 /* A step as it was simulated or measured; what viz draws. */
 typedef struct pp_trace {
     char title[128];
@@ -769,7 +776,9 @@ typedef struct pp_trace {
     pp_span *spans;        /* sorted by (rank, lane, start) */
     size_t span_count;
     pp_trace_rank *rank;   /* [ranks] */
-    pp_arena arena;        /* owns spans and rank */
+    pp_trace_point *points; /* optional memory curves, sorted by (rank, time); NULL: only peaks */
+    size_t point_count;    /* 0: not known */
+    pp_arena arena;        /* owns spans, rank and points */
 } pp_trace;
 
 pp_status pp_trace_new(int ranks, size_t span_count, pp_trace **trace, pp_error *error);
