@@ -33,4 +33,164 @@ typedef struct pp_chain_problem {
 pp_status pp_chain_cut(const pp_chain_problem *problem, pp_arena *arena, int *splits,
                        double *largest, pp_error *error);
 
+/* ---- memo ---------------------------------------------------------------------------------- */
+
+typedef struct pp_memo_slot {
+    uint64_t key; /* 0: empty */
+    int64_t value;
+} pp_memo_slot;
+
+/* A map of numbers; zero-initialise to start. */
+typedef struct pp_memo {
+    pp_memo_slot *slots;
+    size_t capacity, count;
+} pp_memo;
+
+bool pp_memo_find(const pp_memo *memo, uint64_t key, int64_t *value);
+bool pp_memo_put(pp_memo *memo, uint64_t key, int64_t value); /* key not 0; false: out of memory */
+void pp_memo_clear(pp_memo *memo);                            /* keeps the memory */
+void pp_memo_deinit(pp_memo *memo);
+
+/* ---- tables -------------------------------------------------------------------------------- */
+
+/* Seconds of the model's layers at one microbatch size. Sums are prefix sums over the file's order:
+ * layers first … last cost sum[last + 1] - sum[first]. */
+typedef struct pp_timing {
+    int64_t samples;
+    double forward_total_s, input_total_s, weight_total_s;
+    double heaviest_s;                /* largest F + I + W of a layer … */
+    double heaviest_recomputed_s;     /* … and largest 2F + I + W */
+    double least_forward_share;       /* least F / (F + I + W) of a layer that costs anything */
+    double *forward, *input, *weight; /* [layers + 1]; NULL until pp_tables_expand */
+    int64_t *border_bytes;            /* [layers + 1] what crosses in front of each layer */
+} pp_timing;
+
+/* What does not depend on a candidate. Read-only after pp_tables_init but for the timings. */
+typedef struct pp_tables {
+    const pp_plan_request *request;
+    const pp_model *model;
+    pp_cluster *cluster; /* a copy, whose links are as measured where the store has them */
+    int layers;
+    double overhead_s;        /* of each action */
+    int *last_reader;         /* [layers] last layer that reads the output, or -1 */
+    int *tie;                 /* [layers] lowest layer with the same tie; -1: shares nothing */
+    int64_t *tied_bytes;      /* [layers] of the parameter that the layer shares, or 0 */
+    double *update_s;         /* [layers] one optimizer step … */
+    double *own_update_s;     /* [layers + 1] … and sums of it over what is not tied */
+    int64_t *weight_bytes;    /* [layers + 1] sums of weights and gradients that are not tied */
+    int64_t *state_bytes;     /* [layers + 1] sums of their optimizer state */
+    int64_t *own_bytes;       /* [layers + 1] sums of gradients that are not tied */
+    double flops_per_sample;  /* of F, I and W; 0: unknown */
+    int64_t sequence;         /* tokens of a sample; 0: not a sequence model */
+    double fastest_bandwidth; /* of any link */
+    pp_memo timing_of;        /* samples → pp_timing */
+    pp_arena arena;
+} pp_tables;
+
+pp_status pp_tables_init(pp_tables *tables, const pp_plan_request *request, pp_error *error);
+void pp_tables_deinit(pp_tables *tables);
+/* Totals at a microbatch size, made on first use. */
+pp_status pp_tables_timing(pp_tables *tables, int64_t samples, pp_timing **timing, pp_error *error);
+/* The sums as well. */
+pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error);
+
+/* The layer shares its matrix with a layer first … layer - 1. */
+bool pp_tables_tied_before(const pp_tables *tables, int layer, int first);
+
+/* ---- footprints ---------------------------------------------------------------------------- */
+
+/* Bytes of intervals, cached by kind. Not thread-safe. */
+typedef struct pp_footprints {
+    const pp_tables *tables;
+    uint64_t *shape;        /* [layers] hash of what a layer's tensors depend on */
+    size_t *crossing_start; /* [layers + 2] outputs that cross the border in front of layer i are */
+    int *crossing;      /* crossing[crossing_start[i]] … crossing[crossing_start[i + 1] - 1] */
+    size_t *read_start; /* [layers + 1] the same for the layers that layer i reads */
+    int *read;
+    pp_memo kinds;   /* interval → hash of its kind */
+    pp_memo layouts; /* kind and mode → pp_stage_bytes */
+    pp_arena arena, scratch;
+} pp_footprints;
+
+/* What else the bytes of a stage depend on. */
+typedef struct pp_footprint_mode {
+    int64_t samples;
+    int dp;
+    bool split_backward, recompute;
+} pp_footprint_mode;
+
+pp_status pp_footprints_init(pp_footprints *footprints, const pp_tables *tables, pp_error *error);
+void pp_footprints_deinit(pp_footprints *footprints);
+/* Bytes of layers first … last as a stage, the optimizer state sharded under zero 1. NULL: out of
+ * memory. Lives as long as the footprints. */
+const pp_stage_bytes *pp_footprint(pp_footprints *footprints, int first, int last,
+                                   pp_footprint_mode mode);
+/* Equal for intervals whose bytes are equal; never 0. */
+uint64_t pp_footprint_key(pp_footprints *footprints, int first, int last, pp_footprint_mode mode);
+
+/* ---- split methods ------------------------------------------------------------------------- */
+
+typedef struct pp_split_row pp_split_row;
+
+/* --split, read. */
+typedef struct pp_split_method {
+    const pp_split_row *row; /* of the table in baselines.c */
+    char name[64];           /* as given, cut to fit */
+    int *cuts;               /* "3,7,11": first layers of stages 1 …; else NULL */
+    int cut_count;
+    double *matches; /* [layers] 1 where type:REGEX matches; else NULL */
+} pp_split_method;
+
+/* NULL means "optimal". Arrays live in the arena. Unknown names are PP_E_INPUT and list the known.
+ */
+pp_status pp_split_method_read(const char *text, const pp_model *model, pp_arena *arena,
+                               pp_split_method *method, pp_error *error);
+/* True if the search itself chooses the splits. */
+bool pp_split_is_optimal(const pp_split_method *method);
+
+/* What a baseline balances. */
+typedef struct pp_split_load {
+    const pp_tables *tables;
+    const pp_timing *timing; /* expanded */
+    pp_footprints *footprints;
+    pp_footprint_mode mode;
+    pp_recompute recompute;
+} pp_split_load;
+
+/* Splits by a method that is not optimal. *measure: the largest stage by the method's own measure;
+ * 0 for those that have none. */
+pp_status pp_split_baseline(const pp_split_method *method, const pp_split_load *load, int stages,
+                            pp_arena *arena, int *splits, double *measure, pp_error *error);
+
+/* ---- the space ----------------------------------------------------------------------------- */
+
+/* One combination of everything but the splits. */
+typedef struct pp_candidate {
+    int ranks, virtual_stages, dp, microbatches;
+    int64_t size;      /* samples of a microbatch */
+    double last_scale; /* times of the last microbatch over those of a full one */
+    const pp_schedule_family *family;
+    pp_recompute recompute;
+    pp_timing *timing;
+    double bound_s; /* no split of it is faster; INFINITY: it does not fit */
+    int group;      /* equal where nothing but the family differs */
+    int level;      /* how sharp bound_s is: 0, 1; 2: sharpest */
+} pp_candidate;
+
+typedef struct pp_space {
+    pp_candidate *candidates; /* in the order in which ties are broken */
+    size_t count, capacity;
+    int group_count;
+    int devices; /* of the cluster */
+} pp_space;
+
+/* Refuses contradictory requests, then lists every combination that they allow. */
+pp_status pp_space_init(pp_space *space, pp_tables *tables, const pp_split_method *method,
+                        pp_error *error);
+void pp_space_deinit(pp_space *space);
+
+static inline int pp_candidate_stages(const pp_candidate *candidate) {
+    return candidate->ranks * candidate->virtual_stages;
+}
+
 #endif

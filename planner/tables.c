@@ -1,0 +1,247 @@
+/* What layers cost, asked once and kept as sums, so that any interval of layers costs two look-ups.
+ *
+ * Times depend on the microbatch size and are made when a size first comes up. Weights, optimizer
+ * state and the time of an optimizer step do not. Tied matrices are left out of those sums: a stage
+ * that holds both ends of a tie has the matrix once, so leaving it out keeps every sum a lower
+ * bound that never falls when an interval grows. What a stage really needs is counted in
+ * assemble.c. */
+#include <math.h>
+#include <string.h>
+
+#include "planner/planner_internal.h"
+
+/* ---- the cluster as measured --------------------------------------------------------------- */
+
+/* Message sizes between which a measured link is taken to be a line. */
+#define LINK_PROBE_BYTES ((int64_t)1 << 26)
+
+/* A measured transport replaces the cluster's own figures, so that the plan, which carries its
+ * cluster, is simulated with what was measured. */
+static void measure_link(const pp_costs *costs, pp_link *link) {
+    pp_cost small = pp_costs_transfer(costs, *link, 0);
+    pp_cost large = pp_costs_transfer(costs, *link, LINK_PROBE_BYTES);
+    if (small.source != PP_COST_MEASURED || large.source != PP_COST_MEASURED) return;
+    double occupancy = large.seconds - small.seconds;
+    link->latency_s = small.seconds;
+    link->bandwidth_bytes_per_s = occupancy > 0 ? (double)LINK_PROBE_BYTES / occupancy : INFINITY;
+}
+
+static pp_status copy_cluster(pp_tables *tables, pp_error *error) {
+    const pp_plan_request *request = tables->request;
+    PP_TRY(pp_cluster_copy(request->cluster, &tables->cluster, error));
+    measure_link(request->costs, &tables->cluster->intra);
+    const pp_cluster *cluster = tables->cluster;
+    tables->fastest_bandwidth =
+        fmax(cluster->intra.bandwidth_bytes_per_s, cluster->inter.bandwidth_bytes_per_s);
+    for (int i = 0; i < cluster->override_count; i++) {
+        tables->fastest_bandwidth =
+            fmax(tables->fastest_bandwidth, cluster->overrides[i].link.bandwidth_bytes_per_s);
+    }
+    return PP_OK;
+}
+
+/* ---- sums that no microbatch size changes -------------------------------------------------- */
+
+/* Lowest layer with the same tie, if there is another at all. */
+static int tie_of(const pp_model *model, int layer) {
+    const char *tie = model->layers[layer].tie;
+    int lowest = -1, sharing = 0;
+    for (int i = 0; tie != NULL && i < model->layer_count; i++) {
+        const char *other = model->layers[i].tie;
+        if (other == NULL || strcmp(tie, other) != 0) continue;
+        if (sharing++ == 0) lowest = i;
+    }
+    return sharing > 1 ? lowest : -1;
+}
+
+bool pp_tables_tied_before(const pp_tables *tables, int layer, int first) {
+    for (int i = first; i < layer; i++) {
+        if (tables->tie[i] >= 0 && tables->tie[i] == tables->tie[layer]) return true;
+    }
+    return false;
+}
+
+static int64_t shared_bytes(const pp_tables *tables, int layer) {
+    if (tables->tie[layer] < 0) return 0;
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int64_t bytes = 0;
+    int count = pp_layer_tensors(&tables->model->layers[layer], 1, tables->request->dtype, tensors);
+    for (int t = 0; t < count; t++) {
+        if (tensors[t].role == PP_TENSOR_PARAMETER && tensors[t].tied) {
+            bytes += pp_tensor_bytes(&tensors[t]);
+        }
+    }
+    return bytes;
+}
+
+/* Adds one layer to the sums. `scratch` holds its layout only meanwhile. */
+static pp_status add_layer(pp_tables *tables, int i, pp_arena *scratch, pp_error *error) {
+    const pp_plan_request *request = tables->request;
+    pp_layout_request ask = {.model = tables->model,
+                             .first = i,
+                             .last = i,
+                             .samples = 1,
+                             .dtype = request->dtype,
+                             .optimizer = request->optimizer};
+    pp_stage_layout layout;
+    PP_TRY(pp_stage_layout_make(&ask, scratch, &layout, error));
+    const pp_stage_bytes *bytes = &layout.bytes;
+    tables->tie[i] = tie_of(tables->model, i);
+    int64_t tied = shared_bytes(tables, i);
+    double own = bytes->parameters > 0 ? 1 - (double)tied / (double)bytes->parameters : 1;
+    tables->tied_bytes[i] = tied;
+    tables->update_s[i] = pp_costs_layer(request->costs, i, PP_PHASE_OPTIMIZER, 1).seconds;
+    tables->own_update_s[i + 1] = tables->own_update_s[i] + own * tables->update_s[i];
+    double weights = own * (double)(bytes->parameters + bytes->gradients);
+    tables->weight_bytes[i + 1] = tables->weight_bytes[i] + (int64_t)weights;
+    double state = own * (double)bytes->optimizer;
+    tables->state_bytes[i + 1] = tables->state_bytes[i] + (int64_t)state;
+    tables->own_bytes[i + 1] = tables->own_bytes[i] + bytes->gradients - tied;
+    return PP_OK;
+}
+
+static pp_status sum_layers(pp_tables *tables, pp_error *error) {
+    pp_arena scratch;
+    pp_arena_init(&scratch);
+    pp_status status = PP_OK;
+    for (int i = 0; i < tables->layers && status == PP_OK; i++) {
+        status = add_layer(tables, i, &scratch, error);
+        pp_arena_reset(&scratch);
+    }
+    pp_arena_deinit(&scratch);
+    return status;
+}
+
+static void describe_model(pp_tables *tables) {
+    const pp_model *model = tables->model;
+    for (int i = 0; i < tables->layers; i++) tables->last_reader[i] = -1;
+    for (int e = 0; e < model->edge_count; e++) {
+        pp_edge edge = model->edges[e];
+        if (edge.to > tables->last_reader[edge.from]) tables->last_reader[edge.from] = edge.to;
+    }
+    for (int i = 0; i < tables->layers; i++) {
+        const pp_layer *layer = &model->layers[i];
+        pp_layer_work work = pp_layer_work_get(layer, 1, tables->request->dtype);
+        tables->flops_per_sample += 3 * work.forward_flops;
+        bool language = layer->op == PP_OP_EMBEDDING || layer->op == PP_OP_LM_HEAD;
+        if (layer->sequence > 1 || language) {
+            if (layer->sequence > tables->sequence) tables->sequence = layer->sequence;
+        }
+    }
+}
+
+static pp_status allocate(pp_tables *tables, pp_error *error) {
+    pp_arena *arena = &tables->arena;
+    int layers = tables->layers;
+    tables->last_reader = PP_NEW(arena, int, layers);
+    tables->tie = PP_NEW(arena, int, layers);
+    tables->tied_bytes = PP_NEW(arena, int64_t, layers);
+    tables->update_s = PP_NEW(arena, double, layers);
+    tables->own_update_s = PP_NEW(arena, double, layers + 1);
+    tables->weight_bytes = PP_NEW(arena, int64_t, layers + 1);
+    tables->state_bytes = PP_NEW(arena, int64_t, layers + 1);
+    tables->own_bytes = PP_NEW(arena, int64_t, layers + 1);
+    return arena->failed ? pp_fail_memory(error) : PP_OK;
+}
+
+pp_status pp_tables_init(pp_tables *tables, const pp_plan_request *request, pp_error *error) {
+    *tables = (pp_tables){.request = request,
+                          .model = request->model,
+                          .layers = request->model->layer_count,
+                          .overhead_s = pp_costs_overhead(request->costs)};
+    pp_arena_init(&tables->arena);
+    PP_TRY(allocate(tables, error));
+    PP_TRY(copy_cluster(tables, error));
+    describe_model(tables);
+    return sum_layers(tables, error);
+}
+
+void pp_tables_deinit(pp_tables *tables) {
+    pp_cluster_free(tables->cluster);
+    pp_memo_deinit(&tables->timing_of);
+    pp_arena_deinit(&tables->arena);
+}
+
+/* ---- sums for one microbatch size ---------------------------------------------------------- */
+
+static double seconds_of(const pp_tables *tables, int layer, pp_phase phase, int64_t samples) {
+    return pp_costs_layer(tables->request->costs, layer, phase, samples).seconds;
+}
+
+static void add_totals(const pp_tables *tables, pp_timing *timing) {
+    timing->least_forward_share = 1;
+    for (int i = 0; i < tables->layers; i++) {
+        double forward = seconds_of(tables, i, PP_PHASE_FORWARD, timing->samples);
+        double input = seconds_of(tables, i, PP_PHASE_INPUT, timing->samples);
+        double weight = seconds_of(tables, i, PP_PHASE_WEIGHT, timing->samples);
+        double all = forward + input + weight;
+        timing->forward_total_s += forward;
+        timing->input_total_s += input;
+        timing->weight_total_s += weight;
+        timing->heaviest_s = fmax(timing->heaviest_s, all);
+        timing->heaviest_recomputed_s = fmax(timing->heaviest_recomputed_s, all + forward);
+        if (all > 0) timing->least_forward_share = fmin(timing->least_forward_share, forward / all);
+    }
+}
+
+pp_status pp_tables_timing(pp_tables *tables, int64_t samples, pp_timing **timing,
+                           pp_error *error) {
+    int64_t found;
+    if (pp_memo_find(&tables->timing_of, (uint64_t)samples, &found)) {
+        *timing = (pp_timing *)(intptr_t)found;
+        return PP_OK;
+    }
+    *timing = PP_NEW(&tables->arena, pp_timing, 1);
+    if (*timing == NULL) return pp_fail_memory(error);
+    (*timing)->samples = samples;
+    add_totals(tables, *timing);
+    if (!pp_memo_put(&tables->timing_of, (uint64_t)samples, (int64_t)(intptr_t)*timing)) {
+        return pp_fail_memory(error);
+    }
+    return PP_OK;
+}
+
+static int64_t output_bytes(const pp_tables *tables, int layer, int64_t samples) {
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int count =
+        pp_layer_tensors(&tables->model->layers[layer], samples, tables->request->dtype, tensors);
+    int64_t bytes = 0;
+    for (int t = 0; t < count; t++) {
+        if (tensors[t].role == PP_TENSOR_OUTPUT) bytes += pp_tensor_bytes(&tensors[t]);
+    }
+    return bytes;
+}
+
+/* Each output crosses every border from behind its layer to its last reader, once. */
+static void sum_borders(const pp_tables *tables, pp_timing *timing) {
+    for (int i = 0; i < tables->layers; i++) {
+        int last = tables->last_reader[i];
+        if (last <= i) continue;
+        int64_t bytes = output_bytes(tables, i, timing->samples);
+        timing->border_bytes[i + 1] += bytes;
+        if (last + 1 <= tables->layers) timing->border_bytes[last + 1] -= bytes;
+    }
+    for (int i = 1; i <= tables->layers; i++)
+        timing->border_bytes[i] += timing->border_bytes[i - 1];
+}
+
+pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error) {
+    if (timing->forward != NULL) return PP_OK;
+    pp_arena *arena = &tables->arena;
+    int n = tables->layers;
+    double *forward = PP_NEW(arena, double, n + 1);
+    double *input = PP_NEW(arena, double, n + 1);
+    double *weight = PP_NEW(arena, double, n + 1);
+    timing->border_bytes = PP_NEW(arena, int64_t, n + 1);
+    if (arena->failed) return pp_fail_memory(error);
+    for (int i = 0; i < n; i++) {
+        forward[i + 1] = forward[i] + seconds_of(tables, i, PP_PHASE_FORWARD, timing->samples);
+        input[i + 1] = input[i] + seconds_of(tables, i, PP_PHASE_INPUT, timing->samples);
+        weight[i + 1] = weight[i] + seconds_of(tables, i, PP_PHASE_WEIGHT, timing->samples);
+    }
+    sum_borders(tables, timing);
+    timing->forward = forward;
+    timing->input = input;
+    timing->weight = weight;
+    return PP_OK;
+}
