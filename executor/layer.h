@@ -3,8 +3,10 @@
  * Forward (F), input gradient (I) and weight gradient (W) are separate calls; a full backward is
  * I then W. A layer keeps nothing between calls: everything saved lives in the tensors of the
  * stage's table (core.h, part 9), one set per (stage, microbatch). So any order that the schedule
- * allows gives bit-identical results. A layer's arithmetic is compiled once per real type
- * (layers/real.h): float and double. Each op is a file in layers/ and a row in layers/table.c. */
+ * allows gives bit-identical results. F comes first, then I once (lm_head overwrites what F saved
+ * with the gradient of the logits), then W once; F again (recompute) starts afresh. A layer's
+ * arithmetic is compiled once per real type (layers/real.h): float and double. Each op is a file in
+ * layers/ and a row in layers/table.c. */
 #ifndef PPSIM_EXECUTOR_LAYER_H
 #define PPSIM_EXECUTOR_LAYER_H
 
@@ -30,8 +32,8 @@ typedef struct pp_layer_call {
     double *loss;                /* losses: F stores the SUM of this microbatch's -log p here */
     pp_random_key key;           /* of (seed, layer name, step) */
     uint64_t first_sample;       /* of the microbatch within the global minibatch: element e of sample
-                                    i draws block (first_sample + i, e), so masks depend on
-                                    neither M nor K */
+                                    i draws word e % 4 of block (first_sample + i, e / 4), so masks
+                                    depend on neither M nor K (layers/mask.c) */
     bool training;               /* false: no dropout */
 } pp_layer_call;
 

@@ -1,0 +1,48 @@
+/* GELU, tanh form (Hendrycks and Gimpel 2016): x/2 · (1 + tanh u), u = √(2/π) · (x + 0.044715 x³).
+ *
+ * Written with the logistic function, (1 + tanh u)/2 = 1/(1 + e^(-2u)): one exponential and no
+ * cancellation for negative x. */
+#define PP_THIS_FILE "executor/layers/activate.c"
+#include "executor/layers/real.h"
+
+#ifdef real
+
+PP_VECTOR void NAME(pp_gelu_rows)(int64_t count, const real *restrict x, real *restrict y) {
+    const real twice_root = (real)1.5957691216057307118, cubic = (real)0.044715, one = 1;
+    for (int64_t i = 0; i < count; i++) {
+        real u = twice_root * (x[i] + cubic * x[i] * x[i] * x[i]);
+        y[i] = x[i] / (one + NAME(pp_exp)(-u));
+    }
+}
+
+/* d(x·s)/dx = s + x · s · (1 - s) · d(2u)/dx with s = 1/(1 + e^(-2u)). */
+PP_INLINE real NAME(gelu_slope)(real x) {
+    const real twice_root = (real)1.5957691216057307118, cubic = (real)0.044715;
+    const real one = 1, three = 3;
+    real square = x * x;
+    real u = twice_root * (x + cubic * square * x);
+    real s = one / (one + NAME(pp_exp)(-u));
+    return s + x * s * (one - s) * twice_root * (one + three * cubic * square);
+}
+
+PP_VECTOR static void NAME(gelu_add)(int64_t count, const real *restrict x, const real *restrict dy,
+                                     real *restrict dx) {
+    for (int64_t i = 0; i < count; i++) dx[i] += dy[i] * NAME(gelu_slope)(x[i]);
+}
+
+PP_VECTOR static void NAME(gelu_in_place)(int64_t count, const real *restrict x,
+                                          real *restrict dx) {
+    for (int64_t i = 0; i < count; i++) dx[i] *= NAME(gelu_slope)(x[i]);
+}
+
+void NAME(pp_gelu_rows_input)(int64_t count, const real *x, const real *dy, real *dx,
+                              bool accumulate) {
+    if (accumulate) {
+        NAME(gelu_add)(count, x, dy, dx);
+    } else {
+        if (dx != dy) NAME(pp_copy_or_add)(count, dy, dx, false);
+        NAME(gelu_in_place)(count, x, dx);
+    }
+}
+
+#endif

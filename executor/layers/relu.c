@@ -1,0 +1,39 @@
+/* ReLU: y = max(x, 0). The gradient passes where y > 0, so only the output is kept. */
+#define PP_THIS_FILE "executor/layers/relu.c"
+#ifndef PP_REAL_PASS
+enum { OUTPUT };
+#endif
+#include "executor/layers/real.h"
+
+#ifdef real
+
+PP_VECTOR static void NAME(relu_rows)(int64_t count, const real *restrict x, real *restrict y) {
+    for (int64_t i = 0; i < count; i++) y[i] = x[i] > 0 ? x[i] : 0;
+}
+
+PP_VECTOR static void NAME(relu_rows_input)(int64_t count, const real *restrict y,
+                                            const real *restrict dy, real *restrict dx,
+                                            bool accumulate) {
+    if (accumulate)
+        for (int64_t i = 0; i < count; i++) dx[i] += y[i] > 0 ? dy[i] : 0;
+    else
+        for (int64_t i = 0; i < count; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+static void NAME(forward)(const pp_layer_call *call) {
+    NAME(relu_rows)
+    (pp_call_rows(call) * call->layer->dim, pp_call_input(call), call->tensors[OUTPUT]);
+}
+
+static void NAME(input)(const pp_layer_call *call) {
+    real *dx = pp_call_input_gradient(call);
+    if (!dx) return;
+    NAME(relu_rows_input)
+    (pp_call_rows(call) * call->layer->dim, call->tensors[OUTPUT], call->output_gradient, dx,
+     pp_call_accumulates(call));
+}
+
+const pp_layer_ops NAME(pp_relu) = {PP_OP_RELU, NAME(pp_initialise), NAME(forward), NAME(input),
+                                    NULL};
+
+#endif
