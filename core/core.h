@@ -614,7 +614,6 @@ typedef struct pp_buffer {
     int64_t size_bytes;
 } pp_buffer;
 #define PP_BUFFER_GRADIENT (-1)
-#define PP_BUFFER_MESSAGE (-2) /* of layer -1: where the outputs of a border with several are packed */
 
 /* The memory of one stage: which layers it has, what crosses its borders and where every tensor
  * lives. `inputs` are the layers whose outputs cross the border before the stage (read here or
@@ -629,10 +628,8 @@ typedef struct pp_buffer {
  *   OUTPUT_GRADIENT gradients of `outputs` as received, packed in that order
  *   STASH           what I leaves for W (split_backward only), gradients of outputs included
  *   WORKSPACE       WORKSPACE tensors (and STASH ones without split_backward); outputs that only F
- *                   reads; gradients of its output; gradients of `inputs`, packed in that order: the
- *                   message of B or I; with several `outputs` the message of F (PP_BUFFER_MESSAGE),
- *                   packed in that order: outputs that nothing keeps are made in it, others are
- *                   copied in before it is sent. A single output is sent from its own place.
+ *                   reads; gradients of its output; gradients of `inputs`, packed in that order.
+ *                   What crosses a border stays to the end of F or of B or I, when it is sent
  * The gradient of an output is worked on in its WORKSPACE or STASH row; where it also arrives from
  * behind (OUTPUT_GRADIENT) it starts as a copy of that, and where there is no other row it is read
  * as received. Gradients are added up in the order of the readers, the last in plan order first. */
@@ -732,13 +729,17 @@ pp_status pp_plan_open(const char *path, pp_plan **plan, pp_error *error);
 pp_status pp_plan_read(const char *text, size_t length, const char *file_name, pp_plan **plan,
                        pp_error *error);
 void pp_plan_write(const pp_plan *plan, pp_json *json);
+/* The value of "predicted" and "measured", in plan.json and in what the program prints. What is
+ * unknown becomes null. */
+void pp_prediction_write(const pp_prediction *prediction, int ranks, pp_json *json);
 void pp_plan_free(pp_plan *plan);
 /* Samples of microbatch m of one replica: microbatch_size, or the rest for the last. */
 int64_t pp_plan_samples(const pp_plan *plan, int microbatch);
 /* Hash of a model or cluster as written. 0 when out of memory. */
 uint64_t pp_model_hash(const pp_model *model);
 uint64_t pp_cluster_hash(const pp_cluster *cluster);
-/* Bytes that cross the border behind `stage` for one microbatch: forward (and the same back). */
+/* Bytes that cross the border behind `stage` for one full microbatch: forward (and the same back).
+ * -1 when out of memory. O(layers + edges). */
 int64_t pp_plan_border_bytes(const pp_plan *plan, int stage);
 
 /* ---- 11 traces and samples ----------------------------------------------------------------- */

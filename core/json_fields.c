@@ -262,7 +262,7 @@ static void write_value(pp_json *json, const pp_field *field, const void *at) {
         pp_json_int(json, *(const int64_t *)at);
         break;
     case PP_FIELD_DOUBLE:
-        pp_json_double(json, *(const double *)at);
+        pp_json_double(json, *(const double *)at + 0.0); /* never "-0" */
         break;
     case PP_FIELD_BOOL:
         pp_json_bool(json, *(const bool *)at);
