@@ -1,0 +1,100 @@
+/* Seconds from FLOPs and bytes, for devices on which nothing was measured.
+ *
+ * The roofline (Williams, Waterman and Patterson 2009): a phase lasts as long as its arithmetic or
+ * its memory traffic, whichever is longer, plus a constant for getting started:
+ *
+ *     t = max(flops / (peak · e_flops), bytes / (bandwidth · e_bytes)) + start
+ *
+ * What share of its peak a device reaches is an assumption, the same for all of them: such times
+ * rank plans, and are not meant to agree with a stopwatch. Everything made from them is marked as
+ * modelled. */
+#include "profiles/costs_internal.h"
+
+#include <assert.h>
+#include <math.h>
+
+/* Large matrix products reach about half to two thirds of the data sheet's peak in training. */
+#define FLOPS_EFFICIENCY 0.55
+/* Streaming kernels reach most of the memory bandwidth. */
+#define BANDWIDTH_EFFICIENCY 0.80
+/* Launching the kernels of one phase of one layer. */
+#define START_S 5e-6
+
+/* Where a dtype's rate stands in a cluster document, and what share of that field it gets. */
+typedef struct rate_row {
+    const char *field; /* NULL: no type to train in */
+    size_t offset;
+    double share;
+} rate_row;
+
+static const rate_row rates[PP_DTYPE_COUNT] = {
+    [PP_FP32] = {"flops/fp32", offsetof(pp_device, fp32_flops), 1},
+    [PP_FP64] = {"flops/fp32", offsetof(pp_device, fp32_flops), 0.5},
+    [PP_BF16] = {"flops/bf16", offsetof(pp_device, bf16_flops), 1},
+};
+
+static pp_status missing_rate(const pp_cluster *cluster, const char *field, pp_dtype dtype,
+                              pp_error *error) {
+    const pp_device *device = pp_cluster_device(cluster, 0);
+    return pp_fail(error, PP_E_INPUT, NULL,
+                   "device '%s' of cluster '%s' gives no '%s' (/devices/%d/%s), without which "
+                   "costs in %s cannot be modelled: add it to the cluster, choose another --dtype, "
+                   "or give a measured profile with --db",
+                   device->name, cluster->name, field, cluster->nodes[0].device, field,
+                   pp_dtype_name(dtype));
+}
+
+pp_status pp_analytic_make(const pp_cluster *cluster, pp_dtype dtype, pp_analytic *analytic,
+                           pp_error *error) {
+    const rate_row *row = &rates[dtype];
+    if (!row->field)
+        return pp_fail(error, PP_E_INPUT, "--dtype", "%s is not a type to train in",
+                       pp_dtype_name(dtype));
+    const pp_device *device = pp_cluster_device(cluster, 0);
+    double peak = *(const double *)(const void *)((const char *)device + row->offset);
+    double bandwidth = device->memory_bandwidth_bytes_per_s;
+    if (!(peak > 0)) return missing_rate(cluster, row->field, dtype, error);
+    if (!(bandwidth > 0))
+        return missing_rate(cluster, "memory_bandwidth_bytes_per_s", dtype, error);
+    *analytic = (pp_analytic){.flops_per_s = peak * row->share * FLOPS_EFFICIENCY,
+                              .bytes_per_s = bandwidth * BANDWIDTH_EFFICIENCY,
+                              .dtype = dtype};
+    return PP_OK;
+}
+
+static double opaque_seconds(const pp_layer *layer, pp_phase phase) {
+    switch (phase) {
+    case PP_PHASE_FORWARD:
+        return layer->forward_s;
+    case PP_PHASE_INPUT:
+        return layer->input_s;
+    case PP_PHASE_WEIGHT:
+        return layer->weight_s;
+    default:
+        return 0;
+    }
+}
+
+static double roofline(const pp_analytic *analytic, double flops, double bytes) {
+    if (flops <= 0 && bytes <= 0) return 0;
+    return fmax(flops / analytic->flops_per_s, bytes / analytic->bytes_per_s) + START_S;
+}
+
+double pp_analytic_layer(const pp_analytic *analytic, const pp_layer *layer, pp_phase phase,
+                         int64_t samples) {
+    if (layer->op == PP_OP_OPAQUE) return opaque_seconds(layer, phase) * (double)samples;
+    pp_layer_work work = pp_layer_work_get(layer, samples, analytic->dtype);
+    switch (phase) {
+    case PP_PHASE_FORWARD:
+        return roofline(analytic, work.forward_flops, work.forward_bytes);
+    case PP_PHASE_INPUT:
+        return roofline(analytic, work.input_flops, work.input_bytes);
+    case PP_PHASE_WEIGHT:
+        return roofline(analytic, work.weight_flops, work.weight_bytes);
+    case PP_PHASE_OPTIMIZER:
+        return roofline(analytic, 0, work.optimizer_bytes);
+    default:
+        assert(!"a phase of a layer");
+        return 0;
+    }
+}

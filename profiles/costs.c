@@ -1,0 +1,351 @@
+/* "How long is layer i, phase p, at microbatch b": the one question that the planner asks.
+ *
+ * Each layer's answer comes from one of three sources: its own times (opaque layers), fits through
+ * measured samples of its signature (a store was given), or the roofline of analytic.c. Layers with
+ * equal signatures share their fits. Nothing is shared that changes, so any thread may ask. */
+#include "profiles/costs_internal.h"
+#include "profiles/store_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LAYER_PHASES (PP_PHASE_OPTIMIZER + 1)
+#define LINK_SIGNATURE "link"
+#define ACTION_SIGNATURE "action"
+
+/* The measured times of one signature; a phase without work has no fit. */
+typedef struct measured {
+    const char *signature;
+    const pp_fit *fit[LAYER_PHASES];
+} measured;
+
+typedef struct costed_layer {
+    pp_layer layer; /* strings NULL: only its numbers are needed */
+    pp_cost_source source;
+    bool works[LAYER_PHASES]; /* false: the phase does nothing here */
+    const measured *measured; /* NULL unless source is PP_COST_MEASURED */
+} costed_layer;
+
+struct pp_costs {
+    costed_layer *layers;
+    int layer_count;
+    measured *signatures; /* [at most layer_count] */
+    int signature_count;
+    pp_analytic analytic;
+    pp_link intra;
+    const pp_fit *link; /* NULL: not measured */
+    double overhead_s;
+    pp_cost_source source;
+    uint64_t hash;
+    char note[256];
+    pp_arena arena;
+};
+
+/* ---- layers ---- */
+
+static bool has_stash(const pp_layer *layer) {
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int count = pp_layer_tensors(layer, 1, PP_FP32, tensors);
+    for (int i = 0; i < count; i++)
+        if (tensors[i].role == PP_TENSOR_STASH) return true;
+    return false;
+}
+
+static bool has_incoming(const pp_model *model, int layer) {
+    for (int i = 0; i < model->edge_count; i++)
+        if (model->edges[i].to == layer) return true;
+    return false;
+}
+
+/* Whether a phase of the layer does anything. The first layer of a model has no input whose
+ * gradient anyone wants: its I runs only if W needs something from it. */
+static bool phase_has_work(const pp_model *model, int index, pp_phase phase) {
+    const pp_layer *layer = &model->layers[index];
+    pp_layer_needs needs = pp_layer_needs_get(layer->op);
+    if (phase == PP_PHASE_FORWARD) return true;
+    if (phase == PP_PHASE_INPUT)
+        return !needs.takes_tokens && (has_incoming(model, index) || has_stash(layer));
+    return needs.has_weights;
+}
+
+/* Every layer by its numbers; returns how many are not opaque. */
+static int list_layers(const pp_model *model, pp_costs *costs) {
+    int real = 0;
+    costs->layer_count = model->layer_count;
+    for (int i = 0; i < model->layer_count; i++) {
+        costed_layer *layer = &costs->layers[i];
+        bool opaque = model->layers[i].op == PP_OP_OPAQUE;
+        layer->layer = model->layers[i];
+        layer->layer.name = layer->layer.tie = NULL;
+        layer->source = opaque ? PP_COST_OPAQUE : PP_COST_MODELLED;
+        for (int phase = 0; phase < LAYER_PHASES; phase++)
+            layer->works[phase] = opaque || phase_has_work(model, i, (pp_phase)phase);
+        real += !opaque;
+    }
+    return real;
+}
+
+/* ---- samples of a store, sorted by (signature, phase, …) ---- */
+
+typedef struct measurements {
+    const pp_costs_request *request;
+    pp_store *store;
+    pp_session session; /* the newest that matches */
+    pp_sample *samples;
+    size_t count;
+    size_t used;   /* by a fit */
+    double *x, *y; /* [count] scratch */
+} measurements;
+
+static int compare_to(const pp_sample *sample, const char *signature, int phase) {
+    int order = strcmp(sample->signature, signature);
+    return order ? order : (int)sample->phase - phase;
+}
+
+/* The first sample that does not stand before (signature, phase). */
+static size_t lower_bound(const measurements *all, const char *signature, int phase) {
+    size_t low = 0, high = all->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (compare_to(&all->samples[middle], signature, phase) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The measured number of neighbours that is nearest to what the plan will have; of two, the fewer.
+ */
+static int nearest_neighbours(const measurements *all, size_t first, size_t end) {
+    int best = all->samples[first].neighbours;
+    for (size_t i = first; i < end; i++) {
+        int tried = all->samples[i].neighbours;
+        int distance = abs(tried - all->request->neighbours);
+        int best_distance = abs(best - all->request->neighbours);
+        if (distance < best_distance || (distance == best_distance && tried < best)) best = tried;
+    }
+    return best;
+}
+
+/* Fits the samples of (signature, phase); *fit stays NULL if there are none. Steps of the optimizer
+ * and the cost of an action do not depend on the microbatch: x is 0 for them. */
+static pp_status fit_samples(measurements *all, pp_costs *costs, const char *signature,
+                             pp_phase phase, const pp_fit **fit, pp_error *error) {
+    bool by_size = phase != PP_PHASE_OPTIMIZER && phase != PP_PHASE_OVERHEAD;
+    size_t first = lower_bound(all, signature, (int)phase);
+    size_t end = lower_bound(all, signature, (int)phase + 1);
+    *fit = NULL;
+    if (first == end) return PP_OK;
+    int neighbours = nearest_neighbours(all, first, end);
+    size_t count = 0;
+    for (size_t i = first; i < end; i++) {
+        const pp_sample *sample = &all->samples[i];
+        if (sample->neighbours != neighbours) continue;
+        all->x[count] = by_size ? (double)sample->microbatch : 0;
+        all->y[count++] = sample->duration_s;
+        costs->hash = pp_store_sample_checksum(costs->hash, 0, sample);
+    }
+    all->used += count;
+    pp_fit *made = PP_NEW(&costs->arena, pp_fit, 1);
+    if (!made) return pp_fail_memory(error);
+    *fit = made;
+    return pp_fit_points(all->x, all->y, count, made, error);
+}
+
+/* ---- measured layers ---- */
+
+static pp_status never_measured(const measurements *all, int index, const char *signature,
+                                pp_phase phase, pp_error *error) {
+    const pp_costs_request *request = all->request;
+    const char *db = request->db, *dtype = pp_dtype_name(request->dtype);
+    return pp_fail(error, PP_E_INPUT, db,
+                   "layer %d '%s' (%s) was never measured in %s%s%s (phase %s): run `ppsim profile "
+                   "%s --db %s --dtype %s`, or leave out --db for modelled costs",
+                   index, request->model->layers[index].name, signature, dtype,
+                   request->backend ? " on " : "", request->backend ? request->backend : "",
+                   pp_phase_name(phase), request->model->name, db, dtype);
+}
+
+static measured *find_signature(pp_costs *costs, const char *signature) {
+    for (int i = 0; i < costs->signature_count; i++)
+        if (strcmp(costs->signatures[i].signature, signature) == 0) return &costs->signatures[i];
+    return NULL;
+}
+
+static pp_status measured_signature(measurements *all, pp_costs *costs, const char *signature,
+                                    measured **out, pp_error *error) {
+    *out = find_signature(costs, signature);
+    if (*out) return PP_OK;
+    measured *made = *out = &costs->signatures[costs->signature_count];
+    made->signature = pp_arena_copy(&costs->arena, signature, strlen(signature));
+    if (!made->signature) return pp_fail_memory(error);
+    costs->signature_count++;
+    for (int phase = 0; phase < LAYER_PHASES; phase++)
+        PP_TRY(fit_samples(all, costs, signature, (pp_phase)phase, &made->fit[phase], error));
+    return PP_OK;
+}
+
+static pp_status cost_measured_layer(measurements *all, pp_costs *costs, int index,
+                                     pp_error *error) {
+    const pp_model *model = all->request->model;
+    char signature[PP_SIGNATURE_LENGTH];
+    measured *found;
+    pp_layer_signature(&model->layers[index], signature);
+    PP_TRY(measured_signature(all, costs, signature, &found, error));
+    for (int phase = 0; phase < LAYER_PHASES; phase++)
+        if (costs->layers[index].works[phase] && !found->fit[phase])
+            return never_measured(all, index, signature, (pp_phase)phase, error);
+    costs->layers[index].source = PP_COST_MEASURED;
+    costs->layers[index].measured = found;
+    return PP_OK;
+}
+
+/* ---- opening ---- */
+
+/* Settles whose samples are meant: the backend asked for, or that of the newest session. */
+static pp_status choose_session(measurements *all, pp_error *error) {
+    const pp_costs_request *request = all->request;
+    pp_session *sessions;
+    size_t count, found = 0;
+    PP_TRY(pp_store_sessions(all->store, &sessions, &count, error));
+    for (; found < count; found++) {
+        bool same_dtype = sessions[found].dtype == request->dtype;
+        if (same_dtype && (!request->backend || !strcmp(request->backend, sessions[found].backend)))
+            break;
+    }
+    if (found < count) all->session = sessions[found];
+    pp_free(sessions);
+    if (found < count) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, request->db,
+                   "nothing was measured in %s%s%s: run `ppsim profile %s --db %s --dtype %s`, or "
+                   "leave out --db for modelled costs",
+                   pp_dtype_name(request->dtype), request->backend ? " on " : "",
+                   request->backend ? request->backend : "", request->model->name, request->db,
+                   pp_dtype_name(request->dtype));
+}
+
+static pp_status load_samples(measurements *all, pp_error *error) {
+    PP_TRY(pp_store_open(all->request->db, true, &all->store, error));
+    PP_TRY(choose_session(all, error));
+    PP_TRY(pp_store_samples(all->store, 0, all->session.backend, all->request->dtype, &all->samples,
+                            &all->count, error));
+    all->x = pp_allocate_zeroed(all->count + 1, sizeof *all->x);
+    all->y = pp_allocate_zeroed(all->count + 1, sizeof *all->y);
+    return all->x && all->y ? PP_OK : pp_fail_memory(error);
+}
+
+static pp_status fit_everything(measurements *all, pp_costs *costs, pp_error *error) {
+    for (int i = 0; i < costs->layer_count; i++)
+        if (costs->layers[i].layer.op != PP_OP_OPAQUE)
+            PP_TRY(cost_measured_layer(all, costs, i, error));
+    const pp_fit *overhead;
+    PP_TRY(fit_samples(all, costs, LINK_SIGNATURE, PP_PHASE_TRANSFER, &costs->link, error));
+    PP_TRY(fit_samples(all, costs, ACTION_SIGNATURE, PP_PHASE_OVERHEAD, &overhead, error));
+    if (overhead) costs->overhead_s = pp_fit_at(overhead, 0);
+    snprintf(costs->note, sizeof costs->note, "profile %s: %s, %.10s, %zu samples",
+             all->request->db, all->session.device, all->session.date, all->used);
+    return PP_OK;
+}
+
+static pp_status open_measured(const pp_costs_request *request, pp_costs *costs, pp_error *error) {
+    measurements all = {.request = request};
+    pp_status status = load_samples(&all, error);
+    if (status == PP_OK) status = fit_everything(&all, costs, error);
+    pp_free(all.x);
+    pp_free(all.y);
+    pp_free(all.samples);
+    pp_store_close(all.store);
+    return status;
+}
+
+static pp_status open_modelled(const pp_costs_request *request, pp_costs *costs, pp_error *error) {
+    PP_TRY(pp_analytic_make(request->cluster, request->dtype, &costs->analytic, error));
+    costs->hash = pp_hash(costs->hash, &costs->analytic.flops_per_s, sizeof(double));
+    costs->hash = pp_hash(costs->hash, &costs->analytic.bytes_per_s, sizeof(double));
+    snprintf(costs->note, sizeof costs->note, "modelled from FLOPs and bytes of device '%s'",
+             pp_cluster_device(request->cluster, 0)->name);
+    return PP_OK;
+}
+
+static pp_status open_inside(const pp_costs_request *request, pp_costs *costs, pp_error *error) {
+    costs->layers = PP_NEW(&costs->arena, costed_layer, request->model->layer_count);
+    costs->signatures = PP_NEW(&costs->arena, measured, request->model->layer_count);
+    if (costs->arena.failed) return pp_fail_memory(error);
+    int real = list_layers(request->model, costs);
+    if (request->db)
+        PP_TRY(open_measured(request, costs, error));
+    else if (real > 0)
+        PP_TRY(open_modelled(request, costs, error));
+    else
+        snprintf(costs->note, sizeof costs->note, "times given in the model (opaque layers)");
+    for (int i = 0; i < costs->layer_count; i++)
+        if (costs->layers[i].source > costs->source) costs->source = costs->layers[i].source;
+    return PP_OK;
+}
+
+pp_status pp_costs_open(const pp_costs_request *request, pp_costs **out, pp_error *error) {
+    *out = NULL;
+    pp_costs *costs = pp_allocate_zeroed(1, sizeof *costs);
+    if (!costs) return pp_fail_memory(error);
+    pp_arena_init(&costs->arena);
+    costs->hash = PP_HASH_START;
+    costs->intra = request->cluster->intra;
+    pp_status status = open_inside(request, costs, error);
+    if (status == PP_OK)
+        *out = costs;
+    else
+        pp_costs_close(costs);
+    return status;
+}
+
+void pp_costs_close(pp_costs *costs) {
+    if (!costs) return;
+    pp_arena_deinit(&costs->arena);
+    pp_free(costs);
+}
+
+/* ---- answers ---- */
+
+static pp_cost from_fit(const pp_fit *fit, double x) {
+    return (pp_cost){pp_fit_at(fit, x), fit->relative_error, PP_COST_MEASURED};
+}
+
+pp_cost pp_costs_layer(const pp_costs *costs, int index, pp_phase phase, int64_t samples) {
+    assert(index >= 0 && index < costs->layer_count && phase < LAYER_PHASES);
+    const costed_layer *layer = &costs->layers[index];
+    bool empty = samples <= 0 && phase != PP_PHASE_OPTIMIZER;
+    if (empty || !layer->works[phase]) return (pp_cost){0, 0, layer->source};
+    if (layer->measured) return from_fit(layer->measured->fit[phase], (double)samples);
+    double seconds = pp_analytic_layer(&costs->analytic, &layer->layer, phase, samples);
+    return (pp_cost){seconds, layer->source == PP_COST_OPAQUE ? 0 : 1, layer->source};
+}
+
+static bool is_intra(const pp_costs *costs, pp_link link) {
+    return !link.shared_per_node && link.latency_s == costs->intra.latency_s &&
+           link.bandwidth_bytes_per_s == costs->intra.bandwidth_bytes_per_s;
+}
+
+pp_cost pp_costs_transfer(const pp_costs *costs, pp_link link, int64_t bytes) {
+    if (costs->link && is_intra(costs, link)) return from_fit(costs->link, (double)bytes);
+    double seconds = link.latency_s + (double)bytes / link.bandwidth_bytes_per_s;
+    return (pp_cost){seconds, 1, PP_COST_MODELLED};
+}
+
+double pp_costs_overhead(const pp_costs *costs) {
+    return costs->overhead_s;
+}
+
+pp_cost_source pp_costs_source(const pp_costs *costs) {
+    return costs->source;
+}
+
+const char *pp_costs_note(const pp_costs *costs) {
+    return costs->note;
+}
+
+uint64_t pp_costs_hash(const pp_costs *costs) {
+    return costs->hash;
+}

@@ -1,0 +1,24 @@
+/* What costs.c and analytic.c share. */
+#ifndef PPSIM_PROFILES_COSTS_INTERNAL_H
+#define PPSIM_PROFILES_COSTS_INTERNAL_H
+
+#include "profiles/profiles.h"
+
+/* How fast a device is taken to be, after the assumptions of analytic.c. */
+typedef struct pp_analytic {
+    double flops_per_s;
+    double bytes_per_s;
+    pp_dtype dtype;
+} pp_analytic;
+
+/* The rates of device 0 of the cluster. A device that does not say how fast it is in this dtype is
+ * PP_E_INPUT, naming device and field. */
+pp_status pp_analytic_make(const pp_cluster *cluster, pp_dtype dtype, pp_analytic *analytic,
+                           pp_error *error);
+
+/* Seconds of one phase of one microbatch; 0 where the phase does nothing. Opaque layers cost what
+ * they say (analytic is not read, and may be NULL); their optimizer takes no time. */
+double pp_analytic_layer(const pp_analytic *analytic, const pp_layer *layer, pp_phase phase,
+                         int64_t samples);
+
+#endif

@@ -1,0 +1,322 @@
+/* Costs: modelled by hand-worked rooflines, opaque as given, measured through the store. */
+#include "tests/profiles/store_support.h"
+
+#include <math.h>
+
+TestSuite(costs, .timeout = 60);
+
+static const char model_text[] =
+    "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"small\", \"layers\": ["
+    "{\"name\": \"first\", \"op\": \"linear\", \"dim\": 100, \"output_dim\": 100},"
+    "{\"name\": \"bend\", \"op\": \"relu\", \"dim\": 100},"
+    "{\"name\": \"second\", \"op\": \"linear\", \"dim\": 100, \"output_dim\": 100},"
+    "{\"name\": \"loss\", \"op\": \"softmax_cross_entropy\", \"dim\": 100}]}";
+
+static const char opaque_text[] =
+    "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"black\", \"layers\": ["
+    "{\"name\": \"a\", \"op\": \"opaque\", \"forward_s\": 0.5, \"input_s\": 0.25,"
+    " \"weight_s\": 0.125, \"parameter_bytes\": 4096, \"output_bytes\": 64,"
+    " \"activation_bytes\": 64},"
+    "{\"name\": \"b\", \"op\": \"opaque\", \"forward_s\": 1, \"input_s\": 2, \"weight_s\": 0,"
+    " \"parameter_bytes\": 0, \"output_bytes\": 0, \"activation_bytes\": 0}]}";
+
+/* 1e12 FLOP/s and so little bandwidth that either side of the roofline can be reached. */
+static const char cluster_text[] =
+    "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"one\", \"devices\": ["
+    "{\"name\": \"gpu\", \"memory_bytes\": 1073741824, \"flops\": {\"fp32\": 1e12},"
+    " \"memory_bandwidth_bytes_per_s\": 1e11}],"
+    "\"nodes\": [{\"device\": \"gpu\", \"count\": 2}],"
+    "\"intra\": {\"bandwidth_bytes_per_s\": 1e9, \"latency_s\": 1e-5},"
+    "\"inter\": {\"bandwidth_bytes_per_s\": 1e8, \"latency_s\": 1e-4, \"shared_per_node\": true}}";
+
+static pp_model *model_must_read(const char *text) {
+    pp_model *model;
+    pp_error error = {0};
+    pp_status status = pp_model_read(text, strlen(text), "model.json", &model, &error);
+    cr_assert(status == PP_OK, "%s: %s", error.place, error.message);
+    return model;
+}
+
+static pp_cluster *cluster_must_read(const char *text) {
+    pp_cluster *cluster;
+    pp_error error = {0};
+    pp_status status = pp_cluster_read(text, strlen(text), "cluster.json", &cluster, &error);
+    cr_assert(status == PP_OK, "%s: %s", error.place, error.message);
+    return cluster;
+}
+
+static pp_costs *costs_must_open(const pp_costs_request *request) {
+    pp_costs *costs;
+    pp_error error = {0};
+    pp_status status = pp_costs_open(request, &costs, &error);
+    cr_assert(status == PP_OK, "%s: %s", error.place, error.message);
+    return costs;
+}
+
+static void expect_near(double actual, double expected, const char *what) {
+    cr_assert(fabs(actual - expected) <= 1e-9 * fabs(expected), "%s: %.12g, expected %.12g", what,
+              actual, expected);
+}
+
+/* ---- modelled ---- */
+
+Test(costs, roofline_by_hand) {
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    pp_costs *costs =
+        costs_must_open(&(pp_costs_request){.model = model, .cluster = cluster, .dtype = PP_FP32});
+    cr_assert_eq(pp_costs_source(costs), PP_COST_MODELLED);
+    cr_assert_str_eq(pp_costs_note(costs), "modelled from FLOPs and bytes of device 'gpu'");
+    cr_assert_eq(pp_costs_overhead(costs), 0);
+
+    /* a linear layer of 100 × 100 does 2·100·100 FLOPs for each of 100,000 rows, at 55 % of 1e12/s:
+     * more than its 100,000 rows of 2·100 floats take at 80 % of 1e11 bytes/s */
+    const double flops = 2e4 * 1e5 / 0.55e12, start = 5e-6;
+    pp_cost cost = pp_costs_layer(costs, 2, PP_PHASE_FORWARD, 100000);
+    expect_near(cost.seconds, flops + start, "compute bound");
+    cr_assert_eq(cost.source, PP_COST_MODELLED);
+    cr_assert_eq(cost.relative_error, 1);
+
+    /* whichever side of the roofline is longer counts, for every phase */
+    static const pp_phase phases[] = {PP_PHASE_FORWARD, PP_PHASE_INPUT, PP_PHASE_WEIGHT};
+    for (int64_t samples = 1; samples < 100000; samples *= 7)
+        for (int p = 0; p < 3; p++) {
+            pp_layer_work work = pp_layer_work_get(&model->layers[2], samples, PP_FP32);
+            double f[] = {work.forward_flops, work.input_flops, work.weight_flops};
+            double b[] = {work.forward_bytes, work.input_bytes, work.weight_bytes};
+            expect_near(pp_costs_layer(costs, 2, phases[p], samples).seconds,
+                        fmax(f[p] / 0.55e12, b[p] / 0.8e11) + start, "roofline");
+        }
+    cr_assert_eq(pp_costs_layer(costs, 0, PP_PHASE_INPUT, 8).seconds, 0,
+                 "nobody wants the gradient of the data");
+    cr_assert_gt(pp_costs_layer(costs, 0, PP_PHASE_WEIGHT, 8).seconds, 0);
+    cr_assert_eq(pp_costs_layer(costs, 1, PP_PHASE_WEIGHT, 8).seconds, 0, "relu has no weights");
+    cr_assert_eq(pp_costs_layer(costs, 1, PP_PHASE_OPTIMIZER, 8).seconds, 0);
+    cr_assert_gt(pp_costs_layer(costs, 2, PP_PHASE_OPTIMIZER, 0).seconds, 0);
+    cr_assert_eq(pp_costs_layer(costs, 2, PP_PHASE_FORWARD, 0).seconds, 0);
+
+    pp_cost transfer = pp_costs_transfer(costs, cluster->intra, 1000000);
+    expect_near(transfer.seconds, 1e-5 + 1e-3, "latency + bytes / bandwidth");
+    pp_cost itself = pp_costs_transfer(costs, pp_cluster_link(cluster, 1, 1), 1000000);
+    cr_assert_eq(itself.seconds, 0);
+    pp_costs_close(costs);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+    cr_assert_eq(pp_live_bytes(), 0);
+}
+
+Test(costs, double_takes_half_the_rate) {
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    pp_costs_request request = {.model = model, .cluster = cluster, .dtype = PP_FP32};
+    pp_costs *single = costs_must_open(&request);
+    request.dtype = PP_FP64;
+    pp_costs *twice = costs_must_open(&request);
+    expect_near(pp_costs_layer(twice, 2, PP_PHASE_FORWARD, 100000).seconds - 5e-6,
+                2 * (pp_costs_layer(single, 2, PP_PHASE_FORWARD, 100000).seconds - 5e-6), "fp64");
+    cr_assert_neq(pp_costs_hash(single), pp_costs_hash(twice));
+    pp_costs_close(single);
+    pp_costs_close(twice);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+}
+
+Test(costs, a_rate_that_is_not_given_is_named) {
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    pp_costs *costs;
+    pp_error error = {0};
+    pp_costs_request request = {.model = model, .cluster = cluster, .dtype = PP_BF16};
+    cr_assert_eq(pp_costs_open(&request, &costs, &error), PP_E_INPUT);
+    cr_assert(strstr(error.message, "'gpu'") && strstr(error.message, "/devices/0/flops/bf16"),
+              "%s", error.message);
+    cluster->devices[0].memory_bandwidth_bytes_per_s = 0;
+    request.dtype = PP_FP32;
+    cr_assert_eq(pp_costs_open(&request, &costs, &error), PP_E_INPUT);
+    cr_assert(strstr(error.message, "memory_bandwidth_bytes_per_s"), "%s", error.message);
+    request.dtype = PP_INT32;
+    cr_assert_eq(pp_costs_open(&request, &costs, &error), PP_E_INPUT);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+}
+
+/* Opaque layers need neither rates nor a store. */
+Test(costs, opaque_layers_cost_what_they_say) {
+    pp_model *model = model_must_read(opaque_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    cluster->devices[0].fp32_flops = 0;
+    pp_costs *costs =
+        costs_must_open(&(pp_costs_request){.model = model, .cluster = cluster, .dtype = PP_FP32});
+    cr_assert_eq(pp_costs_source(costs), PP_COST_OPAQUE);
+    pp_cost cost = pp_costs_layer(costs, 0, PP_PHASE_FORWARD, 6);
+    cr_assert(cost.seconds == 3 && cost.relative_error == 0 && cost.source == PP_COST_OPAQUE);
+    cr_assert_eq(pp_costs_layer(costs, 0, PP_PHASE_INPUT, 6).seconds, 1.5);
+    cr_assert_eq(pp_costs_layer(costs, 0, PP_PHASE_WEIGHT, 6).seconds, 0.75);
+    cr_assert_eq(pp_costs_layer(costs, 1, PP_PHASE_WEIGHT, 6).seconds, 0);
+    cr_assert_eq(pp_costs_layer(costs, 0, PP_PHASE_OPTIMIZER, 6).seconds, 0);
+    pp_costs_close(costs);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+}
+
+/* ---- measured ---- */
+
+/* Seconds of the made-up machine: every signature and phase its own line, slower with neighbours.
+ */
+static double machine(size_t signature, pp_phase phase, int64_t samples, int neighbours) {
+    double base = 1e-5 * (double)(signature + 1) + 1e-6 * (double)phase;
+    return (base + 2e-4 * (double)(signature + 1) * (double)samples) * (1 + 0.1 * neighbours);
+}
+
+static void add_machine_session(const char *db, const pp_model *model, pp_dtype dtype,
+                                int neighbours, bool with_weights) {
+    pp_sample samples[400];
+    size_t count = 0;
+    for (int i = 0; i < model->layer_count; i++) {
+        char signature[PP_SIGNATURE_LENGTH];
+        const pp_layer *layer = &model->layers[i];
+        pp_layer_signature(layer, signature);
+        bool weights = pp_layer_needs_get(layer->op).has_weights && with_weights;
+        for (int phase = 0; phase <= PP_PHASE_OPTIMIZER; phase++) {
+            if (phase >= PP_PHASE_WEIGHT && !weights) continue;
+            for (int64_t size = 1; size <= 4; size *= 2)
+                for (int repeat = -1; repeat <= 1; repeat++) {
+                    int64_t x = phase == PP_PHASE_OPTIMIZER ? 1 : size;
+                    double seconds = machine((size_t)layer->op, (pp_phase)phase, x, neighbours);
+                    samples[count++] = sample_make(signature, (pp_phase)phase, x, neighbours,
+                                                   seconds * (1 + 1e-12 * repeat));
+                }
+        }
+    }
+    for (int64_t bytes = 1024; bytes <= 1 << 20; bytes *= 32)
+        samples[count++] =
+            sample_make("link", PP_PHASE_TRANSFER, bytes, 0, 3e-6 + (double)bytes / 4e9);
+    samples[count++] = sample_make("action", PP_PHASE_OVERHEAD, 0, 0, 7e-7);
+    pp_session session = session_make("cpu", dtype);
+    pp_store *store = store_must_open(db, false);
+    cr_assert_eq(pp_store_add(store, &session, samples, count, NULL), PP_OK);
+    pp_store_close(store);
+}
+
+Test(costs, measured_times_come_back) {
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    for (int neighbours = 0; neighbours <= 4; neighbours += 2)
+        add_machine_session(made.db, model, PP_FP32, neighbours, true);
+    static const struct {
+        int asked, taken;
+    } nearest[] = {{0, 0}, {1, 0}, {2, 2}, {3, 2}, {4, 4}, {90, 4}};
+    uint64_t hashes[sizeof nearest / sizeof *nearest];
+    for (size_t n = 0; n < sizeof nearest / sizeof *nearest; n++) {
+        pp_costs *costs = costs_must_open(&(pp_costs_request){.model = model,
+                                                              .cluster = cluster,
+                                                              .dtype = PP_FP32,
+                                                              .db = made.db,
+                                                              .neighbours = nearest[n].asked});
+        for (int64_t samples = 1; samples <= 9; samples++) {
+            pp_cost cost = pp_costs_layer(costs, 2, PP_PHASE_INPUT, samples);
+            double expected = machine(PP_OP_LINEAR, PP_PHASE_INPUT, samples, nearest[n].taken);
+            expect_near(cost.seconds, expected, "input");
+            cr_assert_eq(cost.source, PP_COST_MEASURED);
+            cr_assert_lt(cost.relative_error, 1e-6);
+        }
+        double step = machine(PP_OP_LINEAR, PP_PHASE_OPTIMIZER, 1, nearest[n].taken);
+        expect_near(pp_costs_layer(costs, 0, PP_PHASE_OPTIMIZER, 1).seconds, step, "step");
+        expect_near(pp_costs_layer(costs, 0, PP_PHASE_OPTIMIZER, 64).seconds, step, "step");
+        cr_assert_eq(pp_costs_layer(costs, 0, PP_PHASE_INPUT, 4).seconds, 0);
+        cr_assert_eq(pp_costs_layer(costs, 1, PP_PHASE_WEIGHT, 4).seconds, 0);
+        cr_assert_eq(pp_costs_source(costs), PP_COST_MEASURED);
+        expect_near(pp_costs_transfer(costs, cluster->intra, 50000).seconds, 3e-6 + 50000 / 4e9,
+                    "measured link");
+        expect_near(pp_costs_transfer(costs, cluster->inter, 50000).seconds, 1e-4 + 50000 / 1e8,
+                    "between nodes");
+        expect_near(pp_costs_overhead(costs), 7e-7, "overhead");
+        cr_assert(strstr(pp_costs_note(costs), "Test CPU 9000, 2026-11-21, "), "%s",
+                  pp_costs_note(costs));
+        hashes[n] = pp_costs_hash(costs);
+        pp_costs_close(costs);
+    }
+    cr_assert(hashes[0] == hashes[1] && hashes[1] != hashes[2] && hashes[4] == hashes[5]);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+    scratch_remove(&made);
+    cr_assert_eq(pp_live_bytes(), 0);
+}
+
+static void expect_refused(const pp_costs_request *request, const char *part, const char *cure) {
+    pp_costs *costs;
+    pp_error error = {0};
+    cr_assert_eq(pp_costs_open(request, &costs, &error), PP_E_INPUT);
+    cr_assert(costs == NULL && strstr(error.message, part) && strstr(error.message, cure), "%s",
+              error.message);
+}
+
+Test(costs, what_was_never_measured_is_named) {
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    pp_costs_request request = {
+        .model = model, .cluster = cluster, .dtype = PP_FP32, .db = made.db};
+    expect_refused(&request, "no profile store here", "ppsim profile");
+
+    add_machine_session(made.db, model, PP_FP32, 0, false);
+    expect_refused(&request, "'first'", "ppsim profile small --db");
+    expect_refused(&request, "phase weight", "--dtype fp32");
+    add_machine_session(made.db, model, PP_FP32, 0, true);
+    model->layers[2].dim = model->layers[2].output_dim = 101;
+    expect_refused(&request, "layer 2 'second' (linear", "ppsim profile small --db");
+    model->layers[2].dim = model->layers[2].output_dim = 100;
+
+    request.dtype = PP_BF16;
+    expect_refused(&request, "nothing was measured in bf16", "--dtype bf16");
+    request.dtype = PP_FP32;
+    request.backend = "cuda";
+    expect_refused(&request, "on cuda", "ppsim profile");
+    request.backend = "cpu";
+    pp_costs_close(costs_must_open(&request));
+
+    sql_behind(made.db, "UPDATE sample SET duration_s = 2 * duration_s WHERE id = 30");
+    expect_refused(&request, "row 30", "--delete");
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+    scratch_remove(&made);
+    cr_assert_eq(pp_live_bytes(), 0);
+}
+
+/* Any allocation fails, once: no crash, no leak. */
+static long allocations_left;
+
+static void *failing_allocate(size_t size_bytes) {
+    if (allocations_left >= 0 && allocations_left-- == 0) return NULL;
+    return malloc(size_bytes);
+}
+
+Test(costs, any_allocation_may_fail) {
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    add_machine_session(made.db, model, PP_FP32, 0, true);
+    pp_costs_request request = {
+        .model = model, .cluster = cluster, .dtype = PP_FP32, .db = made.db};
+    int64_t live = pp_live_bytes();
+    pp_platform failing = *pp_platform_get();
+    failing.allocate = failing_allocate;
+    bool survived = false;
+    for (long n = 0; n < 20000 && !survived; n++) {
+        pp_costs *costs;
+        allocations_left = n;
+        pp_platform_set(&failing);
+        pp_status status = pp_costs_open(&request, &costs, NULL);
+        survived = allocations_left >= 0;
+        pp_costs_close(costs);
+        pp_platform_set(NULL);
+        cr_assert(status == PP_OK || status == PP_E_OUT_OF_MEMORY, "allocation %ld: %d", n,
+                  (int)status);
+        cr_assert_eq(pp_live_bytes(), live, "allocation %ld leaks", n);
+    }
+    cr_assert(survived);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+    scratch_remove(&made);
+}
