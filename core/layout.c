@@ -11,8 +11,8 @@
  *   B gradients   of outputs: from their last reader's I to their own layer's I
  *
  * F and B are different actions, so transients and gradients overlie each other; within each,
- * intervals are placed first-fit. Both begin with the message of a border with several tensors:
- * packed, so that it is sent as one block.
+ * intervals are placed first-fit. Outputs and gradients that cross a border live to the end of
+ * their action, when they are sent.
  *
  * The same tensor can have several rows, one per place; what each means is said in core.h. */
 #include "core/core.h"
@@ -39,8 +39,8 @@ typedef struct builder {
                          reads the output, or -1 */
     interval *placed; /* of the action being laid out */
     int placed_count;
-    int64_t scratch_end;    /* in WORKSPACE */
-    int64_t message_end[2]; /* end of the border messages: of F, of B */
+    int64_t scratch_end;     /* in WORKSPACE: of the layers' scratch */
+    int64_t gradients_start; /* … and, behind it, of the gradients of the stage's inputs */
 } builder;
 
 static int64_t aligned(int64_t size_bytes) {
@@ -254,25 +254,6 @@ static bool contains(const int *list, int count, int value) {
     return false;
 }
 
-/* The message of F: behind the scratch, the border's outputs packed in order, where there are
- * several. Those that nobody keeps are made there in the first place. */
-static void add_forward_message(builder *b) {
-    const pp_stage_layout *layout = b->layout;
-    int64_t offset = b->scratch_end, size;
-    if (layout->output_count > 1) {
-        for (int i = 0; i < layout->output_count; i++) {
-            int layer = layout->outputs[i];
-            int tensor = output_of(b, layer, &size);
-            if (inside(b, layer) && output_region(b, layer) == PP_REGION_WORKSPACE)
-                add_row(b, layer, tensor, PP_REGION_WORKSPACE, offset, size);
-            offset += aligned(size);
-        }
-        add_row(b, -1, PP_BUFFER_MESSAGE, PP_REGION_WORKSPACE, b->scratch_end,
-                offset - b->scratch_end);
-    }
-    b->message_end[0] = offset;
-}
-
 static void add_transients(builder *b) {
     const pp_stage_layout *layout = b->layout;
     b->placed_count = 0;
@@ -282,15 +263,14 @@ static void add_transients(builder *b) {
         int tensor = output_of(b, layer, &size);
         if (tensor < 0 || output_region(b, layer) != PP_REGION_WORKSPACE) continue;
         bool crosses = contains(layout->outputs, layout->output_count, layer);
-        if (crosses && layout->output_count > 1) continue; /* in the message */
         int death = crosses ? layout->layer_count : (int)larger(i, b->last_reader[layer]);
-        int64_t offset = place(b, b->message_end[0], size, i, death);
+        int64_t offset = place(b, b->scratch_end, size, i, death);
         add_row(b, layer, tensor, PP_REGION_WORKSPACE, offset, size);
     }
 }
 
-/* The message of B: the gradients of the stage's inputs, packed in order. */
-static void add_backward_message(builder *b) {
+/* Gradients of the stage's inputs, packed in order as they will be received. */
+static void add_input_gradients(builder *b) {
     const pp_stage_layout *layout = b->layout;
     int64_t offset = b->scratch_end, size;
     for (int i = 0; i < layout->input_count; i++) {
@@ -298,7 +278,7 @@ static void add_backward_message(builder *b) {
         add_row(b, layout->inputs[i], PP_BUFFER_GRADIENT, PP_REGION_WORKSPACE, offset, size);
         offset += aligned(size);
     }
-    b->message_end[1] = offset;
+    b->gradients_start = offset;
 }
 
 /* Gradients of the stage's own outputs. One that only arrives, and is not needed after I, is read
@@ -321,7 +301,7 @@ static void add_gradients(builder *b) {
             continue;
         }
         int birth = arrives ? 0 : last - b->last_reader[layer];
-        int64_t offset = place(b, b->message_end[1], size, birth, last - i);
+        int64_t offset = place(b, b->gradients_start, size, birth, last - i);
         add_row(b, layer, PP_BUFFER_GRADIENT, PP_REGION_WORKSPACE, offset, size);
     }
 }
@@ -394,7 +374,7 @@ static void allocate_lists(builder *b) {
 static void allocate_rows(builder *b) {
     const pp_stage_layout *layout = b->layout;
     pp_tensor tensors[PP_LAYER_TENSORS];
-    int64_t rows = 1 + 2 * layout->input_count + layout->output_count; /* borders, message */
+    int64_t rows = 2 * layout->input_count + layout->output_count; /* the borders */
     for (int i = 0; i < layout->layer_count; i++)
         rows += 1 + tensors_of(b, layout->layers[i], tensors); /* 1: its gradient */
     b->layout->buffers = PP_NEW(b->arena, pp_buffer, rows);
@@ -405,9 +385,8 @@ static void add_rows(builder *b) {
     for (int i = 0; i < layout->layer_count; i++) add_lasting(b, layout->layers[i]);
     add_borders(b);
     for (int i = 0; i < layout->layer_count; i++) add_scratch(b, layout->layers[i]);
-    add_forward_message(b);
     add_transients(b);
-    add_backward_message(b);
+    add_input_gradients(b);
     add_gradients(b);
 }
 
