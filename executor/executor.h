@@ -4,10 +4,14 @@
  *   backend.h   the backend interface: memory, layers, waiting     backends/cpu.c backends/replay.c
  *   transport.h the transport interface: moving tensors            transports/local.c
  *   stage.c     one stage: its layers run forward, input gradient, weight gradient
- *   worker.c    one rank: interprets its action list
- *   run.c       all ranks of a plan, step after step; the measured trace
+ *   worker.c    one rank: interprets its action list (worker_setup.c: its memory)
+ *   run.c       all ranks of a plan, step after step (run_check.c: what it refuses)
+ *   measured.c  what a run measured: medians, the trace
+ *   reduce.c    gradients of shared weights added up in a fixed order
+ *   heap.c      a rank's memory, counted
+ *   gate.c      waiting for others without ever hanging
  *   measure.c   times layers and links for the profiler
- *   data.c      samples: text, tokens, CIFAR-10, synthetic
+ *   data.c      samples: text, tokens, CIFAR-10, synthetic (data_sources.c)
  *
  * One worker per rank knows layers, a backend and a transport by three small tables of functions. */
 #ifndef PPSIM_EXECUTOR_H
@@ -43,7 +47,8 @@ typedef struct pp_run_options {
     double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
     double timeout_s;          /* a rank that waits longer for a peer fails; 0: 30 */
     bool evaluate;             /* dropout off */
-    bool keep_trace;           /* of the last step */
+    bool keep_trace;           /* of the step nearest to the median time */
+    bool poison;               /* freed memory reads as NaN; always so in debug builds */
     /* all may be NULL */
     void (*on_step)(void *context, const pp_step_report *report);
     void (*observe)(void *context, const pp_observed *observed);

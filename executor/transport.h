@@ -2,7 +2,7 @@
  *
  * A channel is one border in one direction: F from stage s to s+1, or B back. The receiver owns the
  * channel's slots (their number is pp_schedule_slots, so a sender never waits for one); a message
- * is the list of the border's tensors, packed one after another, of one microbatch. */
+ * is the list of the border's tensors of one microbatch, each at its place in the slot. */
 #ifndef PPSIM_EXECUTOR_TRANSPORT_H
 #define PPSIM_EXECUTOR_TRANSPORT_H
 
@@ -16,7 +16,24 @@ typedef struct pp_channel_request {
     size_t slot_bytes;
     pp_link link;       /* emulated by replay: a message is ready latency + bytes/bandwidth later */
     bool emulate_link;
+    int lane;           /* channels with the same lane (a directed pair of ranks) share the link's
+                           bandwidth: their messages follow each other */
 } pp_channel_request;
+
+/* One tensor of a message and where it goes. */
+typedef struct pp_message_part {
+    const void *bytes;
+    size_t size_bytes;
+    size_t slot_offset; /* in the receiver's slot */
+} pp_message_part;
+
+typedef struct pp_message {
+    uint32_t microbatch;
+    const pp_message_part *parts;
+    int part_count;     /* 0: carries size_bytes of nothing (replay) */
+    size_t size_bytes;  /* what the emulated link carries */
+    double sent_s;      /* when the emulated link gets it (pp_now_s) */
+} pp_message;
 
 typedef struct pp_transport_ops {
     const char *name;
@@ -30,10 +47,19 @@ typedef struct pp_transport_ops {
     /* Copies bytes into a free slot and returns at once. No free slot is a PP_E_FAILED (a bug). */
     pp_status (*send)(pp_transport *transport, int channel, uint32_t microbatch, const void *bytes,
                       size_t size_bytes, pp_error *error);
-    /* Waits for the next message, which must be `microbatch` (else PP_E_FAILED): *slot is its number.
-     * Gives up after timeout_s or on abort. */
+    /* The same for a list of tensors. */
+    pp_status (*send_message)(pp_transport *transport, int channel, const pp_message *message,
+                              pp_error *error);
+    /* Waits at most timeout_s for the message of `microbatch`: true if it is there. Returns early
+     * (false) on abort. */
+    bool (*poll)(pp_transport *transport, int channel, uint32_t microbatch, double timeout_s);
+    /* Waits for the message of `microbatch`: *slot is its number. Messages of other microbatches that
+     * came earlier stay in their slots until they are asked for. Gives up after timeout_s
+     * (PP_E_FAILED) or on abort (PP_E_INTERRUPTED). */
     pp_status (*receive)(pp_transport *transport, int channel, uint32_t microbatch,
                          double timeout_s, int *slot, pp_error *error);
+    /* When the message in a received slot came out of the emulated link; else when it was sent. */
+    double (*ready_s)(pp_transport *transport, int channel, int slot);
     void (*release)(pp_transport *transport, int channel, int slot);
     /* Wakes every waiter with PP_E_INTERRUPTED. Thread-safe, idempotent. */
     void (*abort)(pp_transport *transport);

@@ -1,0 +1,77 @@
+/* The board: how a replayed REDUCE_GRAD knows when it may start.
+ *
+ * Nothing is computed under replay, but the reduction of tied weights still starts only when every
+ * stage that shares them has ended its last backward, on the plan's time line and not when its
+ * thread got around to it. Each stage posts that moment; a reduction reads the latest. */
+#include "executor/board_internal.h"
+
+#include <string.h>
+
+pp_status pp_board_init(pp_board *board, const pp_model *model, const int *stage_of_layer,
+                        int stages, int dp, pp_arena *arena, pp_error *error) {
+    *board =
+        (pp_board){.model = model, .stage_of_layer = stage_of_layer, .stages = stages, .dp = dp};
+    board->steps = PP_NEW(arena, int, stages *dp);
+    board->ended_s = PP_NEW(arena, double, stages *dp);
+    pthread_mutex_init(&board->mutex, NULL);
+    pp_condition_init(&board->posted);
+    return arena->failed ? pp_fail_memory(error) : PP_OK;
+}
+
+void pp_board_deinit(pp_board *board) {
+    if (!board->model) return;
+    pthread_cond_destroy(&board->posted);
+    pthread_mutex_destroy(&board->mutex);
+    *board = (pp_board){0};
+}
+
+void pp_board_post(pp_board *board, int stage, int replica, int step, double ended_s) {
+    int index = stage * board->dp + replica;
+    pthread_mutex_lock(&board->mutex);
+    board->steps[index] = step + 1;
+    board->ended_s[index] = ended_s;
+    pthread_cond_broadcast(&board->posted);
+    pthread_mutex_unlock(&board->mutex);
+}
+
+/* Has every layer tied to `layer` posted the step? Raises *ready_s. */
+static bool partners_posted(const pp_board *board, int layer, int replica, int step,
+                            double *ready_s) {
+    const pp_layer *layers = board->model->layers;
+    for (int i = 0; i < board->model->layer_count; i++) {
+        if (!layers[i].tie || strcmp(layers[i].tie, layers[layer].tie) != 0) continue;
+        int index = board->stage_of_layer[i] * board->dp + replica;
+        if (board->steps[index] <= step) return false;
+        if (board->ended_s[index] > *ready_s) *ready_s = board->ended_s[index];
+    }
+    return true;
+}
+
+static bool all_posted(const pp_board *board, int stage, int replica, int step, double *ready_s) {
+    for (int i = 0; i < board->model->layer_count; i++)
+        if (board->stage_of_layer[i] == stage && board->model->layers[i].tie &&
+            !partners_posted(board, i, replica, step, ready_s))
+            return false;
+    return true;
+}
+
+pp_status pp_board_wait(pp_board *board, int stage, int replica, int step, const pp_watch *watch,
+                        double *ready_s) {
+    pp_status status = PP_OK;
+    pp_patience patience = pp_patience_start(watch);
+    pthread_mutex_lock(&board->mutex);
+    while (status == PP_OK && !all_posted(board, stage, replica, step, ready_s)) {
+        if (board->aborted) status = PP_E_INTERRUPTED;
+        if (status == PP_OK) pp_condition_wait(&board->posted, &board->mutex, PP_WAIT_SLICE_S);
+        if (status == PP_OK) status = pp_patience_check(&patience);
+    }
+    pthread_mutex_unlock(&board->mutex);
+    return status;
+}
+
+void pp_board_abort(pp_board *board) {
+    pthread_mutex_lock(&board->mutex);
+    board->aborted = true;
+    pthread_cond_broadcast(&board->posted);
+    pthread_mutex_unlock(&board->mutex);
+}

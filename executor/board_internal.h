@@ -1,0 +1,28 @@
+/* Replay's reductions: when each stage has ended its last backward. */
+#ifndef PPSIM_EXECUTOR_BOARD_INTERNAL_H
+#define PPSIM_EXECUTOR_BOARD_INTERNAL_H
+
+#include "executor/gate_internal.h"
+
+typedef struct pp_board {
+    const pp_model *model;
+    const int *stage_of_layer; /* [layers] */
+    int stages, dp;
+    int *steps;                /* [stages · dp] steps whose last backward has ended */
+    double *ended_s;           /* [stages · dp] when, on the plan's time line */
+    pthread_mutex_t mutex;
+    pthread_cond_t posted;
+    bool aborted;
+} pp_board;
+
+pp_status pp_board_init(pp_board *board, const pp_model *model, const int *stage_of_layer,
+                        int stages, int dp, pp_arena *arena, pp_error *error);
+void pp_board_deinit(pp_board *board);
+void pp_board_post(pp_board *board, int stage, int replica, int step, double ended_s);
+/* Waits until all stages that share a tied weight with `stage` have posted the step; *ready_s: the
+ * latest of their times. Statuses as pp_gate_wait. */
+pp_status pp_board_wait(pp_board *board, int stage, int replica, int step, const pp_watch *watch,
+                        double *ready_s);
+void pp_board_abort(pp_board *board);
+
+#endif

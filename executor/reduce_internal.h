@@ -1,0 +1,48 @@
+/* Adding up gradients of shared weights: ties between stages and data-parallel replicas. */
+#ifndef PPSIM_EXECUTOR_REDUCE_INTERNAL_H
+#define PPSIM_EXECUTOR_REDUCE_INTERNAL_H
+
+#include "executor/gate_internal.h"
+
+/* One gradient that takes part, of one (layer, replica). */
+typedef struct pp_reduce_member {
+    int layer, stage, rank, replica;
+    int tensor;
+    unsigned char *gradient; /* set by the owning rank before the first step */
+} pp_reduce_member;
+
+/* Gradients of one weight; after the reduction each holds the sum of all. */
+typedef struct pp_reduce_group {
+    int64_t count;             /* elements of each */
+    pp_reduce_member *members; /* ascending (layer, replica): the order of the sum */
+    int member_count;
+    int *parties;              /* rank · dp + replica of those who take part, ascending */
+    int party_count;
+    pp_gate gate;
+} pp_reduce_group;
+
+typedef struct pp_reduce {
+    pp_reduce_group *groups; /* every rank goes through its groups in this order */
+    int group_count;
+    int gates_ready;         /* groups whose gate is initialised */
+    int dp;
+    pp_dtype dtype;
+} pp_reduce;
+
+/* The groups of a model: placement: [stages]; stage_of_layer: [layers]. */
+pp_status pp_reduce_init(pp_reduce *reduce, const pp_model *model, const int *stage_of_layer,
+                         const int *placement, int dp, pp_dtype dtype, pp_arena *arena,
+                         pp_error *error);
+void pp_reduce_deinit(pp_reduce *reduce);
+/* Tells where the gradient of (layer, tensor, replica) is. Thread-safe for different members. */
+void pp_reduce_attach(pp_reduce *reduce, int layer, int tensor, int replica, void *gradient);
+/* Index of the last group that this stage has a member in, or -1: none. */
+int pp_reduce_last_of(const pp_reduce *reduce, int stage);
+
+/* One party's share of one group; returns PP_OK at once if it is none of it. buffer: scratch of
+ * buffer_bytes (at least one element). waited_s is added to. Statuses as pp_gate_wait. */
+pp_status pp_reduce_group_run(pp_reduce *reduce, int group, int rank, int replica, void *buffer,
+                              int64_t buffer_bytes, pp_watch *watch, double *waited_s);
+void pp_reduce_abort(pp_reduce *reduce);
+
+#endif

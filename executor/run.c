@@ -1,0 +1,352 @@
+/* Running a plan: one thread per rank and replica, step after step.
+ *
+ * The calling thread prepares what all share (job), starts the workers, and then meets them at two
+ * gates per step: `start`, whose opening is time zero of the step, and `finish`, behind which the
+ * workers stand still while the step is reported. Whoever fails first leaves the cause and wakes
+ * everybody; all others end because of that, quietly. */
+#include "executor/run_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DEFAULT_TIMEOUT_S 30.0
+#define TRACE_MEMORY_BYTES ((int64_t)64 << 20) /* spans kept over all steps */
+
+/* ---- failing ------------------------------------------------------------------------------- */
+
+static void wake_everybody(pp_job *job) {
+    if (job->transport) job->transport_ops->abort(job->transport);
+    pp_reduce_abort(&job->reduce);
+    pp_board_abort(&job->board);
+    pp_gate_abort(&job->ready);
+    pp_gate_abort(&job->start);
+    pp_gate_abort(&job->finish);
+}
+
+/* "rank 2, replica 1, at 2B3 (microbatch 3): " */
+static void describe(const pp_job *job, const pp_worker *worker, const pp_action *action,
+                     char text[128]) {
+    char name[32], replica[32] = "";
+    if (!worker) {
+        text[0] = '\0';
+        return;
+    }
+    if (job->plan->dp > 1) snprintf(replica, sizeof replica, ", replica %d", worker->replica);
+    int length = snprintf(text, 128, "rank %d%s", worker->rank, replica);
+    if (!action)
+        snprintf(text + length, 128 - (size_t)length, ": ");
+    else if (action->microbatch == PP_NO_MICROBATCH)
+        snprintf(text + length, 128 - (size_t)length, " at %s: ", pp_action_text(*action, name));
+    else
+        snprintf(text + length, 128 - (size_t)length,
+                 " at %s (microbatch %u): ", pp_action_text(*action, name), action->microbatch);
+}
+
+void pp_job_fail(pp_job *job, const pp_worker *worker, const pp_action *action, pp_status status,
+                 const pp_error *error) {
+    pthread_mutex_lock(&job->mutex);
+    bool first = job->error.code == PP_OK;
+    if (first && status == PP_E_INTERRUPTED) {
+        pp_fail(&job->error, status, NULL, "stopped by a signal");
+    } else if (first) {
+        char where[128];
+        describe(job, worker, action, where);
+        pp_fail(&job->error, status, error->place[0] ? error->place : NULL, "%s%s", where,
+                error->message[0] ? error->message : pp_status_text(status));
+        if (error->cause[0]) pp_fail_cause(&job->error, error->cause);
+    }
+    atomic_store(&job->failed, true);
+    pthread_mutex_unlock(&job->mutex);
+    if (first) wake_everybody(job);
+}
+
+/* ---- preparing ----------------------------------------------------------------------------- */
+
+int pp_job_channel(const pp_job *job, int stage, int replica, bool backward) {
+    return 2 * (stage * job->plan->dp + replica) + (backward ? 1 : 0);
+}
+
+static const int *stages_of_layers(pp_job *job) {
+    const pp_plan *plan = job->plan;
+    int *stage_of = PP_NEW(&job->arena, int, plan->model->layer_count);
+    for (int s = 0; stage_of && s < plan->stage_count; s++)
+        for (int i = plan->stages[s].first; i <= plan->stages[s].last; i++)
+            stage_of[plan->order[i]] = s;
+    return stage_of;
+}
+
+/* Which stages split their backward, which microbatches are recomputed. */
+static void read_schedule(const pp_job *job, bool *split, bool *recomputes) {
+    size_t end = job->schedule->first_action[job->schedule->ranks];
+    for (size_t i = 0; i < end; i++) {
+        pp_action action = job->schedule->actions[i];
+        if (action.kind == PP_INPUT || action.kind == PP_WEIGHT) split[action.stage] = true;
+        if (action.kind != PP_RECOMPUTE) continue;
+        recomputes[action.stage] = true;
+        job->recomputed[(size_t)action.stage * (size_t)job->plan->microbatches +
+                        action.microbatch] = true;
+    }
+}
+
+static pp_status make_layouts(pp_job *job, const bool *split, const bool *recomputes,
+                              pp_error *error) {
+    const pp_plan *plan = job->plan;
+    job->layouts = PP_NEW(&job->arena, pp_stage_layout, plan->stage_count);
+    if (!job->layouts) return pp_fail_memory(error);
+    for (int s = 0; s < plan->stage_count; s++) {
+        pp_layout_request request = {.model = plan->model,
+                                     .order = plan->order,
+                                     .first = plan->stages[s].first,
+                                     .last = plan->stages[s].last,
+                                     .samples = plan->microbatch_size,
+                                     .dtype = plan->dtype,
+                                     .optimizer = plan->optimizer,
+                                     .split_backward = split[s],
+                                     .recompute = recomputes[s],
+                                     .dp = plan->dp};
+        PP_TRY(pp_stage_layout_make(&request, &job->arena, &job->layouts[s], error));
+        job->bytes[s] = job->layouts[s].bytes;
+    }
+    return PP_OK;
+}
+
+static pp_status prepare_memory(pp_job *job, pp_error *error) {
+    const pp_plan *plan = job->plan;
+    int stages = plan->stage_count;
+    job->bytes = PP_NEW(&job->arena, pp_stage_bytes, stages);
+    job->input_slots = PP_NEW(&job->arena, int, stages);
+    job->gradient_slots = PP_NEW(&job->arena, int, stages);
+    job->recomputed = PP_NEW(&job->arena, bool, (int64_t)stages * plan->microbatches);
+    bool *split = PP_NEW(&job->arena, bool, stages);
+    bool *recomputes = PP_NEW(&job->arena, bool, stages);
+    if (job->arena.failed) return pp_fail_memory(error);
+    read_schedule(job, split, recomputes);
+    PP_TRY(pp_schedule_slots(job->schedule, job->input_slots, job->gradient_slots, error));
+    if (job->backend->runs_layers) return make_layouts(job, split, recomputes, error);
+    for (int s = 0; s < stages; s++) job->bytes[s] = plan->stages[s].bytes;
+    return PP_OK;
+}
+
+static pp_status prepare_data(pp_job *job, pp_error *error) {
+    const pp_plan *plan = job->plan;
+    job->replica_samples = plan->global_batch / plan->dp;
+    if (!job->backend->runs_layers) return PP_OK;
+    PP_TRY(pp_data_shape_of(plan->model, &job->shape, error));
+    job->gradient_scale = 1.0 / (double)(plan->global_batch * job->shape.sequence);
+    job->losses = PP_NEW(&job->arena, double, (int64_t)plan->dp * plan->microbatches);
+    if (!job->losses) return pp_fail_memory(error);
+    return pp_data_open(&job->shape, job->options->data, job->options->seed, &job->data, error);
+}
+
+/* The channel from stage `from` into stage `to`, as the link between their devices. */
+static pp_channel_request channel_request(const pp_job *job, int from, int to, int replica,
+                                          bool backward) {
+    const pp_plan *plan = job->plan;
+    int ranks[2] = {plan->placement[from], plan->placement[to]}, devices[2];
+    for (int i = 0; i < 2; i++)
+        devices[i] = plan->devices[(ranks[i] * plan->dp + replica) * plan->tp];
+    const int *slots = backward ? job->gradient_slots : job->input_slots;
+    const pp_stage_bytes *bytes = &job->bytes[to];
+    return (pp_channel_request){
+        .from_stage = from,
+        .to_stage = to,
+        .replica = replica,
+        .slot_count = slots[to],
+        .slot_bytes = (size_t)(backward ? bytes->output_gradient : bytes->input),
+        .link = ranks[0] == ranks[1] ? (pp_link){.bandwidth_bytes_per_s = INFINITY}
+                                     : pp_cluster_link(plan->cluster, devices[0], devices[1]),
+        .emulate_link = !job->backend->runs_layers,
+        .lane = (replica * plan->ranks + ranks[0]) * plan->ranks + ranks[1],
+    };
+}
+
+static pp_status prepare_transport(pp_job *job, pp_error *error) {
+    const pp_plan *plan = job->plan;
+    int count = 2 * plan->stage_count * plan->dp;
+    pp_channel_request *channels = PP_NEW(&job->arena, pp_channel_request, count);
+    if (!channels) return pp_fail_memory(error);
+    for (int s = 0; s < plan->stage_count; s++) {
+        int previous = pp_schedule_previous(job->schedule, s);
+        int next = pp_schedule_next(job->schedule, s);
+        for (int d = 0; d < plan->dp; d++) {
+            if (previous >= 0)
+                channels[pp_job_channel(job, s, d, false)] =
+                    channel_request(job, previous, s, d, false);
+            if (next >= 0)
+                channels[pp_job_channel(job, s, d, true)] = channel_request(job, next, s, d, true);
+        }
+    }
+    return job->transport_ops->open(channels, count, &job->transport, error);
+}
+
+static pp_status prepare_workers(pp_job *job, pp_error *error) {
+    const pp_plan *plan = job->plan;
+    job->worker_count = plan->ranks * plan->dp;
+    job->workers = PP_NEW(&job->arena, pp_worker, job->worker_count);
+    if (!job->workers) return pp_fail_memory(error);
+    for (int i = 0; i < job->worker_count; i++) {
+        pp_worker *worker = &job->workers[i];
+        worker->job = job;
+        worker->rank = i / plan->dp;
+        worker->replica = i % plan->dp;
+        atomic_init(&worker->standing, job->schedule->first_action[worker->rank]);
+        pp_arena_init(&worker->arena);
+    }
+    pp_gate_init(&job->ready, job->worker_count + 1);
+    pp_gate_init(&job->start, job->worker_count + 1);
+    pp_gate_init(&job->finish, job->worker_count + 1);
+    return PP_OK;
+}
+
+static int ring_steps(const pp_job *job) {
+    if (!job->options->keep_trace) return 0;
+    int64_t actions = (int64_t)job->schedule->first_action[job->schedule->ranks];
+    int64_t step_bytes = 3 * actions * job->plan->dp * (int64_t)sizeof(pp_span) + 1;
+    int64_t fits = TRACE_MEMORY_BYTES / step_bytes;
+    return fits < 1 ? 1 : fits < job->steps ? (int)fits : job->steps;
+}
+
+static pp_status prepare(pp_job *job, pp_error *error) {
+    const pp_plan *plan = job->plan;
+    job->ring_steps = ring_steps(job);
+    const int *stage_of_layer = stages_of_layers(job);
+    if (!stage_of_layer) return pp_fail_memory(error);
+    PP_TRY(prepare_memory(job, error));
+    PP_TRY(prepare_data(job, error));
+    if (job->backend->runs_layers) {
+        PP_TRY(pp_reduce_init(&job->reduce, plan->model, stage_of_layer, plan->placement, plan->dp,
+                              plan->dtype, &job->arena, error));
+        PP_TRY(pp_run_check_updates(job->schedule, &job->reduce, error));
+    }
+    PP_TRY(pp_board_init(&job->board, plan->model, stage_of_layer, plan->stage_count, plan->dp,
+                         &job->arena, error));
+    PP_TRY(prepare_transport(job, error));
+    return prepare_workers(job, error);
+}
+
+static void job_init(pp_job *job, const pp_plan *plan, const pp_schedule *schedule,
+                     const pp_run_options *options, const pp_backend *backend) {
+    *job = (pp_job){.plan = plan,
+                    .schedule = schedule,
+                    .options = options,
+                    .backend = backend,
+                    .optimizer = pp_optimizer_defaults(plan->optimizer),
+                    .steps = options->steps > 0 ? options->steps : 1,
+                    .transport_ops = &pp_transport_local};
+    if (options->learning_rate > 0) job->optimizer.learning_rate = options->learning_rate;
+    job->watch.timeout_s = options->timeout_s > 0 ? options->timeout_s : DEFAULT_TIMEOUT_S;
+    pthread_mutex_init(&job->mutex, NULL);
+    pp_arena_init(&job->arena);
+}
+
+static void job_deinit(pp_job *job) {
+    for (int i = 0; i < job->worker_count; i++) pp_worker_close(&job->workers[i]);
+    if (job->worker_count > 0) {
+        pp_gate_deinit(&job->ready);
+        pp_gate_deinit(&job->start);
+        pp_gate_deinit(&job->finish);
+    }
+    if (job->transport) job->transport_ops->close(job->transport);
+    pp_board_deinit(&job->board);
+    pp_reduce_deinit(&job->reduce);
+    pp_data_close(job->data);
+    pthread_mutex_destroy(&job->mutex);
+    pp_arena_deinit(&job->arena);
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+static void start_workers(pp_job *job) {
+    for (int i = 0; i < job->worker_count; i++) {
+        pp_worker *worker = &job->workers[i];
+        int failure = pthread_create(&worker->thread, NULL, pp_worker_main, worker);
+        worker->started = failure == 0;
+        if (worker->started) continue;
+        pp_error error;
+        pp_fail(&error, PP_E_FAILED, NULL, "cannot start thread %d of %d; use fewer ranks", i + 1,
+                job->worker_count);
+        pp_fail_cause(&error, strerror(failure));
+        pp_job_fail(job, NULL, NULL, PP_E_FAILED, &error);
+        return;
+    }
+}
+
+static void join_workers(pp_job *job) {
+    for (int i = 0; i < job->worker_count; i++)
+        if (job->workers[i].started) pthread_join(job->workers[i].thread, NULL);
+}
+
+/* The calling thread's side. A stop request is left to the workers, who end after their current
+ * action and take this thread along. */
+static void run_steps(pp_job *job, pp_run_result *result) {
+    double now_s = pp_now_s();
+    if (pp_gate_wait(&job->ready, NULL, &now_s) != PP_OK) return;
+    for (int step = 0; step < job->steps; step++) {
+        double start_s = pp_now_s(), end_s = start_s;
+        if (pp_gate_wait(&job->start, NULL, &start_s) != PP_OK) return;
+        if (pp_gate_wait(&job->finish, NULL, &end_s) != PP_OK) return;
+        result->steps[step] = pp_measured_step(job, step, start_s);
+        result->step_count = step + 1;
+        if (job->options->on_step)
+            job->options->on_step(job->options->context, &result->steps[step]);
+    }
+}
+
+static pp_status run_job(pp_job *job, pp_run_result *result, pp_error *error) {
+    PP_TRY(prepare(job, error));
+    start_workers(job);
+    run_steps(job, result);
+    join_workers(job);
+    if (atomic_load(&job->failed)) {
+        if (error) *error = job->error;
+        if (job->error.code != PP_E_INTERRUPTED) return job->error.code;
+    }
+    PP_TRY(pp_measured_summary(job, result, error));
+    return job->error.code;
+}
+
+static pp_status result_new(int steps, pp_run_result **result, pp_error *error) {
+    pp_run_result *made = pp_allocate_zeroed(1, sizeof *made);
+    if (!made) return pp_fail_memory(error);
+    pp_arena_init(&made->arena);
+    made->steps = PP_NEW(&made->arena, pp_step_report, steps);
+    if (!made->steps) {
+        pp_run_result_free(made);
+        return pp_fail_memory(error);
+    }
+    *result = made;
+    return PP_OK;
+}
+
+void pp_run_result_free(pp_run_result *result) {
+    if (!result) return;
+    pp_trace_free(result->trace);
+    pp_arena_deinit(&result->arena);
+    pp_free(result);
+}
+
+pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_options *options,
+                 pp_run_result **result, pp_error *error) {
+    *result = NULL;
+    const char *name = options->backend ? options->backend : pp_backend_default(plan->model);
+    const pp_backend *backend = pp_backend_find(name);
+    if (!backend)
+        return pp_fail(error, PP_E_UNSUPPORTED, "--backend",
+                       "this build has no backend \"%s\"; it has cpu and replay", name);
+    PP_TRY(pp_run_check(plan, schedule, backend, error));
+
+    pp_run_result *made;
+    pp_job job;
+    job_init(&job, plan, schedule, options, backend);
+    pp_status status = result_new(job.steps, &made, error);
+    if (status == PP_OK) {
+        status = run_job(&job, made, error);
+        if (status == PP_OK || status == PP_E_INTERRUPTED)
+            *result = made;
+        else
+            pp_run_result_free(made);
+    }
+    job_deinit(&job);
+    return status;
+}

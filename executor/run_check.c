@@ -1,0 +1,117 @@
+/* What a run refuses, before it starts: one sentence each, with what to do instead. */
+#include "executor/run_internal.h"
+
+static pp_status check_precision(const pp_plan *plan, const pp_backend *backend, pp_error *error) {
+    if (!backend->runs_layers || plan->dtype == PP_FP32 || plan->dtype == PP_FP64) return PP_OK;
+    return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                   "the %s backend computes in fp32 and fp64, not %s: plan again with --dtype fp32",
+                   backend->name, pp_dtype_name(plan->dtype));
+}
+
+static pp_status check_parallelism(const pp_plan *plan, pp_error *error) {
+    if (plan->tp > 1)
+        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                       "run cannot split layers over devices yet (tp = %d): plan again with --tp 1",
+                       plan->tp);
+    if (plan->zero > 0 && plan->dp > 1)
+        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                       "run cannot shard the optimizer state over replicas yet: plan again with "
+                       "--zero 0");
+    if (plan->global_batch % plan->dp)
+        return pp_fail(
+            error, PP_E_UNSUPPORTED, NULL,
+            "a global batch of %lld does not divide among %d replicas; choose a multiple",
+            (long long)plan->global_batch, plan->dp);
+    return PP_OK;
+}
+
+static pp_status check_layers(const pp_plan *plan, const pp_backend *backend, pp_error *error) {
+    if (!backend->runs_layers) return PP_OK;
+    for (int i = 0; i < plan->model->layer_count; i++)
+        if (plan->model->layers[i].op == PP_OP_OPAQUE)
+            return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                           "layer \"%s\" is opaque: its times are known but not its arithmetic, so "
+                           "it runs with --backend replay only",
+                           plan->model->layers[i].name);
+    return PP_OK;
+}
+
+static pp_status check_shape(const pp_plan *plan, const pp_schedule *schedule, pp_error *error) {
+    if (schedule->ranks != plan->ranks || schedule->stages != plan->stage_count ||
+        schedule->microbatches != plan->microbatches)
+        return pp_fail(error, PP_E_INPUT, NULL,
+                       "the schedule is for %d ranks, %d stages and %d microbatches; the plan has "
+                       "%d, %d and %d",
+                       schedule->ranks, schedule->stages, schedule->microbatches, plan->ranks,
+                       plan->stage_count, plan->microbatches);
+    for (int s = 0; s < plan->stage_count; s++)
+        if (schedule->placement[s] != plan->placement[s])
+            return pp_fail(error, PP_E_INPUT, NULL,
+                           "the schedule puts stage %d on rank %d, the plan on rank %d", s,
+                           schedule->placement[s], plan->placement[s]);
+    if (schedule->chain_count > 1)
+        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                       "run cannot drive a bidirectional schedule yet: choose one with a single "
+                       "chain, such as 1f1b");
+    if (schedule->slices > 1)
+        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                       "run cannot cut microbatches along the sequence yet: choose a schedule "
+                       "without slices, such as 1f1b");
+    return PP_OK;
+}
+
+pp_status pp_run_check(const pp_plan *plan, const pp_schedule *schedule, const pp_backend *backend,
+                       pp_error *error) {
+    PP_TRY(check_precision(plan, backend, error));
+    PP_TRY(check_parallelism(plan, error));
+    PP_TRY(check_layers(plan, backend, error));
+    PP_TRY(check_shape(plan, schedule, error));
+    return pp_schedule_check(schedule, false, NULL, error);
+}
+
+/* ---- updates ------------------------------------------------------------------------------- */
+
+static size_t count_of(const pp_schedule *schedule, pp_action_kind kind, int stage) {
+    size_t count = 0, end = schedule->first_action[schedule->ranks];
+    for (size_t i = 0; i < end; i++)
+        count += schedule->actions[i].kind == kind && schedule->actions[i].stage == stage;
+    return count;
+}
+
+/* A rank goes through all its reductions in one order; if it had work left that others wait for,
+ * they could wait for each other in a circle. */
+static pp_status check_reductions_last(const pp_schedule *schedule, pp_error *error) {
+    for (int p = 0; p < schedule->ranks; p++) {
+        bool reducing = false;
+        for (size_t i = schedule->first_action[p]; i < schedule->first_action[p + 1]; i++) {
+            pp_action action = schedule->actions[i];
+            reducing |= action.kind == PP_REDUCE_GRAD || action.kind == PP_STEP;
+            if (!reducing || !pp_action_is_compute(action)) continue;
+            char text[32];
+            return pp_fail(
+                error, PP_E_UNSUPPORTED, NULL,
+                "rank %d has %s after a REDUCE_GRAD or STEP: put those at the end of the "
+                "rank's row",
+                p, pp_action_text(action, text));
+        }
+    }
+    return PP_OK;
+}
+
+pp_status pp_run_check_updates(const pp_schedule *schedule, const pp_reduce *reduce,
+                               pp_error *error) {
+    PP_TRY(check_reductions_last(schedule, error));
+    for (int s = 0; s < schedule->stages; s++) {
+        if (count_of(schedule, PP_STEP, s) != 1)
+            return pp_fail(error, PP_E_INPUT, NULL,
+                           "the schedule must have STEP of stage %d once: expand it from a plan",
+                           s);
+        size_t wanted = pp_reduce_last_of(reduce, s) >= 0 ? 1 : 0;
+        if (count_of(schedule, PP_REDUCE_GRAD, s) < wanted)
+            return pp_fail(error, PP_E_INPUT, NULL,
+                           "stage %d shares weights with others, but the schedule lacks its "
+                           "REDUCE_GRAD: expand it from a plan",
+                           s);
+    }
+    return PP_OK;
+}

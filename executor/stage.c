@@ -1,0 +1,141 @@
+/* One stage: runs its layers, forward in plan order and backward against it.
+ *
+ * Everything is decided once, in stage_tables.c: which tensor lives where, which call writes a
+ * gradient first and which add to it. Here are the calls. A stage keeps nothing between calls;
+ * the memory of a microbatch is handed in (core.h, part 9), so any order of actions that the
+ * schedule allows gives the same bits. */
+#include "executor/stage_internal.h"
+
+#include <assert.h>
+#include <string.h>
+
+static void *at(const pp_stage_memory *memory, const pp_place *place) {
+    if (place->region == PP_REGION_COUNT) return NULL;
+    unsigned char *base = memory->base[place->region];
+    return base ? base + place->offset_bytes : NULL;
+}
+
+/* Bytes of a tensor in a smaller last microbatch: its leading rows. */
+static size_t used_bytes(const pp_stage_run *run, const pp_place *place, int64_t samples) {
+    return (size_t)(place->size_bytes / run->full_samples * samples);
+}
+
+/* Pointers of one call, in the stage's scratch space. */
+static pp_layer_call make_call(pp_stage_run *run, const pp_stage_layer *layer,
+                               const pp_stage_memory *memory, const pp_stage_batch *batch,
+                               bool backward) {
+    void **tensors = run->scratch, **inputs = tensors + layer->tensor_count;
+    void **input_gradients = inputs + layer->input_count;
+    for (int t = 0; t < layer->tensor_count; t++) {
+        const pp_place *place = &layer->places[t];
+        bool gone = backward && layer->tensors[t].role == PP_TENSOR_OUTPUT &&
+                    place->region == PP_REGION_WORKSPACE;
+        tensors[t] = layer->parameters[t] ? layer->parameters[t] : gone ? NULL : at(memory, place);
+    }
+    for (int i = 0; i < layer->input_count; i++) {
+        bool gone = backward && layer->inputs[i].region == PP_REGION_WORKSPACE;
+        inputs[i] = gone ? NULL : at(memory, &layer->inputs[i]);
+        input_gradients[i] = backward ? at(memory, &layer->input_gradients[i]) : NULL;
+    }
+    return (pp_layer_call){
+        .layer = layer->layer,
+        .samples = batch->samples,
+        .tensors = tensors,
+        .gradients = layer->gradients,
+        .inputs = (const void *const *)inputs,
+        .input_count = layer->input_count,
+        .output_gradient = backward ? at(memory, &layer->output_gradient) : NULL,
+        .input_gradients = input_gradients,
+        .accumulate = layer->accumulate,
+        .tokens = batch->tokens,
+        .features = batch->features,
+        .targets = batch->targets,
+        .gradient_scale = batch->gradient_scale,
+        .loss = batch->loss,
+        .key = pp_random_key_make(batch->seed, layer->layer->name, batch->step),
+        .first_sample = batch->first_sample,
+        .training = batch->training,
+    };
+}
+
+void pp_stage_forward(pp_stage_run *run, const pp_stage_memory *memory,
+                      const pp_stage_batch *batch) {
+    for (int i = 0; i < run->layer_count; i++) {
+        pp_layer_call call = make_call(run, &run->layers[i], memory, batch, false);
+        run->layers[i].ops->forward(&call);
+    }
+}
+
+/* Before I: gradients that arrived and are added to by readers of this stage, or needed by W. */
+static void copy_arrivals(const pp_stage_run *run, const pp_stage_memory *memory, int64_t samples) {
+    for (int i = 0; i < run->arrival_count; i++) {
+        const pp_stage_copy *copy = &run->arrivals[i];
+        memcpy(at(memory, &copy->to), at(memory, &copy->from),
+               used_bytes(run, &copy->from, samples));
+    }
+}
+
+/* After I: an input that no gradient reached. */
+static void clear_unreached(const pp_stage_run *run, const pp_stage_memory *memory,
+                            int64_t samples) {
+    for (int i = 0; i < run->layout->input_count; i++) {
+        const pp_place *place = &run->input_gradients[i];
+        if (!run->input_reached[i]) memset(at(memory, place), 0, used_bytes(run, place, samples));
+    }
+}
+
+void pp_stage_backward(pp_stage_run *run, const pp_stage_memory *memory,
+                       const pp_stage_batch *batch, bool input, bool weight) {
+    if (input) copy_arrivals(run, memory, batch->samples);
+    for (int i = run->layer_count - 1; i >= 0; i--) {
+        const pp_stage_layer *layer = &run->layers[i];
+        if (!layer->reached) continue;
+        pp_layer_call call = make_call(run, layer, memory, batch, true);
+        if (input && layer->ops->input) layer->ops->input(&call);
+        if (weight && layer->ops->weight) layer->ops->weight(&call);
+    }
+    if (input) clear_unreached(run, memory, batch->samples);
+}
+
+void pp_stage_run_initialise(pp_stage_run *run, uint64_t seed) {
+    memset(run->gradients, 0, (size_t)run->layout->bytes.gradients);
+    memset(run->states, 0, (size_t)run->layout->bytes.optimizer);
+    for (int i = 0; i < run->layer_count; i++) {
+        const pp_stage_layer *layer = &run->layers[i];
+        const char *name = layer->layer->tie ? layer->layer->tie : layer->layer->name;
+        if (layer->needs.has_weights)
+            layer->ops->initialise(layer->layer, pp_random_key_make(seed, name, 0),
+                                   layer->parameters);
+    }
+}
+
+static void step_layer(const pp_stage_run *run, const pp_stage_layer *layer,
+                       const pp_optimizer_settings *settings, int64_t step) {
+    int states = pp_optimizer_states(settings->kind);
+    for (int t = 0; t < layer->tensor_count; t++) {
+        if (!layer->owned[t]) continue;
+        int64_t count = layer->tensors[t].rows * layer->tensors[t].columns;
+        pp_cpu_optimizer_step(settings, run->dtype, step, count, layer->parameters[t],
+                              layer->gradients[t], layer->states + t * states);
+    }
+}
+
+void pp_stage_step(pp_stage_run *run, const pp_optimizer_settings *settings, int64_t step) {
+    for (int i = 0; i < run->layer_count; i++) step_layer(run, &run->layers[i], settings, step);
+    memset(run->gradients, 0, (size_t)run->layout->bytes.gradients);
+}
+
+/* Both sides pack a border's tensors in the same order, so the receiver's offsets follow. */
+int pp_stage_outgoing(const pp_stage_run *run, const pp_stage_memory *memory, bool backward,
+                      int64_t samples, pp_message_part *parts) {
+    const pp_place *places = backward ? run->input_gradients : run->outputs;
+    int count = backward ? run->layout->input_count : run->layout->output_count;
+    size_t offset = 0;
+    for (int i = 0; i < count; i++) {
+        parts[i] = (pp_message_part){.bytes = at(memory, &places[i]),
+                                     .size_bytes = used_bytes(run, &places[i], samples),
+                                     .slot_offset = offset};
+        offset += ((size_t)places[i].size_bytes + 63) / 64 * 64;
+    }
+    return count;
+}

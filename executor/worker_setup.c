@@ -1,0 +1,151 @@
+/* Opening and closing a worker: everything that a rank owns, allocated once.
+ *
+ * It happens in the rank's own thread, so that memory is first touched where it is used and all
+ * ranks initialise at the same time. Whole-run bytes are taken first; what moves with the
+ * microbatches comes and goes in worker.c. */
+#include "executor/worker_internal.h"
+
+#include <assert.h>
+
+static pp_status take_slots(pp_worker *worker, int channel, int count, int64_t size_bytes,
+                            void **slots, pp_error *error) {
+    for (int i = 0; i < count; i++)
+        PP_TRY(pp_heap_take(&worker->heap, size_bytes, &slots[i], error));
+    if (count > 0) worker->job->transport_ops->attach(worker->job->transport, channel, slots);
+    return PP_OK;
+}
+
+static pp_status open_slots(pp_worker *worker, pp_worker_stage *stage, pp_error *error) {
+    pp_job *job = worker->job;
+    int s = stage->stage, inputs = job->input_slots[s], gradients = job->gradient_slots[s];
+    stage->input_slots = PP_NEW(&worker->arena, void *, inputs);
+    stage->gradient_slots = PP_NEW(&worker->arena, void *, gradients);
+    if (worker->arena.failed) return pp_fail_memory(error);
+    PP_TRY(take_slots(worker, pp_job_channel(job, s, worker->replica, false), inputs,
+                      stage->bytes->input, stage->input_slots, error));
+    return take_slots(worker, pp_job_channel(job, s, worker->replica, true), gradients,
+                      stage->bytes->output_gradient, stage->gradient_slots, error);
+}
+
+/* Tells the reduction where the gradients of this stage are. */
+static void attach_gradients(pp_worker *worker, const pp_stage_run *run) {
+    for (int i = 0; i < run->layer_count; i++) {
+        const pp_stage_layer *layer = &run->layers[i];
+        for (int t = 0; t < layer->tensor_count; t++)
+            if (layer->tensors[t].role == PP_TENSOR_PARAMETER)
+                pp_reduce_attach(&worker->job->reduce, layer->index, t, worker->replica,
+                                 layer->gradients[t]);
+    }
+}
+
+static pp_status open_layers(pp_worker *worker, pp_worker_stage *stage, void *const blocks[3],
+                             pp_error *error) {
+    pp_job *job = worker->job;
+    PP_TRY(pp_stage_run_init(&stage->run, stage->stage, job->plan->model,
+                             &job->layouts[stage->stage], job->backend, job->plan->dtype,
+                             job->plan->microbatch_size, &worker->arena, error));
+    int index = (int)(stage - worker->stages);
+    pp_stage_run **earlier = PP_NEW(&worker->arena, pp_stage_run *, index);
+    if (worker->arena.failed) return pp_fail_memory(error);
+    for (int i = 0; i < index; i++) earlier[i] = &worker->stages[i].run;
+    pp_stage_run_bind(&stage->run, blocks[0], blocks[1], blocks[2], job->plan->optimizer, earlier,
+                      index);
+    pp_stage_run_initialise(&stage->run, job->options->seed);
+    attach_gradients(worker, &stage->run);
+    return PP_OK;
+}
+
+static pp_status open_stage(pp_worker *worker, pp_worker_stage *stage, int s, pp_error *error) {
+    pp_job *job = worker->job;
+    const pp_stage_bytes *bytes = &job->bytes[s];
+    *stage = (pp_worker_stage){.stage = s,
+                               .previous = pp_schedule_previous(job->schedule, s),
+                               .next = pp_schedule_next(job->schedule, s),
+                               .bytes = bytes};
+    stage->microbatches = PP_NEW(&worker->arena, pp_microbatch, job->plan->microbatches);
+    stage->parts = PP_NEW(&worker->arena, pp_message_part, job->plan->model->layer_count);
+    if (worker->arena.failed) return pp_fail_memory(error);
+    for (int m = 0; m < job->plan->microbatches; m++)
+        stage->microbatches[m].input_slot = stage->microbatches[m].gradient_slot = -1;
+
+    void *blocks[3];
+    const int64_t sizes[3] = {bytes->parameters, bytes->gradients, bytes->optimizer};
+    for (int i = 0; i < 3; i++) PP_TRY(pp_heap_take(&worker->heap, sizes[i], &blocks[i], error));
+    PP_TRY(pp_heap_take(&worker->heap, bytes->reduction, &stage->reduction, error));
+    PP_TRY(open_slots(worker, stage, error));
+    return job->layouts ? open_layers(worker, stage, blocks, error) : PP_OK;
+}
+
+static pp_status open_loader(pp_worker *worker, pp_error *error) {
+    const pp_job *job = worker->job;
+    bool tokens = false, targets = false, features = false;
+    for (int i = 0; i < worker->stage_count; i++) {
+        tokens |= worker->stages[i].run.reads_tokens;
+        targets |= worker->stages[i].run.makes_loss;
+        features |= worker->stages[i].run.reads_features;
+    }
+    int64_t rows = job->plan->microbatch_size * job->shape.sequence;
+    if (tokens) worker->tokens = PP_NEW(&worker->arena, int32_t, rows);
+    if (targets) worker->targets = PP_NEW(&worker->arena, int32_t, rows);
+    if (features)
+        worker->features = pp_arena_allocate(&worker->arena, (size_t)(rows * job->shape.columns),
+                                             (size_t)pp_dtype_bytes(job->plan->dtype));
+    worker->loaded = -1;
+    return worker->arena.failed ? pp_fail_memory(error) : PP_OK;
+}
+
+/* Each busy action and its send and receive. */
+static pp_status open_records(pp_worker *worker, pp_error *error) {
+    const pp_job *job = worker->job;
+    const size_t *first = job->schedule->first_action;
+    worker->steps = PP_NEW(&worker->arena, pp_worker_step, job->steps);
+    if (job->ring_steps > 0) {
+        worker->span_capacity = 3 * (int)(first[worker->rank + 1] - first[worker->rank]);
+        worker->spans =
+            PP_NEW(&worker->arena, pp_span, (int64_t)job->ring_steps * worker->span_capacity);
+    }
+    return worker->arena.failed ? pp_fail_memory(error) : PP_OK;
+}
+
+static pp_status open_stages(pp_worker *worker, pp_error *error) {
+    const pp_job *job = worker->job;
+    int stages = job->plan->stage_count;
+    worker->local = PP_NEW(&worker->arena, int, stages);
+    worker->stages = PP_NEW(&worker->arena, pp_worker_stage, stages);
+    if (worker->arena.failed) return pp_fail_memory(error);
+    for (int s = 0; s < stages; s++) {
+        worker->local[s] = -1;
+        if (job->plan->placement[s] != worker->rank) continue;
+        worker->local[s] = worker->stage_count++;
+        PP_TRY(open_stage(worker, &worker->stages[worker->local[s]], s, error));
+        if (job->bytes[s].workspace > worker->workspace_bytes)
+            worker->workspace_bytes = job->bytes[s].workspace;
+    }
+    return pp_heap_take(&worker->heap, worker->workspace_bytes, &worker->workspace, error);
+}
+
+#ifdef NDEBUG
+static const bool debug_build = false;
+#else
+static const bool debug_build = true;
+#endif
+
+pp_status pp_worker_open(pp_worker *worker, pp_error *error) {
+    const pp_job *job = worker->job;
+    pp_heap_init(&worker->heap, job->backend->runs_layers ? job->backend : NULL, NULL,
+                 job->options->poison || debug_build);
+    PP_TRY(job->backend->open(&worker->backend_state, worker->rank, error));
+    worker->backend_open = true;
+    worker->heap.state = worker->backend_state;
+    PP_TRY(open_stages(worker, error));
+    PP_TRY(open_loader(worker, error));
+    return open_records(worker, error);
+}
+
+void pp_worker_close(pp_worker *worker) {
+    if (worker->backend_open) {
+        pp_heap_deinit(&worker->heap);
+        worker->job->backend->close(worker->backend_state);
+    }
+    pp_arena_deinit(&worker->arena);
+}
