@@ -16,12 +16,12 @@
 
 /* What to build. Zero means default where it can. */
 typedef struct pp_schedule_request {
-    const char *name;        /* "1f1b" */
-    int ranks;               /* K ≥ 1 */
-    int microbatches;        /* M ≥ 1 */
-    int virtual_stages;      /* V; 0: the family's natural value */
-    pp_recompute recompute;  /* R actions are put before the backward of these microbatches */
-    bool reverse_backward;   /* gpipe: backward of the last microbatch first, as torchgpipe runs */
+    const char *name;       /* "1f1b" */
+    int ranks;              /* K ≥ 1 */
+    int microbatches;       /* M ≥ 1 */
+    int virtual_stages;     /* V; 0: the family's natural value */
+    pp_recompute recompute; /* R actions are put before the backward of these microbatches */
+    bool reverse_backward;  /* gpipe: backward of the last microbatch first, as torchgpipe runs */
 } pp_schedule_request;
 
 /* Durations of one stage visit on uniform stages, for closed forms. */
@@ -31,11 +31,11 @@ typedef struct pp_uniform {
 
 typedef struct pp_schedule_family {
     const char *name;
-    const char *summary;      /* one line */
-    const char *constraint;   /* in words: "M >= 1" */
-    const char *source;       /* paper, section */
+    const char *summary;    /* one line */
+    const char *constraint; /* in words: "M >= 1" */
+    const char *source;     /* paper, section */
     int natural_virtual;
-    bool splits_backward;     /* has I and W rather than B */
+    bool splits_backward; /* has I and W rather than B */
     /* PP_E_INPUT with a reason if K, M, V are outside the definition. May be NULL: always fine. */
     pp_status (*validate)(const pp_schedule_request *request, pp_error *error);
     /* Upper bound of the number of actions, for allocation; then the order itself: compute actions
@@ -82,16 +82,18 @@ typedef struct pp_border_cost {
 
 /* What simulation needs besides the order. Arrays are the caller's. */
 typedef struct pp_sim_input {
-    const pp_schedule *schedule;   /* transfers are ignored unless blocking, and derived then */
-    const pp_stage_cost *stage;    /* [stages] */
-    const pp_border_cost *border;  /* [stages], behind each stage; NULL: free. Never charged between
-                                      stages of one rank */
-    bool blocking;                 /* sender and receiver are both held for the whole transfer */
-    double overlap_factor;         /* of an OVERLAP_F_B pair; 0 means 1 */
-    double last_microbatch_scale;  /* durations of microbatch M-1; 0 means 1 */
-    const pp_stage_bytes *bytes;   /* [stages]; NULL: byte results are -1 */
-    const double *activation_weight;          /* [stages] weight that one activation of the stage */
-    const double *released_by_input_weight;   /* adds, and I takes off; NULL: 1/V, half of it */
+    const pp_schedule *schedule;  /* transfers are ignored unless blocking, and derived then */
+    const pp_stage_cost *stage;   /* [stages] */
+    const pp_border_cost *border; /* [stages], behind each stage; NULL: free. Never charged between
+                                     stages of one rank */
+    bool blocking;                /* sender and receiver are both held for the whole transfer */
+    double overlap_factor;        /* of an OVERLAP_F_B pair; 0 means 1 */
+    double last_microbatch_scale; /* durations of microbatch M-1; 0 means 1 */
+    const pp_stage_bytes *bytes;  /* [stages]; NULL: byte results are -1 */
+    const double *activation_weight;        /* [stages] weight that one activation of the stage */
+    const double *released_by_input_weight; /* adds, and I takes off; NULL: 1/V, half of it */
+    const int *reduce_group; /* [stages] REDUCE_GRAD of stages with equal numbers starts when
+                                all of them have ended their last backward; NULL: each alone */
     bool keep_spans;
 } pp_sim_input;
 
@@ -101,8 +103,8 @@ typedef struct pp_peak_bytes {
 } pp_peak_bytes;
 
 typedef struct pp_sim_rank {
-    double busy_s, idle_s;         /* idle = makespan - busy */
-    double bubble_fraction;        /* idle / makespan */
+    double busy_s, idle_s;  /* idle = makespan - busy */
+    double bubble_fraction; /* idle / makespan */
     double first_start_s, last_end_s;
     double peak_activations;       /* pairs alive from start of F to end of W or B, over V */
     double peak_activation_weight; /* the same by weight, the part that I releases taken off */
@@ -113,14 +115,14 @@ typedef struct pp_sim_rank {
 
 typedef struct pp_sim_result {
     double makespan_s;
-    double span_s;                 /* longest time from a rank's first start to its own last end */
-    double bubble_fraction;        /* 1 - Σ busy / (K · makespan) */
-    double span_bubble_fraction;   /* 1 - max over ranks of F,B,I,W,R busy / span */
-    double lower_bound_s;          /* of the makespan of ANY order of these actions */
-    double gap;                    /* (makespan - bound) / bound */
-    size_t action_count;           /* compute actions */
-    pp_sim_rank *rank;             /* [ranks] */
-    pp_trace *trace;               /* NULL unless keep_spans */
+    double span_s;               /* longest time from a rank's first start to its own last end */
+    double bubble_fraction;      /* 1 - Σ busy / (K · makespan) */
+    double span_bubble_fraction; /* 1 - max over ranks of F,B,I,W,R busy / span */
+    double lower_bound_s;        /* of the makespan of ANY order of these actions */
+    double gap;                  /* (makespan - bound) / bound */
+    size_t action_count;         /* compute actions */
+    pp_sim_rank *rank;           /* [ranks] */
+    pp_trace *trace;             /* NULL unless keep_spans */
     pp_arena arena;
 } pp_sim_result;
 
@@ -130,8 +132,8 @@ typedef struct pp_sim_result {
 pp_status pp_simulate(const pp_sim_input *input, pp_sim_result **result, pp_error *error);
 void pp_sim_result_free(pp_sim_result *result);
 
-/* Bytes that one rank needs under this order, from the table alone (no times needed: a rank's memory
- * follows from its own order). slots: from pp_schedule_slots. peak_action may be NULL. */
+/* Bytes that one rank needs under this order, from the table alone (no times needed: a rank's
+ * memory follows from its own order). slots: from pp_schedule_slots. peak_action may be NULL. */
 pp_peak_bytes pp_rank_peak_bytes(const pp_schedule *schedule, int rank, const pp_stage_bytes *bytes,
                                  const int *input_slots, const int *gradient_slots,
                                  size_t *peak_action);

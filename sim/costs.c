@@ -1,0 +1,112 @@
+/* The numbers that a simulation is given, checked before anything is computed from them: finite,
+ * not negative, and consistent. Messages name the stage and the field. */
+#include "sim/engine_internal.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+
+typedef struct field {
+    const char *name;
+    size_t offset;
+} field;
+
+#define FIELD(type, name)                                                                          \
+    { #name, offsetof(type, name) }
+
+static const field cost_fields[] = {
+    FIELD(pp_stage_cost, forward_s), FIELD(pp_stage_cost, input_s),
+    FIELD(pp_stage_cost, weight_s),  FIELD(pp_stage_cost, recompute_s),
+    FIELD(pp_stage_cost, reduce_s),  FIELD(pp_stage_cost, optimizer_s),
+};
+
+static const field border_fields[] = {
+    FIELD(pp_border_cost, latency_s),
+    FIELD(pp_border_cost, forward_occupancy_s),
+    FIELD(pp_border_cost, backward_occupancy_s),
+};
+
+static const field byte_fields[] = {
+    FIELD(pp_stage_bytes, parameters),        FIELD(pp_stage_bytes, gradients),
+    FIELD(pp_stage_bytes, optimizer),         FIELD(pp_stage_bytes, activation),
+    FIELD(pp_stage_bytes, released_by_input), FIELD(pp_stage_bytes, stash),
+    FIELD(pp_stage_bytes, checkpoint),        FIELD(pp_stage_bytes, input),
+    FIELD(pp_stage_bytes, output_gradient),   FIELD(pp_stage_bytes, workspace),
+    FIELD(pp_stage_bytes, reduction),
+};
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+static pp_status check_number(const char *what, int index, const char *name, double value,
+                              pp_error *error) {
+    if (isfinite(value) && value >= 0) return PP_OK;
+    char place[64];
+    snprintf(place, sizeof place, "%s %d %s", what, index, name);
+    return pp_fail(error, PP_E_INPUT, place, "%g, expected a finite number that is not negative",
+                   value);
+}
+
+/* Arrays of structs of doubles, and one struct of int64. */
+static pp_status check_doubles(const char *what, int index, const void *row, const field *fields,
+                               size_t count, pp_error *error) {
+    for (size_t i = 0; i < count; i++) {
+        const double *value = (const void *)((const char *)row + fields[i].offset);
+        PP_TRY(check_number(what, index, fields[i].name, *value, error));
+    }
+    return PP_OK;
+}
+
+static pp_status check_bytes(int stage, const pp_stage_bytes *bytes, pp_error *error) {
+    char place[64];
+    for (size_t i = 0; i < COUNT(byte_fields); i++) {
+        const int64_t *value = (const void *)((const char *)bytes + byte_fields[i].offset);
+        if (*value >= 0) continue;
+        snprintf(place, sizeof place, "stage %d %s", stage, byte_fields[i].name);
+        return pp_fail(error, PP_E_INPUT, place, "%lld bytes, expected 0 or more",
+                       (long long)*value);
+    }
+    if (bytes->released_by_input <= bytes->activation) return PP_OK;
+    snprintf(place, sizeof place, "stage %d released_by_input", stage);
+    return pp_fail(error, PP_E_INPUT, place, "%lld bytes are released of an activation of %lld",
+                   (long long)bytes->released_by_input, (long long)bytes->activation);
+}
+
+static pp_status check_weights(const pp_sim_input *input, int s, pp_error *error) {
+    const double *whole = input->activation_weight, *part = input->released_by_input_weight;
+    if (whole) PP_TRY(check_number("stage", s, "activation_weight", whole[s], error));
+    if (!whole || !part) return PP_OK;
+    PP_TRY(check_number("stage", s, "released_by_input_weight", part[s], error));
+    if (part[s] <= whole[s]) return PP_OK;
+    char place[64];
+    snprintf(place, sizeof place, "stage %d released_by_input_weight", s);
+    return pp_fail(error, PP_E_INPUT, place, "%g is released of a weight of %g", part[s], whole[s]);
+}
+
+static pp_status check_stage(const pp_sim_input *input, int s, pp_error *error) {
+    int stages = input->schedule->stages;
+    PP_TRY(check_doubles("stage", s, &input->stage[s], cost_fields, COUNT(cost_fields), error));
+    if (input->border)
+        PP_TRY(check_doubles("border", s, &input->border[s], border_fields, COUNT(border_fields),
+                             error));
+    if (input->bytes) PP_TRY(check_bytes(s, &input->bytes[s], error));
+    if (input->reduce_group && (input->reduce_group[s] < 0 || input->reduce_group[s] >= stages))
+        return pp_fail(error, PP_E_INPUT, "reduce_group", "group %d of stage %d, expected 0 to %d",
+                       input->reduce_group[s], s, stages - 1);
+    return check_weights(input, s, error);
+}
+
+pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
+    if (!input->schedule) return pp_fail(error, PP_E_INPUT, "schedule", "there is none");
+    if (!input->stage) return pp_fail(error, PP_E_INPUT, "stage costs", "there are none");
+    if (input->schedule->slices > 1)
+        return pp_fail(error, PP_E_UNSUPPORTED, input->schedule->name,
+                       "microbatches cut along the sequence cannot be simulated yet");
+    if (!isfinite(input->overlap_factor) || input->overlap_factor < 0)
+        return pp_fail(error, PP_E_INPUT, "overlap factor", "%g, expected a positive number",
+                       input->overlap_factor);
+    if (!isfinite(input->last_microbatch_scale) || input->last_microbatch_scale < 0)
+        return pp_fail(error, PP_E_INPUT, "last microbatch scale", "%g, expected a positive number",
+                       input->last_microbatch_scale);
+    for (int s = 0; s < input->schedule->stages; s++) PP_TRY(check_stage(input, s, error));
+    return PP_OK;
+}

@@ -1,0 +1,489 @@
+/* When: the longest path through an order, in one pass.
+ *
+ * The graph is never built. An action starts when the one before it on its rank has ended and what
+ * it needs from a neighbouring stage has arrived:
+ *
+ *   F(s,m)  F(s-1,m)       B(s,m), I(s,m)  B or I(s+1,m)       last stage: its own F(s,m)
+ *
+ * Each rank has a cursor into its actions. It advances until something has not arrived; then the
+ * rank leaves its microbatch number with the producer (`awaited`), and the producer, when it gets
+ * there, puts the rank back into a queue. Every action is looked at once, plus once per wait: O(n).
+ *
+ * One array holds a time per (stage, microbatch): first when the output of F arrives at the next
+ * stage, later, with the sign bit set, when the gradient of B or I arrives at the stage before. By
+ * then the first is no longer needed: the backward of s waits for the next stage's, which waited
+ * for F(s). As bit patterns read as signed integers, gradients < outputs < NOTHING, so that "has it
+ * arrived" is one comparison whatever is waited for.
+ *
+ * Transfers of a directed pair of ranks have one sender, whose order is theirs, so a lane is one
+ * number: when it is free again. */
+#include "sim/engine_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+#define NOTHING INT64_C(0x7ff8000000000000) /* a NaN: neither output nor gradient is there */
+#define NOBODY UINT32_MAX                   /* no microbatch is awaited */
+#define ROW_PADDING                                                                                \
+    8 /* slots between rows, so that rows of 2^n microbatches do not share cache sets */
+
+/* One kind of action of one stage, as the loop wants it: one cache line. */
+typedef struct step {
+    const int64_t *producer; /* [M] row of what it waits for */
+    int64_t ready_below;     /* … which is there when less than this */
+    int64_t *slot;           /* [M] row of its own output */
+    double duration_s;
+    double latency_s, occupancy_s; /* of sending the output */
+    uint32_t index_mask;           /* all ones; 0: W and R, which wait for and send nothing */
+    uint32_t awaited;              /* the microbatch whose output a rank is waiting for */
+    uint32_t lane;
+    uint16_t consumer; /* that rank */
+    uint16_t is_gradient;
+} step;
+
+_Static_assert(sizeof(step) == 64, "a step is one cache line");
+
+/* Where a rank stands. */
+typedef struct cursor {
+    size_t index, end;
+    const size_t *mark; /* the next index at which the careful way is taken; PP_NO_INDEX ends */
+    double time_s;      /* end of the action before index */
+    double busy_s;
+    pp_span *span; /* where the next one goes */
+    bool started;
+} cursor;
+
+typedef struct engine {
+    pp_run *run;
+    step *steps;         /* [stages · PP_COMPUTE_KINDS] */
+    cursor *cursors;     /* [ranks] */
+    double *lane_free_s; /* [lanes] */
+    int64_t *slots;      /* [stages] rows */
+    int64_t nothing;     /* what steps read that wait for nothing … */
+    int64_t waste;       /* … and where they write that send nothing */
+    uint32_t *queue;     /* [ranks] ring of ranks to look at */
+    uint32_t queue_head, queue_length;
+    int finished;
+    bool has_lanes;
+} engine;
+
+static ALWAYS_INLINE int64_t bits_of(double value) {
+    int64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static ALWAYS_INLINE double time_of(int64_t bits) {
+    bits &= INT64_MAX;
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* ---- setting up ---------------------------------------------------------------------------- */
+
+static int64_t *row_of(const engine *e, int stage) {
+    return e->slots + (size_t)stage * ((size_t)e->run->schedule->microbatches + ROW_PADDING);
+}
+
+/* What an action waits for, besides its rank. */
+static void set_producer(const engine *e, step *st, int stage, pp_action_kind kind) {
+    const pp_run *run = e->run;
+    bool needs_nothing = kind == PP_WEIGHT || kind == PP_RECOMPUTE;
+    st->producer = needs_nothing ? &e->nothing : row_of(e, stage);
+    st->ready_below = INT64_MAX; /* what it needs is of its own rank: the order has been checked */
+    if (kind == PP_FORWARD && run->previous[stage] >= 0) {
+        st->producer = row_of(e, run->previous[stage]);
+        st->ready_below = NOTHING;
+    }
+    if ((kind == PP_BACKWARD || kind == PP_INPUT) && run->next[stage] >= 0) {
+        st->producer = row_of(e, run->next[stage]);
+        st->ready_below = 0;
+    }
+}
+
+static void set_output(engine *e, step *st, int stage, pp_action_kind kind) {
+    const pp_run *run = e->run;
+    st->awaited = NOBODY;
+    if (kind == PP_WEIGHT || kind == PP_RECOMPUTE) {
+        st->slot = &e->waste;
+        st->index_mask = 0;
+        return;
+    }
+    pp_sending sending = pp_action_sending(run->input, run->previous, run->next, stage, kind);
+    int to = kind == PP_FORWARD ? run->next[stage] : run->previous[stage];
+    st->slot = row_of(e, stage);
+    st->index_mask = UINT32_MAX;
+    st->is_gradient = kind != PP_FORWARD;
+    st->latency_s = sending.latency_s;
+    st->occupancy_s = sending.occupancy_s;
+    st->consumer = (uint16_t)run->schedule->placement[to >= 0 ? to : stage];
+    if (sending.occupancy_s > 0) e->has_lanes = true;
+}
+
+static void set_steps(engine *e) {
+    for (int s = 0; s < e->run->schedule->stages; s++)
+        for (int kind = 0; kind < PP_COMPUTE_KINDS; kind++) {
+            step *st = &e->steps[s * PP_COMPUTE_KINDS + kind];
+            st->duration_s = pp_kind_duration(&e->run->input->stage[s], (pp_action_kind)kind);
+            set_producer(e, st, s, (pp_action_kind)kind);
+            set_output(e, st, s, (pp_action_kind)kind);
+        }
+}
+
+/* Lane 0 is of steps that send nothing to another rank; each directed pair of ranks gets another.
+ * lane_of[q], owner[q]: the lane from rank `owner` to q, as far as the scan has come. */
+static pp_status set_lanes(engine *e, const int *rank_stages, const int *rank_first,
+                           pp_error *error) {
+    const pp_run *run = e->run;
+    const pp_schedule *schedule = run->schedule;
+    uint32_t *lane_of = PP_NEW(run->arena, uint32_t, schedule->ranks);
+    int *owner = PP_NEW(run->arena, int, schedule->ranks);
+    e->lane_free_s = PP_NEW(run->arena, double, 2 * (size_t)schedule->stages + 1);
+    if (run->arena->failed) return pp_fail_memory(error);
+    uint32_t lanes = 1;
+    for (int q = 0; q < schedule->ranks; q++) owner[q] = -1;
+    for (int p = 0; p < schedule->ranks; p++)
+        for (int i = rank_first[p]; i < rank_first[p + 1]; i++)
+            for (int kind = 0; kind < PP_WEIGHT; kind++) {
+                step *st = &e->steps[rank_stages[i] * PP_COMPUTE_KINDS + kind];
+                if (st->consumer == p) continue;
+                if (owner[st->consumer] != p) {
+                    owner[st->consumer] = p;
+                    lane_of[st->consumer] = lanes++;
+                }
+                st->lane = lane_of[st->consumer];
+            }
+    return PP_OK;
+}
+
+static bool takes_time(pp_action action) {
+    return action.kind < PP_COMPUTE_KINDS || action.kind == PP_REDUCE_GRAD ||
+           action.kind == PP_STEP;
+}
+
+/* The places at which a rank takes the careful way: its first action, its peak, and the last
+ * backward of stages that reduce together with others; ascending, then PP_NO_INDEX. */
+static size_t *set_marks(engine *e, int p, const int *stages, int count, size_t *to) {
+    const pp_run *run = e->run;
+    size_t *first = to;
+    size_t begin = e->cursors[p].index;
+    while (begin < e->cursors[p].end && !takes_time(run->schedule->actions[begin])) begin++;
+    *to++ = begin;
+    if (run->order[p].peak_index != PP_NO_INDEX) *to++ = run->order[p].peak_index;
+    for (int i = 0; run->reduction && i < count; i++) {
+        size_t index = run->stage_order[stages[i]].last_use;
+        if (index == PP_NO_INDEX || pp_run_reduction(run, stages[i])->pending == 0) continue;
+        size_t *at = to++;
+        for (; at > first && at[-1] > index; at--) *at = at[-1];
+        *at = index;
+    }
+    *to++ = PP_NO_INDEX;
+    e->cursors[p].mark = first;
+    return to;
+}
+
+static pp_status set_cursors(engine *e, const int *rank_stages, const int *rank_first,
+                             pp_error *error) {
+    const pp_run *run = e->run;
+    const pp_schedule *schedule = run->schedule;
+    size_t room = 3 * (size_t)schedule->ranks + (size_t)schedule->stages;
+    size_t *marks = PP_NEW(run->arena, size_t, room);
+    e->cursors = PP_NEW(run->arena, cursor, schedule->ranks);
+    e->queue = PP_NEW(run->arena, uint32_t, schedule->ranks);
+    if (run->arena->failed) return pp_fail_memory(error);
+    for (int p = 0; p < schedule->ranks; p++) {
+        cursor *c = &e->cursors[p];
+        c->index = schedule->first_action[p];
+        c->end = schedule->first_action[p + 1];
+        if (run->spans) c->span = run->spans + run->first_span[p];
+        marks =
+            set_marks(e, p, rank_stages + rank_first[p], rank_first[p + 1] - rank_first[p], marks);
+        e->queue[p] = (uint32_t)p;
+    }
+    e->queue_length = (uint32_t)schedule->ranks;
+    return PP_OK;
+}
+
+/* Stages by rank: rank_stages[rank_first[p] …]. */
+static pp_status list_stages(const pp_run *run, int **rank_stages, int **rank_first,
+                             pp_error *error) {
+    const pp_schedule *schedule = run->schedule;
+    int *first = PP_NEW(run->arena, int, schedule->ranks + 2);
+    int *stages = PP_NEW(run->arena, int, schedule->stages);
+    if (run->arena->failed) return pp_fail_memory(error);
+    for (int s = 0; s < schedule->stages; s++) first[schedule->placement[s] + 2]++;
+    for (int p = 0; p < schedule->ranks; p++) first[p + 2] += first[p + 1];
+    for (int s = 0; s < schedule->stages; s++) stages[first[schedule->placement[s] + 1]++] = s;
+    *rank_stages = stages;
+    *rank_first = first;
+    return PP_OK;
+}
+
+static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
+    const pp_schedule *schedule = run->schedule;
+    *e = (engine){.run = run, .nothing = NOTHING};
+    size_t row = (size_t)schedule->microbatches + ROW_PADDING;
+    size_t count = (size_t)schedule->stages * row; /* < 2^16 · 2^25 */
+    e->slots = pp_allocate(count * sizeof *e->slots);
+    char *steps = pp_arena_allocate(run->arena, (size_t)schedule->stages * PP_COMPUTE_KINDS + 1,
+                                    sizeof(step));
+    if (!e->slots || !steps) return pp_fail_memory(error);
+    e->steps = (step *)(((uintptr_t)steps + sizeof(step) - 1) / sizeof(step) * sizeof(step));
+    for (size_t i = 0; i < count; i++) e->slots[i] = NOTHING;
+    int *rank_stages, *rank_first;
+    PP_TRY(list_stages(run, &rank_stages, &rank_first, error));
+    set_steps(e);
+    PP_TRY(set_lanes(e, rank_stages, rank_first, error));
+    return set_cursors(e, rank_stages, rank_first, error);
+}
+
+/* ---- waiting and waking -------------------------------------------------------------------- */
+
+static ALWAYS_INLINE void wake(engine *e, uint32_t rank) {
+    uint32_t ranks = (uint32_t)e->run->schedule->ranks;
+    uint32_t at = e->queue_head + e->queue_length++;
+    e->queue[at >= ranks ? at - ranks : at] = rank;
+}
+
+/* The rank that comes to this action cannot go on: leaves word with whoever produces its input. The
+ * next stage may run B or I: word is left with both. A word is never taken back: its microbatch
+ * passes that step once. */
+static void await(engine *e, pp_action action) {
+    const pp_run *run = e->run;
+    if (action.kind == PP_FORWARD) {
+        e->steps[run->previous[action.stage] * PP_COMPUTE_KINDS + PP_FORWARD].awaited =
+            action.microbatch;
+        return;
+    }
+    step *next = &e->steps[run->next[action.stage] * PP_COMPUTE_KINDS];
+    next[PP_BACKWARD].awaited = next[PP_INPUT].awaited = action.microbatch;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------ */
+
+/* The output of an action that ended at end_s is on its way. */
+static ALWAYS_INLINE void deliver(engine *e, step *st, uint32_t microbatch, double end_s,
+                                  bool with_lanes) {
+    double arrival_s;
+    if (with_lanes) {
+        double *free_s = &e->lane_free_s[st->lane];
+        double sent_s = st->lane && *free_s > end_s ? *free_s : end_s;
+        *free_s = sent_s + st->occupancy_s;
+        arrival_s = *free_s + st->latency_s;
+    } else {
+        arrival_s = end_s + st->latency_s;
+    }
+    int64_t sign = (int64_t)((uint64_t)st->is_gradient << 63);
+    st->slot[microbatch & st->index_mask] = bits_of(arrival_s) | sign;
+    if (microbatch == st->awaited) wake(e, st->consumer);
+}
+
+static ALWAYS_INLINE pp_span *keep_span(pp_span *span, int rank, pp_action action, double start_s,
+                                        double end_s) {
+    *span = (pp_span){.start_s = start_s,
+                      .end_s = end_s,
+                      .action = action,
+                      .rank = rank,
+                      .lane = PP_LANE_COMPUTE};
+    return span + 1;
+}
+
+/* Runs the plain actions of a rank, up to its next mark. False: it has to wait. This is the loop
+ * that sees every action; each of its variants is compiled on its own. */
+static ALWAYS_INLINE bool run_plain(engine *e, int rank, bool with_spans, bool with_lanes) {
+    cursor *c = &e->cursors[rank];
+    const pp_action *actions = e->run->schedule->actions;
+    const uint32_t last = (uint32_t)e->run->schedule->microbatches - 1;
+    const double given = e->run->input->last_microbatch_scale, scale = given > 0 ? given : 1;
+    const size_t stop = *c->mark < c->end ? *c->mark : c->end;
+    size_t i = c->index;
+    double time_s = c->time_s, busy_s = c->busy_s;
+    bool waits = false;
+    for (; i < stop; i++) {
+        const pp_action action = actions[i];
+        if (action.overlapped || action.kind >= PP_COMPUTE_KINDS) break;
+        step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
+        const int64_t bits = st->producer[action.microbatch & st->index_mask];
+        if (bits >= st->ready_below) {
+            await(e, action);
+            waits = true;
+            break;
+        }
+        const double ready_s = time_of(bits); /* NaN where nothing is needed: compares false */
+        const double start_s = ready_s > time_s ? ready_s : time_s;
+        const double duration_s =
+            action.microbatch == last ? st->duration_s * scale : st->duration_s;
+        time_s = start_s + duration_s;
+        busy_s += duration_s;
+        deliver(e, st, action.microbatch, time_s, with_lanes);
+        if (with_spans) c->span = keep_span(c->span, rank, action, start_s, time_s);
+    }
+    c->index = i;
+    c->time_s = time_s;
+    c->busy_s = busy_s;
+    return !waits;
+}
+
+static bool plain_fast(engine *e, int rank) {
+    return run_plain(e, rank, false, false);
+}
+static bool plain_lanes(engine *e, int rank) {
+    return run_plain(e, rank, false, true);
+}
+static bool plain_spans(engine *e, int rank) {
+    return run_plain(e, rank, true, true);
+}
+
+/* ---- the careful way ----------------------------------------------------------------------- */
+
+/* One unit: an action or an overlapped pair, when it starts and how long it takes. */
+typedef struct unit {
+    size_t index;
+    int parts; /* 1, 2 */
+    double start_s, end_s, middle_s;
+} unit;
+
+/* False: it has to wait. Else the time may only have become later. */
+static bool compute_ready(engine *e, pp_action action, double *start_s) {
+    const step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
+    int64_t bits = st->producer[action.microbatch & st->index_mask];
+    if (bits >= st->ready_below) {
+        await(e, action);
+        return false;
+    }
+    if (time_of(bits) > *start_s) *start_s = time_of(bits);
+    return true;
+}
+
+static bool reduce_ready(engine *e, int rank, int stage, double *start_s) {
+    pp_reduction *reduction = pp_run_reduction(e->run, stage);
+    if (!reduction) return true;
+    if (reduction->pending > 0) {
+        e->run->next_waiting[rank] = reduction->waiting;
+        reduction->waiting = rank;
+        return false;
+    }
+    if (reduction->ready_s > *start_s) *start_s = reduction->ready_s;
+    return true;
+}
+
+static bool unit_ready(engine *e, int rank, unit *u) {
+    const pp_action *action = &e->run->schedule->actions[u->index];
+    if (action->kind == PP_REDUCE_GRAD) return reduce_ready(e, rank, action->stage, &u->start_s);
+    for (int part = 0; part < u->parts && action[part].kind < PP_COMPUTE_KINDS; part++)
+        if (!compute_ready(e, action[part], &u->start_s)) return false;
+    return true;
+}
+
+static void unit_times(const engine *e, unit *u) {
+    const pp_action *action = &e->run->schedule->actions[u->index];
+    if (u->parts == 1) {
+        u->end_s = u->middle_s = u->start_s + pp_action_duration(e->run->input, *action);
+        return;
+    }
+    pp_pair_duration pair = pp_pair_time(e->run->input, action[0], action[1]);
+    u->middle_s = u->start_s + pair.first_s;
+    u->end_s = u->start_s + pair.total_s;
+}
+
+/* Everything that follows from a unit's end. */
+static void unit_end(engine *e, int rank, const unit *u) {
+    cursor *c = &e->cursors[rank];
+    for (int part = 0; part < u->parts; part++) {
+        pp_action action = e->run->schedule->actions[u->index + (size_t)part];
+        if (action.kind < PP_COMPUTE_KINDS)
+            deliver(e, &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind], action.microbatch,
+                    u->end_s, true);
+        if (c->span && takes_time(action))
+            c->span = keep_span(c->span, rank, action, part ? u->middle_s : u->start_s,
+                                part == u->parts - 1 ? u->end_s : u->middle_s);
+        int32_t woken = pp_run_observe(e->run, rank, u->index + (size_t)part, u->start_s, u->end_s);
+        for (; woken >= 0; woken = e->run->next_waiting[woken]) wake(e, (uint32_t)woken);
+    }
+}
+
+static void unit_account(engine *e, int rank, const unit *u) {
+    cursor *c = &e->cursors[rank];
+    const pp_action *action = &e->run->schedule->actions[u->index];
+    if (action->kind >= PP_COMPUTE_KINDS)
+        e->run->times[rank].update_s += pp_action_duration(e->run->input, *action);
+    else if (u->parts == 1)
+        c->busy_s += pp_action_duration(e->run->input, *action);
+    else
+        c->busy_s += pp_pair_time(e->run->input, action[0], action[1]).total_s;
+}
+
+/* Runs the one action or pair at the cursor, whatever it is. False: it has to wait. */
+static bool run_careful(engine *e, int rank) {
+    cursor *c = &e->cursors[rank];
+    const pp_action *action = &e->run->schedule->actions[c->index];
+    unit u = {.index = c->index, .parts = action->overlapped ? 2 : 1, .start_s = c->time_s};
+    if (!unit_ready(e, rank, &u)) return false;
+    c->index += (size_t)u.parts;
+    while (*c->mark < c->index) c->mark++;
+    if (!takes_time(*action)) return true;
+    unit_times(e, &u);
+    unit_account(e, rank, &u);
+    c->time_s = u.end_s;
+    if (!c->started) {
+        c->started = true;
+        e->run->times[rank].first_start_s = u.start_s;
+    }
+    unit_end(e, rank, &u);
+    return true;
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+static void run_rank(engine *e, int rank, bool (*plain)(engine *e, int rank)) {
+    cursor *c = &e->cursors[rank];
+    for (;;) {
+        if (!plain(e, rank)) return;
+        if (c->index == c->end) break;
+        if (!run_careful(e, rank)) return;
+    }
+    e->run->times[rank].last_end_s = c->time_s;
+    e->run->times[rank].compute_s = c->busy_s;
+    e->finished++;
+}
+
+static pp_status run_all(engine *e, pp_error *error) {
+    uint32_t ranks = (uint32_t)e->run->schedule->ranks;
+    bool (*plain)(engine *, int) = e->run->spans  ? plain_spans
+                                   : e->has_lanes ? plain_lanes
+                                                  : plain_fast;
+    for (uint32_t visits = 0; e->queue_length > 0; visits++) {
+        uint32_t rank = e->queue[e->queue_head];
+        e->queue_head = e->queue_head + 1 == ranks ? 0 : e->queue_head + 1;
+        e->queue_length--;
+        run_rank(e, (int)rank, plain);
+        if (visits % 4096 == 0 && pp_stop_signal())
+            return pp_fail(error, PP_E_INTERRUPTED, NULL, "the simulation was interrupted");
+    }
+    return PP_OK;
+}
+
+/* The first rank that could not finish, for the message. */
+static pp_status stuck(const engine *e, pp_error *error) {
+    int p = 0;
+    while (e->cursors[p].index == e->cursors[p].end) p++;
+    char text[32];
+    pp_action action = e->run->schedule->actions[e->cursors[p].index];
+    return pp_fail(
+        error, PP_E_DEADLOCK, NULL,
+        "%d of %d ranks cannot finish: rank %d waits at %s for something that never comes",
+        e->run->schedule->ranks - e->finished, e->run->schedule->ranks, p,
+        pp_action_text(action, text));
+}
+
+pp_status pp_engine_run(pp_run *run, pp_error *error) {
+    engine e;
+    pp_status status = engine_init(&e, run, error);
+    if (status == PP_OK) status = run_all(&e, error);
+    if (status == PP_OK && e.finished < run->schedule->ranks) status = stuck(&e, error);
+    pp_free(e.slots);
+    return status;
+}

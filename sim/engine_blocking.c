@@ -1,0 +1,247 @@
+/* When, with blocking transfers: each rank has one queue for everything, a transfer begins when
+ * both its ends have come to it, and both are held until it has ended (rendezvous, no buffering).
+ *
+ * The schedule has its transfers written out and has passed pp_schedule_check(blocking): each
+ * action finds what it needs by the order of its own queue, so the only waits are those of two ends
+ * for one another, and of a gradient reduction for its group. */
+#include "sim/engine_internal.h"
+
+typedef enum waits_for { RUNNING, AT_TRANSFER, AT_REDUCTION, FINISHED } waits_for;
+
+typedef struct cursor {
+    size_t index, end;
+    double time_s;
+    pp_span *span[3]; /* by lane */
+    waits_for waits;
+    bool started;
+} cursor;
+
+typedef struct engine {
+    pp_run *run;
+    cursor *cursors; /* [ranks] */
+    int32_t *stack;  /* [ranks] that can go on */
+    int depth;
+    int finished;
+} engine;
+
+/* ---- transfers ----------------------------------------------------------------------------- */
+
+typedef struct transfer {
+    int peer;            /* rank; -1: the action is none, or has no other end */
+    pp_action other_end; /* what the peer must have come to */
+    double duration_s;
+    pp_lane lane;
+} transfer;
+
+/* What each kind of transfer meets at the other end. */
+typedef struct end_rule {
+    pp_action_kind other;
+    bool to_next; /* the other end is the next stage, not the one before */
+    bool receives;
+} end_rule;
+
+static const end_rule end_rules[PP_ACTION_KIND_COUNT] = {
+    [PP_SEND_F] = {PP_RECV_F, true, false},
+    [PP_RECV_F] = {PP_SEND_F, false, true},
+    [PP_SEND_B] = {PP_RECV_B, false, false},
+    [PP_RECV_B] = {PP_SEND_B, true, true},
+};
+
+static transfer transfer_of(const pp_run *run, pp_action action) {
+    const end_rule *rule = &end_rules[action.kind];
+    int stage = action.stage;
+    int other = rule->to_next ? run->next[stage] : run->previous[stage];
+    transfer t = {.peer = -1, .lane = rule->receives ? PP_LANE_RECEIVE : PP_LANE_SEND};
+    if (other < 0) return t;
+    int sender = rule->receives ? other : stage;
+    bool forward = action.kind == PP_SEND_F || action.kind == PP_RECV_F;
+    pp_sending sending = pp_action_sending(run->input, run->previous, run->next, sender,
+                                           forward ? PP_FORWARD : PP_BACKWARD);
+    if (sending.to < 0) return t; /* between stages of one rank: free */
+    t.peer = run->schedule->placement[other];
+    t.duration_s = sending.occupancy_s + sending.latency_s;
+    t.other_end = action;
+    t.other_end.kind = (uint8_t)((unsigned)rule->other & 0x7fu);
+    t.other_end.stage = (uint16_t)other;
+    return t;
+}
+
+static bool same_action(pp_action a, pp_action b) {
+    return a.kind == b.kind && a.stage == b.stage && a.microbatch == b.microbatch &&
+           a.slice == b.slice;
+}
+
+/* ---- one rank ------------------------------------------------------------------------------ */
+
+static void wake(engine *e, int rank) {
+    e->cursors[rank].waits = RUNNING;
+    e->stack[e->depth++] = rank;
+}
+
+static void keep(engine *e, int rank, pp_lane lane, pp_action action, double start_s,
+                 double end_s) {
+    cursor *c = &e->cursors[rank];
+    if (!c->span[lane]) return;
+    *c->span[lane]++ = (pp_span){
+        .start_s = start_s, .end_s = end_s, .action = action, .rank = rank, .lane = (uint8_t)lane};
+}
+
+static void start_rank(engine *e, int rank, double start_s) {
+    cursor *c = &e->cursors[rank];
+    if (!c->started) e->run->times[rank].first_start_s = start_s;
+    c->started = true;
+}
+
+/* The end of a transfer for one of its two ranks. */
+static void pass(engine *e, int rank, pp_lane lane, double start_s, double end_s) {
+    cursor *c = &e->cursors[rank];
+    start_rank(e, rank, start_s);
+    keep(e, rank, lane, e->run->schedule->actions[c->index], start_s, end_s);
+    c->time_s = end_s;
+    c->index++;
+}
+
+/* False: the peer has not come to it yet. */
+static bool run_transfer(engine *e, int rank, pp_action action) {
+    cursor *c = &e->cursors[rank];
+    transfer t = transfer_of(e->run, action);
+    if (t.peer < 0) {
+        c->index++;
+        return true;
+    }
+    cursor *peer = &e->cursors[t.peer];
+    if (peer->waits != AT_TRANSFER ||
+        !same_action(e->run->schedule->actions[peer->index], t.other_end)) {
+        c->waits = AT_TRANSFER;
+        return false;
+    }
+    double start_s = c->time_s > peer->time_s ? c->time_s : peer->time_s;
+    double end_s = start_s + t.duration_s;
+    pass(e, rank, t.lane, start_s, end_s);
+    pass(e, t.peer, t.lane == PP_LANE_SEND ? PP_LANE_RECEIVE : PP_LANE_SEND, start_s, end_s);
+    wake(e, t.peer);
+    return true;
+}
+
+static bool may_reduce(engine *e, int rank, int stage) {
+    cursor *c = &e->cursors[rank];
+    pp_reduction *reduction = pp_run_reduction(e->run, stage);
+    if (!reduction) return true;
+    if (reduction->pending > 0) {
+        e->run->next_waiting[rank] = reduction->waiting;
+        reduction->waiting = rank;
+        c->waits = AT_REDUCTION;
+        return false;
+    }
+    if (reduction->ready_s > c->time_s) c->time_s = reduction->ready_s;
+    return true;
+}
+
+static void end_action(engine *e, int rank, size_t index, double start_s, double from_s,
+                       double end_s) {
+    keep(e, rank, PP_LANE_COMPUTE, e->run->schedule->actions[index], from_s, end_s);
+    int32_t woken = pp_run_observe(e->run, rank, index, start_s, e->cursors[rank].time_s);
+    while (woken >= 0) {
+        int32_t following = e->run->next_waiting[woken];
+        wake(e, woken);
+        woken = following;
+    }
+}
+
+static void run_compute(engine *e, int rank, pp_action action) {
+    cursor *c = &e->cursors[rank];
+    double start_s = c->time_s, middle_s;
+    pp_rank_times *times = &e->run->times[rank];
+    start_rank(e, rank, start_s);
+    if (action.overlapped) {
+        pp_action second = e->run->schedule->actions[c->index + 1];
+        pp_pair_duration pair = pp_pair_time(e->run->input, action, second);
+        middle_s = start_s + pair.first_s;
+        c->time_s = start_s + pair.total_s;
+        times->compute_s += pair.total_s;
+        end_action(e, rank, c->index, start_s, start_s, middle_s);
+        end_action(e, rank, c->index + 1, start_s, middle_s, c->time_s);
+        c->index += 2;
+        return;
+    }
+    double duration_s = pp_action_duration(e->run->input, action);
+    c->time_s = start_s + duration_s;
+    *(action.kind < PP_COMPUTE_KINDS ? &times->compute_s : &times->update_s) += duration_s;
+    end_action(e, rank, c->index++, start_s, start_s, c->time_s);
+}
+
+static void run_rank(engine *e, int rank) {
+    cursor *c = &e->cursors[rank];
+    while (c->index < c->end) {
+        pp_action action = e->run->schedule->actions[c->index];
+        if (pp_action_is_transfer(action)) {
+            if (!run_transfer(e, rank, action)) return;
+        } else if (action.kind == PP_UNSHARD || action.kind == PP_RESHARD) {
+            c->index++;
+        } else {
+            if (action.kind == PP_REDUCE_GRAD && !may_reduce(e, rank, action.stage)) return;
+            run_compute(e, rank, action);
+        }
+    }
+    c->waits = FINISHED;
+    e->run->times[rank].last_end_s = c->time_s;
+    e->finished++;
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+/* Spans are sorted by lane within a rank: how many of each there are says where each lane begins.
+ */
+static void place_spans(const engine *e, int rank) {
+    cursor *c = &e->cursors[rank];
+    size_t count[2] = {0, 0};
+    for (size_t i = c->index; i < c->end; i++) {
+        pp_action action = e->run->schedule->actions[i];
+        if (!pp_action_is_transfer(action)) continue;
+        transfer t = transfer_of(e->run, action);
+        if (t.peer >= 0 && t.lane == PP_LANE_SEND) count[1]++;
+    }
+    count[0] = e->run->order[rank].span_count;
+    c->span[PP_LANE_COMPUTE] = e->run->spans + e->run->first_span[rank];
+    c->span[PP_LANE_SEND] = c->span[PP_LANE_COMPUTE] + count[0];
+    c->span[PP_LANE_RECEIVE] = c->span[PP_LANE_SEND] + count[1];
+}
+
+size_t pp_blocking_transfer_count(const pp_run *run, int rank) {
+    size_t count = 0;
+    for (size_t i = run->schedule->first_action[rank]; i < run->schedule->first_action[rank + 1];
+         i++) {
+        pp_action action = run->schedule->actions[i];
+        if (pp_action_is_transfer(action) && transfer_of(run, action).peer >= 0) count++;
+    }
+    return count;
+}
+
+static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
+    const pp_schedule *schedule = run->schedule;
+    *e = (engine){.run = run,
+                  .cursors = PP_NEW(run->arena, cursor, schedule->ranks),
+                  .stack = PP_NEW(run->arena, int32_t, schedule->ranks)};
+    if (run->arena->failed) return pp_fail_memory(error);
+    for (int p = schedule->ranks - 1; p >= 0; p--) {
+        e->cursors[p].index = schedule->first_action[p];
+        e->cursors[p].end = schedule->first_action[p + 1];
+        if (run->spans) place_spans(e, p);
+        wake(e, p);
+    }
+    return PP_OK;
+}
+
+pp_status pp_engine_run_blocking(pp_run *run, pp_error *error) {
+    engine e;
+    PP_TRY(engine_init(&e, run, error));
+    while (e.depth > 0) {
+        run_rank(&e, e.stack[--e.depth]);
+        if (pp_stop_signal())
+            return pp_fail(error, PP_E_INTERRUPTED, NULL, "the simulation was interrupted");
+    }
+    if (e.finished == run->schedule->ranks) return PP_OK;
+    return pp_fail(error, PP_E_DEADLOCK, NULL,
+                   "%d of %d ranks cannot finish under blocking transfers",
+                   run->schedule->ranks - e.finished, run->schedule->ranks);
+}

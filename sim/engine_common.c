@@ -1,0 +1,105 @@
+/* What both engines need: durations, what an action sends where, gradient reductions, and the few
+ * actions whose times a result names. */
+#include "sim/engine_internal.h"
+
+void pp_chain_links(const pp_schedule *schedule, int *previous, int *next) {
+    for (int s = 0; s < schedule->stages; s++) previous[s] = next[s] = -1;
+    for (int c = 0; c < schedule->chain_count; c++)
+        for (int s = schedule->chains[c].first; s < schedule->chains[c].last; s++) {
+            next[s] = s + 1;
+            previous[s + 1] = s;
+        }
+}
+
+/* ---- durations ----------------------------------------------------------------------------- */
+
+double pp_kind_duration(const pp_stage_cost *cost, pp_action_kind kind) {
+    switch (kind) {
+    case PP_FORWARD:
+        return cost->forward_s;
+    case PP_BACKWARD:
+        return cost->input_s + cost->weight_s;
+    case PP_INPUT:
+        return cost->input_s;
+    case PP_WEIGHT:
+        return cost->weight_s;
+    case PP_RECOMPUTE:
+        return cost->recompute_s;
+    case PP_REDUCE_GRAD:
+        return cost->reduce_s;
+    case PP_STEP:
+        return cost->optimizer_s;
+    default:
+        return 0;
+    }
+}
+
+double pp_action_duration(const pp_sim_input *input, pp_action action) {
+    double duration_s = pp_kind_duration(&input->stage[action.stage], action.kind);
+    bool last = action.microbatch == (uint32_t)input->schedule->microbatches - 1;
+    return last && input->last_microbatch_scale > 0 ? duration_s * input->last_microbatch_scale
+                                                    : duration_s;
+}
+
+pp_pair_duration pp_pair_time(const pp_sim_input *input, pp_action first, pp_action second) {
+    double factor = input->overlap_factor > 0 ? input->overlap_factor : 1;
+    double first_s = pp_action_duration(input, first);
+    return (pp_pair_duration){first_s * factor,
+                              (first_s + pp_action_duration(input, second)) * factor};
+}
+
+/* ---- transfers ----------------------------------------------------------------------------- */
+
+pp_sending pp_action_sending(const pp_sim_input *input, const int *previous, const int *next,
+                             int stage, pp_action_kind kind) {
+    const int *placement = input->schedule->placement;
+    pp_sending none = {-1, 0, 0};
+    bool forward = kind == PP_FORWARD, backward = kind == PP_BACKWARD || kind == PP_INPUT;
+    int to = forward ? next[stage] : backward ? previous[stage] : -1;
+    if (to < 0 || placement[to] == placement[stage]) return none;
+    if (!input->border) return (pp_sending){placement[to], 0, 0};
+    const pp_border_cost *border = &input->border[forward ? stage : to];
+    return (pp_sending){placement[to], border->latency_s,
+                        forward ? border->forward_occupancy_s : border->backward_occupancy_s};
+}
+
+/* ---- reductions ---------------------------------------------------------------------------- */
+
+pp_reduction *pp_run_reduction(const pp_run *run, int stage) {
+    return run->reduction ? &run->reduction[run->input->reduce_group[stage]] : NULL;
+}
+
+pp_status pp_reductions_make(pp_run *run, pp_error *error) {
+    if (!run->input->reduce_group) return PP_OK;
+    int stages = run->schedule->stages;
+    run->reduction = PP_NEW(run->arena, pp_reduction, stages);
+    run->next_waiting = PP_NEW(run->arena, int32_t, run->schedule->ranks);
+    if (run->arena->failed) return pp_fail_memory(error);
+    for (int s = 0; s < stages; s++) run->reduction[s].waiting = -1;
+    for (int s = 0; s < stages; s++)
+        if (run->stage_order[s].last_use != PP_NO_INDEX) pp_run_reduction(run, s)->pending++;
+    for (int s = 0; s < stages; s++) /* alone: its own rank's order is enough */
+        if (run->reduction[s].pending == 1) run->reduction[s].pending = 0;
+    return PP_OK;
+}
+
+/* ---- observations -------------------------------------------------------------------------- */
+
+/* The stage has done its last compute action: whoever waits for its group may be ready. */
+static int32_t end_stage(pp_run *run, int stage, double end_s) {
+    pp_reduction *reduction = pp_run_reduction(run, stage);
+    if (end_s > reduction->ready_s) reduction->ready_s = end_s;
+    if (--reduction->pending > 0) return -1;
+    int32_t woken = reduction->waiting;
+    reduction->waiting = -1;
+    return woken;
+}
+
+int32_t pp_run_observe(pp_run *run, int rank, size_t index, double start_s, double end_s) {
+    pp_rank_times *times = &run->times[rank];
+    if (index == run->order[rank].peak_index) times->peak_time_s = start_s;
+    pp_action action = run->schedule->actions[index];
+    if (!run->reduction || action.kind >= PP_COMPUTE_KINDS) return -1;
+    if (run->stage_order[action.stage].last_use != index) return -1;
+    return end_stage(run, action.stage, end_s);
+}

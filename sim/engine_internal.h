@@ -1,0 +1,123 @@
+/* What the files of the engine share: the facts that follow from a rank's order alone (memory.c),
+ * and the state of a run that finds the times (engine.c, engine_blocking.c, engine_common.c).
+ *
+ * A rank's order is followed first. That checks it, so the engines may trust every index, and gives
+ * memory, which does not depend on times. Then the engine walks all ranks at once. */
+#ifndef PPSIM_SIM_ENGINE_INTERNAL_H
+#define PPSIM_SIM_ENGINE_INTERNAL_H
+
+#include "sim/sim.h"
+
+#define PP_NO_INDEX SIZE_MAX
+#define PP_COMPUTE_KINDS 5 /* F B I W R: the first kinds of pp_action_kind */
+
+/* ---- what follows from the order (memory.c) ------------------------------------------------- */
+
+typedef struct pp_rank_order {
+    size_t compute_count; /* F, B, I, W and R actions */
+    size_t span_count;    /* actions that take time: all but transfers and (UN)SHARD */
+    int64_t peak_alive;   /* (stage, microbatch) pairs */
+    double peak_weight;   /* in the caller's weights, or in units of activations / V */
+    pp_peak_bytes peak;   /* all -1 without bytes */
+    size_t peak_index;    /* the action whose start first reaches the peak (of bytes, or else of
+                             weight); PP_NO_INDEX: an empty rank */
+} pp_rank_order;
+
+typedef struct pp_stage_order {
+    size_t last_use;                  /* index of the last compute action; PP_NO_INDEX: none */
+    uint32_t count[PP_COMPUTE_KINDS]; /* actions of each kind … */
+    uint8_t scaled[PP_COMPUTE_KINDS]; /* … and how many of them (0, 1) are of microbatch M-1 */
+    bool reduces, steps;              /* has REDUCE_GRAD, STEP */
+} pp_stage_order;
+
+/* Follows every rank's order. slots: [stages] each, read only with input->bytes. Any action that
+ * names a stage of another rank, comes twice or before what it needs on the same rank is
+ * PP_E_INPUT, as are bytes that overflow. O(actions). */
+pp_status pp_order_follow(const pp_sim_input *input, const int *input_slots,
+                          const int *gradient_slots, pp_rank_order *ranks, pp_stage_order *stages,
+                          pp_error *error);
+
+/* ---- a run ---------------------------------------------------------------------------------- */
+
+typedef struct pp_rank_times {
+    double first_start_s, last_end_s;
+    double compute_s; /* busy with F, B, I, W, R */
+    double update_s;  /* busy with REDUCE_GRAD, STEP */
+    double peak_time_s;
+} pp_rank_times;
+
+/* Stages that reduce their gradients together. */
+typedef struct pp_reduction {
+    int pending;     /* member stages whose last backward has not ended */
+    double ready_s;  /* when the last of those that have, did */
+    int32_t waiting; /* first rank that waits for pending to be 0; -1: none */
+} pp_reduction;
+
+typedef struct pp_run {
+    const pp_sim_input *input;
+    const pp_schedule *schedule;
+    const pp_rank_order *order;        /* [ranks] */
+    const pp_stage_order *stage_order; /* [stages] */
+    const int *previous, *next;        /* [stages] in the chain; -1: none */
+    pp_reduction *reduction;           /* [stages] by group; NULL: no groups */
+    int32_t *next_waiting;             /* [ranks] list behind pp_reduction.waiting */
+    pp_rank_times *times;              /* [ranks] results */
+    pp_span *spans;                    /* NULL: not kept */
+    const size_t *first_span;          /* [ranks] where each rank's begin */
+    pp_arena *arena;                   /* working memory, gone after the run */
+} pp_run;
+
+/* Times the order; run->times, first zeroed, and run->spans are filled. PP_E_DEADLOCK if it cannot
+ * go on. Blocking: the schedule must have transfers and must have passed the check. */
+pp_status pp_engine_run(pp_run *run, pp_error *error);
+pp_status pp_engine_run_blocking(pp_run *run, pp_error *error);
+/* Transfers between ranks that one rank takes part in: each has a span under blocking. */
+size_t pp_blocking_transfer_count(const pp_run *run, int rank);
+
+/* ---- engine_common.c ------------------------------------------------------------------------ */
+
+/* Stages before and after in the chains; previous, next: [stages]. */
+void pp_chain_links(const pp_schedule *schedule, int *previous, int *next);
+
+/* Duration of F, B, I, W, R, REDUCE_GRAD, STEP; 0 of other kinds. */
+double pp_kind_duration(const pp_stage_cost *cost, pp_action_kind kind);
+/* The same of an action: scaled if it is of microbatch M-1. */
+double pp_action_duration(const pp_sim_input *input, pp_action action);
+/* Of the pair that begins at `first`: its two parts, then the whole. */
+typedef struct pp_pair_duration {
+    double first_s, total_s;
+} pp_pair_duration;
+pp_pair_duration pp_pair_time(const pp_sim_input *input, pp_action first, pp_action second);
+
+/* Latency plus occupancy of what a compute action sends; both 0 if it sends nothing to another
+ * rank. *to gets the rank, or -1. */
+typedef struct pp_sending {
+    int to;
+    double latency_s, occupancy_s;
+} pp_sending;
+pp_sending pp_action_sending(const pp_sim_input *input, const int *previous, const int *next,
+                             int stage, pp_action_kind kind);
+
+/* Records what a run wants to know of the action at `index` besides its end: when the peak is, and
+ * the last backward of a reducing stage. Returns the first rank to wake (a list through
+ * run->next_waiting), or -1. */
+int32_t pp_run_observe(pp_run *run, int rank, size_t index, double start_s, double end_s);
+
+/* The group of a stage that reduces together with others; NULL if alone. */
+pp_reduction *pp_run_reduction(const pp_run *run, int stage);
+
+pp_status pp_reductions_make(pp_run *run, pp_error *error);
+
+/* ---- costs.c, expand.c, bounds.c
+ * --------------------------------------------------------------------- */
+
+/* PP_E_INPUT for missing, negative, NaN or infinite numbers. */
+pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error);
+
+/* group[s]: the lowest stage that s shares tied weights with. */
+pp_status pp_plan_reduce_groups(const pp_plan *plan, int *group, pp_error *error);
+
+double pp_lower_bound_of(const pp_sim_input *input, const pp_stage_order *stages,
+                         const int *previous, const int *next, pp_arena *arena);
+
+#endif

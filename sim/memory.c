@@ -1,0 +1,490 @@
+/* How much each rank holds, event by event. It follows from a rank's own order alone: no times
+ * needed, and one rank after the other.
+ *
+ * Of a rank's bytes, parameters, gradients, optimizer state, transfer slots, workspace and
+ * reduction buffers are there for the whole step. The rest moves with the actions of a microbatch:
+ *
+ *   F start  + activation              (end: down to the checkpoint, if it is recomputed later)
+ *   R start  up to the activation again
+ *   I start  + stash                   (end: - what the input backward releases)
+ *   B end    - activation
+ *   W end    - the rest of the activation, - stash
+ *
+ * Everything rises at starts and falls at ends, so a peak belongs to the start of an action. Both
+ * actions of an OVERLAP_F_B pair start, then both end.
+ *
+ * The same walk checks the order: a small state per (stage, microbatch) says what has been, and a
+ * table what each kind needs. The engines rely on that. */
+#include "sim/engine_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* What has happened to a microbatch on a stage. */
+enum {
+    DID_F = 1,
+    DID_R = 2,
+    DID_I = 4,
+    DID_W = 8,
+    DID_B = 16,
+    WILL_R = 32, /* known beforehand: it is recomputed later */
+};
+
+/* What each kind needs and leaves in that state, and what it does to the counts of pairs alive and
+ * of half activations held. */
+typedef struct kind_rule {
+    uint8_t mask, want, set;
+    int8_t alive_rise, alive_fall, half_rise, half_fall;
+} kind_rule;
+
+static const kind_rule rules[PP_COMPUTE_KINDS] = {
+    [PP_FORWARD] = {DID_F, 0, DID_F, 1, 0, 2, 0},
+    [PP_BACKWARD] = {DID_F | DID_I, DID_F, DID_B | DID_I | DID_W, 0, 1, 0, 2},
+    [PP_INPUT] = {DID_F | DID_I, DID_F, DID_I, 0, 0, 0, 1},
+    [PP_WEIGHT] = {DID_I | DID_W, DID_I, DID_W, 0, 1, 0, 1},
+    [PP_RECOMPUTE] = {DID_F | DID_R | DID_I, DID_F, DID_R, 0, 0, 0, 0},
+};
+
+/* What an action adds at its start and takes off at its end. A row per kind, and one more for the F
+ * of a recomputed microbatch. `held` counts activations and stash. */
+typedef struct effect {
+    int64_t held_rise, held_fall, stash_rise, stash_fall;
+} effect;
+enum { F_RECOMPUTED = PP_COMPUTE_KINDS, EFFECT_ROWS };
+
+typedef struct walk {
+    const pp_sim_input *input;
+    const pp_schedule *schedule;
+    const int *rank_first;  /* [ranks + 1] into rank_stages */
+    const int *rank_stages; /* [stages] by rank, ascending */
+    const int *local;       /* [stages] place among the stages of its rank */
+    effect *effects;        /* [most stages of a rank][EFFECT_ROWS] */
+    uint8_t *state;         /* [most stages of a rank][microbatches] */
+    size_t *closed;         /* [stages] index of the first REDUCE_GRAD or STEP */
+    pp_stage_order *stages; /* [stages] filled */
+    bool recompute_known;   /* WILL_R bits are set for this rank … */
+    bool again;             /* … or should have been: follow it again, knowing them */
+} walk;
+
+typedef struct tally {
+    int64_t alive, half, held, stash;
+    int64_t peak_alive, peak_half, peak_held, peak_stash;
+    size_t peak_index;
+} tally;
+
+/* ---- errors -------------------------------------------------------------------------------- */
+
+static pp_status fail_action(const walk *w, int p, size_t index, const char *what,
+                             pp_error *error) {
+    char place[64], text[32];
+    snprintf(place, sizeof place, "rank %d, action %zu", p, index - w->schedule->first_action[p]);
+    return pp_fail(error, PP_E_INPUT, place, "%s %s",
+                   pp_action_text(w->schedule->actions[index], text), what);
+}
+
+static pp_status fail_state(const walk *w, int p, size_t index, uint8_t state, pp_error *error) {
+    unsigned kind = w->schedule->actions[index].kind;
+    if (kind == PP_FORWARD) return fail_action(w, p, index, "stands there twice", error);
+    if (!(state & DID_F)) return fail_action(w, p, index, "comes before its forward", error);
+    if (kind == PP_RECOMPUTE)
+        return fail_action(
+            w, p, index, state & DID_R ? "stands there twice" : "comes after its backward", error);
+    if (kind == PP_WEIGHT && !(state & DID_I))
+        return fail_action(w, p, index, "comes before the backward for its input (I)", error);
+    return fail_action(w, p, index, "repeats a backward that is already done", error);
+}
+
+static pp_status fail_index(const walk *w, int p, size_t index, pp_error *error) {
+    const pp_schedule *schedule = w->schedule;
+    pp_action action = schedule->actions[index];
+    if (action.stage >= schedule->stages)
+        return fail_action(w, p, index, "names a stage that does not exist", error);
+    if (schedule->placement[action.stage] != p)
+        return fail_action(w, p, index, "belongs to a stage of another rank", error);
+    return fail_action(w, p, index, "names a microbatch that does not exist", error);
+}
+
+/* ---- tallies ------------------------------------------------------------------------------- */
+
+static ALWAYS_INLINE void tally_rise(tally *t, const kind_rule *rule, const effect *e,
+                                     bool with_bytes) {
+    t->alive += rule->alive_rise;
+    t->half += rule->half_rise;
+    if (!with_bytes) return;
+    t->held += e->held_rise;
+    t->stash += e->stash_rise;
+}
+
+static ALWAYS_INLINE void tally_peak(tally *t, size_t index, bool with_bytes) {
+    if (t->alive > t->peak_alive) t->peak_alive = t->alive;
+    if (t->half > t->peak_half) {
+        t->peak_half = t->half;
+        if (!with_bytes) t->peak_index = index;
+    }
+    if (with_bytes && t->held > t->peak_held) {
+        t->peak_held = t->held;
+        t->peak_stash = t->stash;
+        t->peak_index = index;
+    }
+}
+
+static ALWAYS_INLINE void tally_fall(tally *t, const kind_rule *rule, const effect *e,
+                                     bool with_bytes) {
+    t->alive -= rule->alive_fall;
+    t->half -= rule->half_fall;
+    if (!with_bytes) return;
+    t->held -= e->held_fall;
+    t->stash -= e->stash_fall;
+}
+
+/* ---- following one rank --------------------------------------------------------------------- */
+
+/* Is this a compute action of a stage of rank p? */
+static ALWAYS_INLINE bool in_range(const walk *w, int p, pp_action action) {
+    const pp_schedule *schedule = w->schedule;
+    return action.stage < schedule->stages && schedule->placement[action.stage] == p &&
+           action.microbatch < (uint32_t)schedule->microbatches;
+}
+
+static ALWAYS_INLINE uint8_t *state_of(const walk *w, pp_action action) {
+    return w->state + (size_t)w->local[action.stage] * (size_t)w->schedule->microbatches +
+           action.microbatch;
+}
+
+static ALWAYS_INLINE const effect *effect_of(const walk *w, pp_action action, uint8_t state) {
+    unsigned row = action.kind;
+    if (row == PP_FORWARD && (state & WILL_R)) row = F_RECOMPUTED;
+    return &w->effects[(unsigned)w->local[action.stage] * EFFECT_ROWS + row];
+}
+
+static ALWAYS_INLINE void count_action(walk *w, pp_action action, size_t index) {
+    pp_stage_order *stage = &w->stages[action.stage];
+    stage->last_use = index;
+    stage->count[action.kind]++;
+}
+
+/* An R that was not known when its F passed: the walk must be taken again, knowing it. */
+static ALWAYS_INLINE bool unforeseen(walk *w, pp_action action) {
+    if (action.kind != PP_RECOMPUTE || w->recompute_known) return false;
+    return w->again = true;
+}
+
+/* REDUCE_GRAD, STEP: once, and of a stage of this rank. That no compute action of the stage follows
+ * is seen at the end. Transfers and (UN)SHARD do nothing here. */
+static pp_status follow_update(walk *w, int p, size_t index, pp_rank_order *out, pp_error *error) {
+    pp_action action = w->schedule->actions[index];
+    if (action.kind != PP_REDUCE_GRAD && action.kind != PP_STEP) return PP_OK;
+    if (action.stage >= w->schedule->stages || w->schedule->placement[action.stage] != p)
+        return fail_index(w, p, index, error);
+    pp_stage_order *stage = &w->stages[action.stage];
+    bool *done = action.kind == PP_STEP ? &stage->steps : &stage->reduces;
+    if (*done) return fail_action(w, p, index, "stands there twice", error);
+    *done = true;
+    if (w->closed[action.stage] == PP_NO_INDEX) w->closed[action.stage] = index;
+    out->span_count++;
+    return PP_OK;
+}
+
+/* The two actions at index and index + 1 start together and end together. */
+static pp_status follow_pair(walk *w, int p, size_t index, tally *t, bool with_bytes,
+                             pp_error *error) {
+    const pp_action *pair = w->schedule->actions + index;
+    const effect *effects[2];
+    if (index + 1 >= w->schedule->first_action[p + 1] || pair[1].overlapped ||
+        pair[0].kind >= PP_COMPUTE_KINDS || pair[1].kind >= PP_COMPUTE_KINDS)
+        return fail_action(w, p, index, "is no pair of two actions that can overlap", error);
+    for (size_t i = 0; i < 2; i++) {
+        if (!in_range(w, p, pair[i])) return fail_index(w, p, index + i, error);
+        uint8_t state = *state_of(w, pair[i]);
+        const kind_rule *rule = &rules[pair[i].kind];
+        if ((state & rule->mask) != rule->want) return fail_state(w, p, index + i, state, error);
+        if (with_bytes && unforeseen(w, pair[i])) return PP_OK;
+        effects[i] = effect_of(w, pair[i], state);
+        tally_rise(t, rule, effects[i], with_bytes);
+    }
+    if (pair[0].stage == pair[1].stage && pair[0].microbatch == pair[1].microbatch)
+        return fail_action(w, p, index, "overlaps another action of its own microbatch", error);
+    tally_peak(t, index, with_bytes);
+    for (size_t i = 0; i < 2; i++) {
+        *state_of(w, pair[i]) |= rules[pair[i].kind].set;
+        tally_fall(t, &rules[pair[i].kind], effects[i], with_bytes);
+        count_action(w, pair[i], index + i);
+    }
+    return PP_OK;
+}
+
+/* The walk over one rank's actions. One long loop: it runs once per action of a step, and speed is
+ * a promise (DESIGN.md, limits). */
+static ALWAYS_INLINE pp_status follow_actions(walk *w, int p, bool with_bytes, tally *tally_out,
+                                              pp_rank_order *out, pp_error *error) {
+    const pp_action *actions = w->schedule->actions;
+    size_t end = w->schedule->first_action[p + 1];
+    size_t others = 0;
+    tally t = {.peak_alive = 0, .peak_half = -1, .peak_held = -1, .peak_index = PP_NO_INDEX};
+    for (size_t i = w->schedule->first_action[p]; i < end; i++) {
+        pp_action action = actions[i];
+        if (action.overlapped) {
+            PP_TRY(follow_pair(w, p, i, &t, with_bytes, error));
+            if (w->again) return PP_OK;
+            i++;
+            continue;
+        }
+        if (action.kind >= PP_COMPUTE_KINDS) {
+            PP_TRY(follow_update(w, p, i, out, error));
+            others++;
+            continue;
+        }
+        if (!in_range(w, p, action)) return fail_index(w, p, i, error);
+        uint8_t *state = state_of(w, action), before = *state;
+        const kind_rule *rule = &rules[action.kind];
+        if ((before & rule->mask) != rule->want) return fail_state(w, p, i, before, error);
+        if (with_bytes && unforeseen(w, action)) return PP_OK;
+        *state = before | rule->set;
+        const effect *e = effect_of(w, action, before);
+        tally_rise(&t, rule, e, with_bytes);
+        tally_peak(&t, i, with_bytes);
+        tally_fall(&t, rule, e, with_bytes);
+        count_action(w, action, i);
+    }
+    out->compute_count = end - w->schedule->first_action[p] - others;
+    out->span_count += out->compute_count;
+    *tally_out = t;
+    return PP_OK;
+}
+
+/* Two copies of the loop, so that a walk without bytes does not pay for them. */
+static pp_status follow_counting(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
+    return follow_actions(w, p, false, t, out, error);
+}
+
+static pp_status follow_bytes(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
+    return follow_actions(w, p, true, t, out, error);
+}
+
+static void forget_rank(walk *w, int p, pp_rank_order *out) {
+    *out = (pp_rank_order){.peak_index = PP_NO_INDEX};
+    int begin = w->rank_first[p], end = w->rank_first[p + 1];
+    memset(w->state, 0, (size_t)(end - begin) * (size_t)w->schedule->microbatches);
+    for (int i = begin; i < end; i++) {
+        w->stages[w->rank_stages[i]] = (pp_stage_order){.last_use = PP_NO_INDEX};
+        w->closed[w->rank_stages[i]] = PP_NO_INDEX;
+    }
+}
+
+static void foresee_recompute(walk *w, int p) {
+    for (size_t i = w->schedule->first_action[p]; i < w->schedule->first_action[p + 1]; i++) {
+        pp_action action = w->schedule->actions[i];
+        if (action.kind == PP_RECOMPUTE && in_range(w, p, action)) *state_of(w, action) |= WILL_R;
+    }
+    w->recompute_known = true;
+}
+
+/* No compute action may follow the REDUCE_GRAD or STEP of its stage. Also counts, per stage, the
+ * actions of microbatch M-1, whose durations are scaled. */
+static pp_status close_rank(walk *w, int p, pp_error *error) {
+    for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++) {
+        int s = w->rank_stages[i];
+        pp_stage_order *stage = &w->stages[s];
+        if (stage->last_use != PP_NO_INDEX && w->closed[s] < stage->last_use)
+            return fail_action(w, p, w->closed[s],
+                               "comes before the stage has done its last microbatch", error);
+        pp_action last = {.stage = (uint16_t)s,
+                          .microbatch = (uint32_t)w->schedule->microbatches - 1};
+        uint8_t state = *state_of(w, last);
+        stage->scaled[PP_FORWARD] = (state & DID_F) != 0;
+        stage->scaled[PP_RECOMPUTE] = (state & DID_R) != 0;
+        stage->scaled[PP_BACKWARD] = (state & DID_B) != 0;
+        stage->scaled[PP_INPUT] = (state & DID_I) != 0 && !(state & DID_B);
+        stage->scaled[PP_WEIGHT] = (state & DID_W) != 0 && !(state & DID_B);
+    }
+    return PP_OK;
+}
+
+static pp_status follow_rank(walk *w, int p, pp_rank_order *out, tally *t, pp_error *error) {
+    bool with_bytes = w->input->bytes != NULL;
+    w->recompute_known = w->again = false;
+    forget_rank(w, p, out);
+    pp_status status =
+        with_bytes ? follow_bytes(w, p, t, out, error) : follow_counting(w, p, t, out, error);
+    if (status == PP_OK && w->again) {
+        w->again = false;
+        forget_rank(w, p, out);
+        foresee_recompute(w, p);
+        status = follow_bytes(w, p, t, out, error);
+    }
+    if (status != PP_OK) return status;
+    out->peak_index = t->peak_index;
+    out->peak_alive = t->peak_alive;
+    out->peak_weight = t->peak_half < 0 ? 0 : 0.5 * (double)t->peak_half;
+    return close_rank(w, p, error);
+}
+
+/* ---- weights of the caller ------------------------------------------------------------------ */
+
+/* Peak of the caller's activation weights, by the same rules; the order has been checked. */
+static double follow_weights(const walk *w, int p) {
+    const double *whole = w->input->activation_weight, *part = w->input->released_by_input_weight;
+    double held = 0, peak = 0, late = 0; /* late: what the first of a pair gives back */
+    for (size_t i = w->schedule->first_action[p]; i < w->schedule->first_action[p + 1]; i++) {
+        pp_action action = w->schedule->actions[i];
+        if (action.kind >= PP_COMPUTE_KINDS || action.kind == PP_RECOMPUTE) continue;
+        double all = whole[action.stage], by_input = part ? part[action.stage] : 0.5 * all;
+        double fall = action.kind == PP_BACKWARD ? all : action.kind == PP_INPUT ? by_input : 0;
+        if (action.kind == PP_WEIGHT) fall = all - by_input;
+        if (action.kind == PP_FORWARD) held += all;
+        if (held > peak) peak = held;
+        if (action.overlapped) {
+            late = fall;
+        } else {
+            held -= fall + late;
+            late = 0;
+        }
+    }
+    return peak;
+}
+
+/* ---- bytes --------------------------------------------------------------------------------- */
+
+static void set_effects(walk *w, int p) {
+    for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++) {
+        const pp_stage_bytes *b = &w->input->bytes[w->rank_stages[i]];
+        effect *rows = &w->effects[(i - w->rank_first[p]) * EFFECT_ROWS];
+        int64_t during = b->activation > b->checkpoint ? b->activation : b->checkpoint;
+        rows[PP_FORWARD] = (effect){.held_rise = b->activation};
+        rows[PP_BACKWARD] = (effect){.held_fall = b->activation};
+        rows[PP_INPUT] = (effect){
+            .held_rise = b->stash, .held_fall = b->released_by_input, .stash_rise = b->stash};
+        rows[PP_WEIGHT] = (effect){.held_fall = b->activation - b->released_by_input + b->stash,
+                                   .stash_fall = b->stash};
+        rows[PP_RECOMPUTE] = (effect){.held_rise = b->activation - b->checkpoint};
+        rows[F_RECOMPUTED] = (effect){.held_rise = during, .held_fall = during - b->checkpoint};
+    }
+}
+
+static bool add_bytes(int64_t *sum, int64_t bytes, int64_t times) {
+    int64_t product;
+    return !__builtin_mul_overflow(bytes, times, &product) &&
+           !__builtin_add_overflow(*sum, product, sum);
+}
+
+static bool add_stage(pp_peak_bytes *sum, const pp_stage_bytes *b, int64_t input_slots,
+                      int64_t gradient_slots) {
+    return add_bytes(&sum->parameters, b->parameters, 1) &&
+           add_bytes(&sum->gradients, b->gradients, 1) &&
+           add_bytes(&sum->optimizer, b->optimizer, 1) &&
+           add_bytes(&sum->buffers, b->reduction, 1) &&
+           add_bytes(&sum->buffers, b->input, input_slots) &&
+           add_bytes(&sum->buffers, b->output_gradient, gradient_slots);
+}
+
+/* What the rank holds for the whole step, by kind; false on overflow, also of what all microbatches
+ * at once would need, so that no later sum can overflow. */
+static bool constant_bytes(const walk *w, int p, const int *input_slots, const int *gradient_slots,
+                           pp_peak_bytes *sum) {
+    int64_t microbatches = w->schedule->microbatches, workspace = 0, most = 0;
+    *sum = (pp_peak_bytes){0};
+    for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++) {
+        int s = w->rank_stages[i];
+        const pp_stage_bytes *b = &w->input->bytes[s];
+        int64_t during = b->activation > b->checkpoint ? b->activation : b->checkpoint;
+        if (!add_stage(sum, b, input_slots ? input_slots[s] : 0,
+                       gradient_slots ? gradient_slots[s] : 0) ||
+            !add_bytes(&most, during, microbatches) || !add_bytes(&most, b->stash, microbatches))
+            return false;
+        if (b->workspace > workspace) workspace = b->workspace;
+    }
+    sum->total = 0;
+    return add_bytes(&sum->buffers, workspace, 1) && add_bytes(&sum->total, sum->parameters, 1) &&
+           add_bytes(&sum->total, sum->gradients, 1) && add_bytes(&sum->total, sum->optimizer, 1) &&
+           add_bytes(&sum->total, sum->buffers, 1) && add_bytes(&most, sum->total, 1);
+}
+
+static void add_peak(pp_peak_bytes *peak, const tally *t) {
+    if (t->peak_held < 0) return;
+    peak->activations = t->peak_held - t->peak_stash;
+    peak->buffers += t->peak_stash;
+    peak->total += t->peak_held;
+}
+
+static const pp_peak_bytes unknown_bytes = {-1, -1, -1, -1, -1, -1, -1};
+
+/* ---- all ranks ------------------------------------------------------------------------------ */
+
+static pp_status walk_init(walk *w, const pp_sim_input *input, pp_arena *arena, pp_error *error) {
+    const pp_schedule *schedule = input->schedule;
+    int *first = PP_NEW(arena, int, schedule->ranks + 1);
+    int *stages = PP_NEW(arena, int, schedule->stages);
+    int *local = PP_NEW(arena, int, schedule->stages);
+    if (arena->failed) return pp_fail_memory(error);
+    int most = 1;
+    for (int s = 0; s < schedule->stages; s++) local[s] = first[schedule->placement[s] + 1]++;
+    for (int p = 0; p < schedule->ranks; p++) {
+        if (first[p + 1] > most) most = first[p + 1];
+        first[p + 1] += first[p];
+    }
+    for (int s = 0; s < schedule->stages; s++) stages[first[schedule->placement[s]] + local[s]] = s;
+    *w = (walk){.input = input,
+                .schedule = schedule,
+                .rank_first = first,
+                .rank_stages = stages,
+                .local = local,
+                .effects = PP_NEW(arena, effect, most * EFFECT_ROWS),
+                .state = pp_arena_allocate(arena, (size_t)most, (size_t)schedule->microbatches),
+                .closed = PP_NEW(arena, size_t, schedule->stages)};
+    return arena->failed ? pp_fail_memory(error) : PP_OK;
+}
+
+static pp_status follow_memory(walk *w, int p, const int *input_slots, const int *gradient_slots,
+                               pp_rank_order *out, pp_error *error) {
+    tally t;
+    pp_peak_bytes peak = unknown_bytes;
+    if (w->input->bytes) {
+        if (!constant_bytes(w, p, input_slots, gradient_slots, &peak)) {
+            char place[32];
+            snprintf(place, sizeof place, "rank %d", p);
+            return pp_fail(error, PP_E_INPUT, place,
+                           "the bytes of its stages add up to more than 2^63; check their units");
+        }
+        set_effects(w, p);
+    }
+    PP_TRY(follow_rank(w, p, out, &t, error));
+    if (w->input->bytes) add_peak(&peak, &t);
+    if (w->input->activation_weight) out->peak_weight = follow_weights(w, p);
+    out->peak = peak;
+    return PP_OK;
+}
+
+pp_status pp_order_follow(const pp_sim_input *input, const int *input_slots,
+                          const int *gradient_slots, pp_rank_order *ranks, pp_stage_order *stages,
+                          pp_error *error) {
+    pp_arena arena;
+    pp_arena_init(&arena);
+    walk w;
+    pp_status status = walk_init(&w, input, &arena, error);
+    w.stages = stages;
+    for (int p = 0; status == PP_OK && p < input->schedule->ranks; p++)
+        status = follow_memory(&w, p, input_slots, gradient_slots, &ranks[p], error);
+    pp_arena_deinit(&arena);
+    return status;
+}
+
+pp_peak_bytes pp_rank_peak_bytes(const pp_schedule *schedule, int rank, const pp_stage_bytes *bytes,
+                                 const int *input_slots, const int *gradient_slots,
+                                 size_t *peak_action) {
+    pp_sim_input input = {.schedule = schedule, .bytes = bytes};
+    pp_rank_order order = {.peak = unknown_bytes, .peak_index = PP_NO_INDEX};
+    pp_arena arena;
+    pp_arena_init(&arena);
+    walk w;
+    pp_status status = walk_init(&w, &input, &arena, NULL);
+    if (status == PP_OK) {
+        w.stages = PP_NEW(&arena, pp_stage_order, schedule->stages);
+        status = w.stages ? follow_memory(&w, rank, input_slots, gradient_slots, &order, NULL)
+                          : PP_E_OUT_OF_MEMORY;
+    }
+    pp_arena_deinit(&arena);
+    if (peak_action) *peak_action = order.peak_index;
+    return status == PP_OK ? order.peak : unknown_bytes;
+}
