@@ -82,7 +82,8 @@ static pp_status fail_parse(const pp_json_stream *stream, const json_error_t *fo
     int found_column = found->column > 0 ? found->column : 1;
     column = found->line <= 1 ? column + found_column - 1 : found_column;
     line += found->line > 1 ? found->line - 1 : 0;
-    return fail_at(stream, line, column, found->text, error);
+    bool nul = json_error_code(found) == json_error_null_character;
+    return fail_at(stream, line, column, nul ? "a string holds \\u0000" : found->text, error);
 }
 
 pp_status pp_json_load(const char *text, size_t length, const char *file_name, json_t **root,
