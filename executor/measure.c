@@ -1,0 +1,232 @@
+/* Measuring: what `ppsim profile` does to a model. One bench per distinct layer and size, its
+ * phases in turn so that slow drifts of the machine spread over all of them, alone and beside busy
+ * neighbours.
+ *
+ * Neighbours are other threads with benches of the same layer and size, which go round F, I, W
+ * without pause: cores share memory bandwidth, caches and clock, and a rank of a pipeline is rarely
+ * alone. They are not kept in step with what is measured, since neither are the ranks of a
+ * pipeline. */
+#include "executor/measure_internal.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PHASES (PP_PHASE_OPTIMIZER + 1)
+
+/* ---- neighbours ---- */
+
+typedef struct neighbour {
+    pthread_t thread;
+    bool started;
+    pp_bench *bench;
+    const atomic_bool *stop;
+} neighbour;
+
+typedef struct crowd {
+    neighbour *members; /* [count] */
+    int count;
+    atomic_bool stop;
+} crowd;
+
+static void *be_busy(void *argument) {
+    neighbour *self = argument;
+    for (int phase = PP_PHASE_FORWARD; !atomic_load(self->stop); phase = (phase + 1) % 3)
+        if (pp_bench_has(self->bench, (pp_phase)phase)) pp_bench_run(self->bench, (pp_phase)phase);
+    return NULL;
+}
+
+static void crowd_stop(crowd *around) {
+    atomic_store(&around->stop, true);
+    for (int i = 0; i < around->count; i++) {
+        if (around->members[i].started) pthread_join(around->members[i].thread, NULL);
+        pp_bench_free(around->members[i].bench);
+    }
+    pp_free(around->members);
+}
+
+/* Starts `count` busy threads; crowd_stop ends them, also after a failure here. */
+static pp_status crowd_start(crowd *around, const pp_bench_request *request, int count,
+                             pp_error *error) {
+    atomic_init(&around->stop, false);
+    around->members = pp_allocate_zeroed((size_t)count + 1, sizeof *around->members);
+    if (!around->members) return pp_fail_memory(error);
+    for (around->count = 0; around->count < count; around->count++) {
+        neighbour *member = &around->members[around->count];
+        member->stop = &around->stop;
+        PP_TRY(pp_bench_make(request, &member->bench, error));
+    }
+    for (int i = 0; i < count; i++) {
+        neighbour *member = &around->members[i];
+        member->started = pthread_create(&member->thread, NULL, be_busy, member) == 0;
+        if (!member->started)
+            return pp_fail(error, PP_E_FAILED, NULL, "cannot start %d busy neighbours", count);
+    }
+    return PP_OK;
+}
+
+/* ---- one layer at one size ---- */
+
+static double timed_calls(pp_bench *bench, pp_phase phase, int count) {
+    double start = pp_now_s();
+    for (int i = 0; i < count; i++) pp_bench_run(bench, phase);
+    return pp_now_s() - start;
+}
+
+/* A round is one sample of each phase that is not done yet, in the order of a pipeline. */
+static pp_status measure_rounds(pp_bench *bench, const pp_measure_options *options,
+                                pp_series *series, pp_error *error) {
+    bool working = true;
+    for (int phase = 0; phase < PHASES; phase++) {
+        bool used = pp_bench_has(bench, (pp_phase)phase);
+        double call_s = used ? timed_calls(bench, (pp_phase)phase, 3) / 3 : 1;
+        pp_series_start(&series[phase], options, call_s);
+        series[phase].done = !used;
+    }
+    while (working) {
+        working = false;
+        for (int phase = 0; phase < PHASES; phase++) {
+            if (series[phase].done) continue;
+            if (pp_stop_signal()) return pp_measure_interrupted(error);
+            double elapsed = timed_calls(bench, (pp_phase)phase, series[phase].repeat);
+            pp_series_add(&series[phase], elapsed);
+            working = true;
+        }
+    }
+    return PP_OK;
+}
+
+static void report_rounds(const pp_bench_request *request, const pp_measure_options *options,
+                          const pp_series *series, int neighbours) {
+    const pp_layer *layer = &request->model->layers[request->layer];
+    pp_sample sample = {.microbatch = request->samples, .neighbours = neighbours};
+    pp_layer_signature(layer, sample.signature);
+    for (int phase = 0; phase < PHASES; phase++) {
+        char what[160];
+        sample.phase = (pp_phase)phase;
+        snprintf(what, sizeof what, "%.80s %s, microbatch %lld", layer->name,
+                 pp_phase_name(sample.phase), (long long)request->samples);
+        pp_series_report(&series[phase], options, &sample, what);
+    }
+}
+
+static pp_status measure_layer(const pp_bench_request *request, const pp_measure_options *options,
+                               int neighbours, pp_error *error) {
+    pp_bench *bench = NULL;
+    crowd around = {0};
+    pp_series *series = pp_allocate_zeroed(PHASES, sizeof *series);
+    pp_status status = series ? PP_OK : pp_fail_memory(error);
+    if (status == PP_OK) status = pp_bench_make(request, &bench, error);
+    if (status == PP_OK) status = crowd_start(&around, request, neighbours, error);
+    if (status == PP_OK) status = measure_rounds(bench, options, series, error);
+    crowd_stop(&around);
+    if (status == PP_OK) report_rounds(request, options, series, neighbours);
+    pp_bench_free(bench);
+    pp_free(series);
+    return status;
+}
+
+/* ---- all layers ---- */
+
+/* Opaque layers have no arithmetic, and equal signatures are measured once. */
+static bool is_measured(const pp_model *model, int index) {
+    char own[PP_SIGNATURE_LENGTH], other[PP_SIGNATURE_LENGTH];
+    if (model->layers[index].op == PP_OP_OPAQUE) return false;
+    pp_layer_signature(&model->layers[index], own);
+    for (int i = 0; i < index; i++)
+        if (strcmp(own, pp_layer_signature(&model->layers[i], other)) == 0) return false;
+    return true;
+}
+
+static pp_status measure_layers(const pp_measure_options *options, const pp_backend *backend,
+                                void *state, pp_error *error) {
+    const pp_model *model = options->model;
+    int crowds = options->neighbours > 0 ? 2 : 1, total = 0, done = 0;
+    for (int i = 0; i < model->layer_count; i++) total += is_measured(model, i);
+    total *= crowds * options->microbatch_count;
+    for (int i = 0; i < model->layer_count; i++) {
+        if (!is_measured(model, i)) continue;
+        for (int job = 0; job < crowds * options->microbatch_count; job++, done++) {
+            int neighbours = job % crowds ? options->neighbours : 0;
+            pp_bench_request request = {.model = model,
+                                        .layer = i,
+                                        .samples = options->microbatches[job / crowds],
+                                        .dtype = options->dtype,
+                                        .backend = backend,
+                                        .state = state,
+                                        .copies = 1 + neighbours};
+            char what[160];
+            snprintf(what, sizeof what, "%.80s, microbatch %lld%s", model->layers[i].name,
+                     (long long)request.samples, neighbours ? ", with neighbours" : "");
+            if (options->on_progress)
+                options->on_progress(options->context, (double)done / total, what);
+            PP_TRY(measure_layer(&request, options, neighbours, error));
+        }
+    }
+    return PP_OK;
+}
+
+/* ---- what can be measured ---- */
+
+static pp_status find_backend(const char *device, const pp_backend **backend, pp_error *error) {
+    char name[32];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(device, ":"), device);
+    *backend = pp_backend_find(name);
+    if (*backend && (*backend)->runs_layers) return PP_OK;
+    if (*backend)
+        return pp_fail(error, PP_E_UNSUPPORTED, "--device",
+                       "the %s backend runs no layers, so there is nothing to time", name);
+    return pp_fail(error, PP_E_UNSUPPORTED, "--device",
+                   "this build has no backend '%s'; `ppsim doctor` lists those it has", name);
+}
+
+static pp_status check_layers(const pp_measure_options *options, const pp_backend *backend,
+                              pp_error *error) {
+    const pp_model *model = options->model;
+    int measured = 0;
+    if (!backend->layer(PP_OP_LINEAR, options->dtype))
+        return pp_fail(error, PP_E_UNSUPPORTED, "--dtype",
+                       "the %s backend does not compute in %s; use --dtype fp32", backend->name,
+                       pp_dtype_name(options->dtype));
+    for (int i = 0; i < model->layer_count; i++) {
+        const pp_layer *layer = &model->layers[i];
+        if (layer->op == PP_OP_OPAQUE) continue;
+        if (!backend->layer(layer->op, options->dtype))
+            return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                           "layer '%s': the %s backend has no op '%s'", layer->name, backend->name,
+                           pp_op_name(layer->op));
+        measured++;
+    }
+    if (measured > 0) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, NULL,
+                   "model '%s' has opaque layers only: their times are given, there is nothing to "
+                   "measure",
+                   model->name);
+}
+
+static pp_status check_options(const pp_measure_options *options, pp_error *error) {
+    if (options->neighbours < 0)
+        return pp_fail(error, PP_E_INPUT, "--neighbours", "cannot be negative");
+    if (!options->links && options->microbatch_count < 1)
+        return pp_fail(error, PP_E_INPUT, "--microbatch", "expected at least one size");
+    for (int i = 0; i < options->microbatch_count; i++)
+        if (options->microbatches[i] < 1)
+            return pp_fail(error, PP_E_INPUT, "--microbatch", "%lld is not a size of at least 1",
+                           (long long)options->microbatches[i]);
+    return PP_OK;
+}
+
+pp_status pp_measure(const pp_measure_options *options, pp_error *error) {
+    const pp_backend *backend;
+    void *state = NULL;
+    PP_TRY(check_options(options, error));
+    PP_TRY(find_backend(options->device, &backend, error));
+    if (options->links) return pp_measure_links(options, error);
+    PP_TRY(check_layers(options, backend, error));
+    PP_TRY(backend->open(&state, 0, error));
+    pp_status status = measure_layers(options, backend, state, error);
+    backend->close(state);
+    return status;
+}

@@ -1,0 +1,340 @@
+/* A layer on a test bench: parameters, gradients, optimizer state and several sets of activations.
+ *
+ * In a pipeline a layer meets another microbatch at every call, and meets it again for the backward
+ * pass only after other work. A bench that kept calling on the same buffers would find them in the
+ * cache and be too fast. So calls rotate over sets of buffers, and the backward pass takes the set
+ * whose forward is longest ago:
+ *
+ *     round j:   F on set j,   I and W on set j + 1 (its F was set_count − 1 rounds ago)
+ *
+ * Every set has run F before its I, and I before its W, so what they read is what they expect. The
+ * optimizer step clears the gradients, as a real step does; its rate is so small that the weights
+ * stay what they are. */
+#include "executor/measure_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SETS_MAX 6
+#define SETS_BYTES ((int64_t)64 << 20) /* more sets than fill this tell nothing new */
+#define INPUTS_MAX 16
+#define PATTERN 16384 /* random numbers that fill everything, over and over */
+
+typedef struct bench_set {
+    void *tensors[PP_LAYER_TENSORS];
+    void *inputs[INPUTS_MAX], *input_gradients[INPUTS_MAX];
+    void *output_gradient;
+} bench_set;
+
+typedef struct block {
+    void *bytes;
+    size_t size_bytes;
+} block;
+
+struct pp_bench {
+    pp_bench_request request;
+    const pp_layer *layer;
+    const pp_layer_ops *ops;
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int tensor_count, input_count;
+    int64_t input_bytes[INPUTS_MAX], output_bytes;
+    bench_set sets[SETS_MAX];
+    int set_count;
+    int turn[PP_PHASE_COUNT]; /* calls so far: the next takes set turn % set_count */
+    void *gradients[PP_LAYER_TENSORS], *states[PP_LAYER_TENSORS][2];
+    int32_t *tokens, *targets;
+    double loss;
+    int64_t step;
+    block blocks[PP_LAYER_TENSORS * (SETS_MAX + 4) + 2 * SETS_MAX * INPUTS_MAX + SETS_MAX + 2];
+    int block_count;
+};
+
+/* ---- sizes ---- */
+
+static int64_t rows(const pp_bench *bench) {
+    int64_t sequence = bench->layer->sequence > 0 ? bench->layer->sequence : 1;
+    return bench->request.samples * sequence;
+}
+
+static int64_t output_bytes_of(const pp_layer *layer, int64_t samples, pp_dtype dtype) {
+    pp_tensor tensors[PP_LAYER_TENSORS];
+    int count = pp_layer_tensors(layer, samples, dtype, tensors);
+    for (int i = 0; i < count; i++)
+        if (tensors[i].role == PP_TENSOR_OUTPUT) return pp_tensor_bytes(&tensors[i]);
+    return 0;
+}
+
+/* What the layer reads: the outputs before it. The first layer of a model is fed as if it stood in
+ * the middle, since its signature may well stand there too. */
+static void find_inputs(pp_bench *bench) {
+    const pp_bench_request *request = &bench->request;
+    const pp_model *model = request->model;
+    if (pp_layer_needs_get(bench->layer->op).takes_tokens) return;
+    for (int i = 0; i < model->edge_count; i++)
+        if (model->edges[i].to == request->layer && bench->input_count < INPUTS_MAX)
+            bench->input_bytes[bench->input_count++] = output_bytes_of(
+                &model->layers[model->edges[i].from], request->samples, request->dtype);
+    if (bench->input_count > 0) return;
+    bench->input_bytes[bench->input_count++] =
+        rows(bench) * bench->layer->dim * pp_dtype_bytes(request->dtype);
+}
+
+static bool in_every_set(pp_tensor_role role) {
+    return role != PP_TENSOR_PARAMETER && role != PP_TENSOR_WORKSPACE;
+}
+
+static int64_t set_bytes(const pp_bench *bench) {
+    int64_t sum = bench->output_bytes;
+    for (int i = 0; i < bench->input_count; i++) sum += 2 * bench->input_bytes[i];
+    for (int t = 0; t < bench->tensor_count; t++)
+        if (in_every_set(bench->tensors[t].role)) sum += pp_tensor_bytes(&bench->tensors[t]);
+    return sum;
+}
+
+static int64_t shared_bytes(const pp_bench *bench) {
+    int64_t sum = 0;
+    for (int t = 0; t < bench->tensor_count; t++) {
+        int64_t bytes = pp_tensor_bytes(&bench->tensors[t]);
+        if (bench->tensors[t].role == PP_TENSOR_PARAMETER) sum += 4 * bytes;
+        if (bench->tensors[t].role == PP_TENSOR_WORKSPACE) sum += bytes;
+    }
+    return sum;
+}
+
+static void choose_set_count(pp_bench *bench) {
+    int64_t each = set_bytes(bench);
+    int64_t count = each > 0 ? SETS_BYTES / each : SETS_MAX;
+    bench->set_count = count < 1 ? 1 : count > SETS_MAX ? SETS_MAX : (int)count;
+}
+
+/* Memory that can be had without swapping; 0: not known. */
+static int64_t available_bytes(void) {
+    char line[128];
+    long long kibibytes = 0;
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %lld kB", &kibibytes) == 1) break;
+    if (file) fclose(file);
+    return 1024 * kibibytes;
+}
+
+static pp_status no_memory(const pp_bench *bench, double wanted_bytes, pp_error *error) {
+    char text[32];
+    return pp_fail(error, PP_E_OUT_OF_MEMORY, "--microbatch",
+                   "measuring layer '%s' with microbatches of %lld needs %s of memory, which is "
+                   "not there; leave this size out",
+                   bench->layer->name, (long long)bench->request.samples,
+                   pp_format_bytes(wanted_bytes, text));
+}
+
+static pp_status check_memory(const pp_bench *bench, pp_error *error) {
+    double one = (double)shared_bytes(bench) + (double)(bench->set_count * set_bytes(bench));
+    double all = one * bench->request.copies;
+    int64_t available = available_bytes();
+    if (available > 0 && all > 0.9 * (double)available) return no_memory(bench, all, error);
+    return PP_OK;
+}
+
+/* ---- buffers ---- */
+
+static void *take(pp_bench *bench, int64_t size_bytes) {
+    size_t size = size_bytes > 0 ? (size_t)size_bytes : 1;
+    void *bytes = bench->request.backend->allocate(bench->request.state, size);
+    if (!bytes) return NULL;
+    memset(bytes, 0, size);
+    bench->blocks[bench->block_count++] = (block){bytes, size};
+    return bytes;
+}
+
+static bool take_shared(pp_bench *bench) {
+    for (int t = 0; t < bench->tensor_count; t++) {
+        const pp_tensor *tensor = &bench->tensors[t];
+        int64_t bytes = pp_tensor_bytes(tensor);
+        if (in_every_set(tensor->role)) continue;
+        void *buffer = take(bench, bytes);
+        if (!buffer) return false;
+        for (int set = 0; set < bench->set_count; set++) bench->sets[set].tensors[t] = buffer;
+        if (tensor->role != PP_TENSOR_PARAMETER) continue;
+        bench->gradients[t] = take(bench, bytes);
+        bench->states[t][0] = take(bench, bytes);
+        bench->states[t][1] = take(bench, bytes);
+        if (!bench->gradients[t] || !bench->states[t][0] || !bench->states[t][1]) return false;
+    }
+    bench->tokens = take(bench, rows(bench) * 4);
+    bench->targets = take(bench, rows(bench) * 4);
+    return bench->tokens && bench->targets;
+}
+
+static bool take_set(pp_bench *bench, bench_set *set) {
+    for (int t = 0; t < bench->tensor_count; t++) {
+        if (!in_every_set(bench->tensors[t].role)) continue;
+        set->tensors[t] = take(bench, pp_tensor_bytes(&bench->tensors[t]));
+        if (!set->tensors[t]) return false;
+    }
+    for (int i = 0; i < bench->input_count; i++) {
+        set->inputs[i] = take(bench, bench->input_bytes[i]);
+        set->input_gradients[i] = take(bench, bench->input_bytes[i]);
+        if (!set->inputs[i] || !set->input_gradients[i]) return false;
+    }
+    set->output_gradient = take(bench, bench->output_bytes);
+    return set->output_gradient != NULL;
+}
+
+static bool take_everything(pp_bench *bench) {
+    bool taken = take_shared(bench);
+    for (int set = 0; taken && set < bench->set_count; set++)
+        taken = take_set(bench, &bench->sets[set]);
+    return taken;
+}
+
+/* ---- contents ---- */
+
+/* Normal numbers times scale in the bench's real type, repeating: drawing each would take longer
+ * than measuring. */
+static void fill(const pp_bench *bench, const double *pattern, double scale, void *buffer,
+                 int64_t size_bytes) {
+    int64_t count = size_bytes / pp_dtype_bytes(bench->request.dtype);
+    for (int64_t i = 0; i < count; i++) {
+        double value = scale * pattern[i % PATTERN];
+        if (bench->request.dtype == PP_FP64)
+            ((double *)buffer)[i] = value;
+        else
+            ((float *)buffer)[i] = (float)value;
+    }
+}
+
+static void fill_labels(pp_bench *bench) {
+    const pp_layer *layer = bench->layer;
+    int64_t classes = layer->vocabulary > 0 ? layer->vocabulary : layer->dim;
+    pp_random_key key = pp_random_key_make(2, "labels", 0);
+    for (int64_t i = 0; i < rows(bench); i++) {
+        uint64_t counter = 2 * (uint64_t)(i % PATTERN);
+        bench->tokens[i] = (int32_t)pp_random_below(key, counter, (uint64_t)classes);
+        bench->targets[i] = (int32_t)pp_random_below(key, counter + 1, (uint64_t)classes);
+    }
+}
+
+static pp_status fill_everything(pp_bench *bench, pp_error *error) {
+    double *pattern = pp_allocate_zeroed(PATTERN, sizeof *pattern);
+    if (!pattern) return pp_fail_memory(error);
+    pp_random_key key = pp_random_key_make(1, "measure", 0);
+    for (uint64_t i = 0; i < PATTERN; i++) pattern[i] = pp_random_normal(key, i);
+    for (int s = 0; s < bench->set_count; s++) {
+        bench_set *set = &bench->sets[s];
+        for (int i = 0; i < bench->input_count; i++)
+            fill(bench, pattern, 1, set->inputs[i], bench->input_bytes[i]);
+        fill(bench, pattern, 1e-2, set->output_gradient, bench->output_bytes);
+    }
+    pp_free(pattern);
+    fill_labels(bench);
+    if (pp_layer_needs_get(bench->layer->op).has_weights)
+        bench->ops->initialise(bench->layer, key, bench->sets[0].tensors);
+    return PP_OK;
+}
+
+/* ---- calls ---- */
+
+static void run_function(pp_bench *bench, bench_set *set, pp_layer_function *function) {
+    static const bool accumulate[INPUTS_MAX];
+    pp_layer_call call = {.layer = bench->layer,
+                          .samples = bench->request.samples,
+                          .tensors = set->tensors,
+                          .gradients = bench->gradients,
+                          .inputs = (const void *const *)set->inputs,
+                          .input_count = bench->input_count,
+                          .output_gradient = set->output_gradient,
+                          .input_gradients = set->input_gradients,
+                          .accumulate = accumulate,
+                          .tokens = bench->tokens,
+                          .targets = bench->targets,
+                          .gradient_scale = 1 / (double)rows(bench),
+                          .loss = &bench->loss,
+                          .key = pp_random_key_make(3, "dropout", 0),
+                          .training = true};
+    function(&call);
+}
+
+static void run_optimizer(pp_bench *bench) {
+    pp_optimizer_settings settings = pp_optimizer_defaults(PP_ADAMW);
+    settings.learning_rate = 1e-12;
+    bench->step++;
+    for (int t = 0; t < bench->tensor_count; t++) {
+        const pp_tensor *tensor = &bench->tensors[t];
+        if (tensor->role != PP_TENSOR_PARAMETER) continue;
+        pp_cpu_optimizer_step(&settings, bench->request.dtype, bench->step,
+                              tensor->rows * tensor->columns, bench->sets[0].tensors[t],
+                              bench->gradients[t], bench->states[t]);
+        memset(bench->gradients[t], 0, (size_t)pp_tensor_bytes(tensor));
+    }
+}
+
+bool pp_bench_has(const pp_bench *bench, pp_phase phase) {
+    switch (phase) {
+    case PP_PHASE_FORWARD:
+        return true;
+    case PP_PHASE_INPUT:
+        return bench->ops->input != NULL;
+    case PP_PHASE_WEIGHT:
+        return bench->ops->weight != NULL;
+    case PP_PHASE_OPTIMIZER:
+        return pp_layer_needs_get(bench->layer->op).has_weights;
+    default:
+        return false;
+    }
+}
+
+void pp_bench_run(pp_bench *bench, pp_phase phase) {
+    bench_set *set = &bench->sets[bench->turn[phase]++ % bench->set_count];
+    if (phase == PP_PHASE_FORWARD) run_function(bench, set, bench->ops->forward);
+    if (phase == PP_PHASE_INPUT) run_function(bench, set, bench->ops->input);
+    if (phase == PP_PHASE_WEIGHT) run_function(bench, set, bench->ops->weight);
+    if (phase == PP_PHASE_OPTIMIZER) run_optimizer(bench);
+}
+
+/* ---- life ---- */
+
+/* Every phase on every set, in the order of a pipeline; then the backward pass goes one set ahead
+ * of the forward, which is where the oldest forward is. */
+static void warm_up(pp_bench *bench) {
+    for (int phase = PP_PHASE_FORWARD; phase <= PP_PHASE_OPTIMIZER; phase++)
+        for (int set = 0; set < bench->set_count && pp_bench_has(bench, (pp_phase)phase); set++)
+            pp_bench_run(bench, (pp_phase)phase);
+    bench->turn[PP_PHASE_FORWARD] = 0;
+    bench->turn[PP_PHASE_INPUT] = bench->turn[PP_PHASE_WEIGHT] = 1;
+}
+
+pp_status pp_bench_make(const pp_bench_request *request, pp_bench **out, pp_error *error) {
+    *out = NULL;
+    pp_bench *bench = pp_allocate_zeroed(1, sizeof *bench);
+    if (!bench) return pp_fail_memory(error);
+    bench->request = *request;
+    bench->layer = &request->model->layers[request->layer];
+    bench->ops = request->backend->layer(bench->layer->op, request->dtype);
+    bench->tensor_count =
+        pp_layer_tensors(bench->layer, request->samples, request->dtype, bench->tensors);
+    bench->output_bytes = output_bytes_of(bench->layer, request->samples, request->dtype);
+    find_inputs(bench);
+    choose_set_count(bench);
+    pp_status status = check_memory(bench, error);
+    if (status == PP_OK && !take_everything(bench))
+        status = no_memory(
+            bench, (double)shared_bytes(bench) + (double)(bench->set_count * set_bytes(bench)),
+            error);
+    if (status == PP_OK) status = fill_everything(bench, error);
+    if (status == PP_OK) {
+        warm_up(bench);
+        *out = bench;
+    } else {
+        pp_bench_free(bench);
+    }
+    return status;
+}
+
+void pp_bench_free(pp_bench *bench) {
+    if (!bench) return;
+    const pp_bench_request *request = &bench->request;
+    for (int i = bench->block_count - 1; i >= 0; i--)
+        request->backend->release(request->state, bench->blocks[i].bytes,
+                                  bench->blocks[i].size_bytes);
+    pp_free(bench);
+}

@@ -1,0 +1,65 @@
+/* What the files of measuring share: a layer on a test bench, and when enough was measured. */
+#ifndef PPSIM_EXECUTOR_MEASURE_INTERNAL_H
+#define PPSIM_EXECUTOR_MEASURE_INTERNAL_H
+
+#include "executor/backend.h"
+#include "executor/executor.h"
+
+/* ---- measure_bench.c ---- */
+
+typedef struct pp_bench pp_bench;
+
+typedef struct pp_bench_request {
+    const pp_model *model;
+    int layer;
+    int64_t samples;
+    pp_dtype dtype;
+    const pp_backend *backend;
+    void *state; /* the backend's, of the thread that will run the bench */
+    int copies;  /* benches of this size that will exist at once: for the memory check */
+} pp_bench_request;
+
+/* One layer with all that its calls touch, filled with random data and run once in every phase. Too
+ * little memory is PP_E_OUT_OF_MEMORY, before any of it is touched. */
+pp_status pp_bench_make(const pp_bench_request *request, pp_bench **bench, pp_error *error);
+void pp_bench_free(pp_bench *bench);
+
+/* Whether the layer does anything in this phase. */
+bool pp_bench_has(const pp_bench *bench, pp_phase phase);
+
+/* One call of the phase, on the set of buffers that is its turn. */
+void pp_bench_run(pp_bench *bench, pp_phase phase);
+
+/* ---- measure_series.c ---- */
+
+#define PP_SERIES_SAMPLES 2000
+
+/* Samples of one thing, until its median is known well enough. */
+typedef struct pp_series {
+    double wanted; /* relative half width of the median's 95 % interval */
+    double cap_s;
+    int repeat; /* calls per sample, so that a sample lasts long enough to be timed */
+    int count;
+    double spent_s;
+    double interval; /* reached so far */
+    bool done, capped;
+    double values[PP_SERIES_SAMPLES]; /* seconds per call, in the order of measuring */
+} pp_series;
+
+/* call_s: roughly how long one call takes. */
+void pp_series_start(pp_series *series, const pp_measure_options *options, double call_s);
+/* Takes in one sample: `elapsed_s` for series->repeat calls. */
+void pp_series_add(pp_series *series, double elapsed_s);
+
+/* Hands the samples of a finished series to the options' callbacks. */
+void pp_series_report(const pp_series *series, const pp_measure_options *options,
+                      const pp_sample *sample, const char *what);
+
+pp_status pp_measure_interrupted(pp_error *error);
+
+/* ---- measure_links.c ---- */
+
+/* Times the local transport for messages from 1 KiB to 16 MiB. */
+pp_status pp_measure_links(const pp_measure_options *options, pp_error *error);
+
+#endif
