@@ -37,17 +37,13 @@ static NAME(head) NAME(head_of)(const NAME(pp_attend) * a, int64_t sample, int64
                         .scale = 1 / sqrt((double)size)};
 }
 
-PP_VECTOR static void NAME(scale_row)(int64_t count, real factor, real *x) {
-    for (int64_t i = 0; i < count; i++) x[i] *= factor;
-}
-
 /* Rows first … last - 1 of P, from their scores. */
 static void NAME(softmax_block)(const NAME(head) * h, int64_t first, int64_t last) {
     const real one = 1;
     for (int64_t i = first; i < last; i++) {
         real *row = h->p + i * h->sequence;
         real sum = NAME(pp_exp_row)(i + 1, NAME(pp_row_max)(i + 1, row), row);
-        NAME(scale_row)(i + 1, one / sum, row);
+        NAME(pp_scale_row)(i + 1, one / sum, row);
         for (int64_t j = i + 1; j < last; j++) row[j] = 0;
     }
 }

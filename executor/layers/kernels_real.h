@@ -125,6 +125,7 @@ void NAME(pp_gelu_rows_input)(int64_t count, const real *x, const real *dy, real
 real NAME(pp_row_max)(int64_t count, const real *x);
 /* x becomes e^(x - max); returns their sum. */
 real NAME(pp_exp_row)(int64_t count, real max, real *x);
+void NAME(pp_scale_row)(int64_t count, real factor, real *x);
 
 /* attend.c : causal attention of heads that lie side by side in the rows of q, k and v, which lie
  * side by side in the rows [3·dim] of qkv. probabilities [samples · heads · sequence, sequence];

@@ -8,16 +8,11 @@
 #include <string.h>
 
 /* Vector kernels are compiled for several instruction sets and chosen at start. No set fuses
- * multiply and add (-ffp-contract=off) or reorders sums, so all give the same bits. Sanitizers run
- * before the loader's choice can be made, so they get the plain one. */
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
-    __has_feature(memory_sanitizer)
-#define PP_NO_CLONES
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__x86_64__) ||       \
-    !defined(__GLIBC__)
+ * multiply and add (-ffp-contract=off) or reorders sums, so all give the same bits. The address and
+ * thread sanitizers start after the loader has made the choice, and clang before 17 names the
+ * chosen function wrongly: they get the plain one. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__) ||         \
+    !defined(__x86_64__) || !defined(__GLIBC__)
 #define PP_NO_CLONES
 #endif
 #ifdef PP_NO_CLONES

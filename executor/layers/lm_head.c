@@ -48,10 +48,6 @@ static void NAME(forward)(const pp_layer_call *call) {
     *call->loss = NAME(take_loss)(call, rows);
 }
 
-PP_VECTOR static void NAME(scale_row)(int64_t count, real factor, real *x) {
-    for (int64_t i = 0; i < count; i++) x[i] *= factor;
-}
-
 /* Gradient of the logits, in place of the exponentials. */
 static void NAME(turn_logits)(const pp_layer_call *call, int64_t rows) {
     const int64_t vocabulary = call->layer->vocabulary;
@@ -62,7 +58,7 @@ static void NAME(turn_logits)(const pp_layer_call *call, int64_t rows) {
             memset(row, 0, (size_t)vocabulary * sizeof *row);
             continue;
         }
-        NAME(scale_row)(vocabulary, scale / sum[r], row);
+        NAME(pp_scale_row)(vocabulary, scale / sum[r], row);
         row[call->targets[r]] -= scale;
     }
 }

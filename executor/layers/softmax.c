@@ -1,4 +1,4 @@
-/* The two passes of a softmax over one row: its maximum, and the exponentials with their sum. */
+/* The passes of a softmax over one row: its maximum, the exponentials with their sum, division. */
 #define PP_THIS_FILE "executor/layers/softmax.c"
 #include "executor/layers/real.h"
 
@@ -28,6 +28,10 @@ PP_VECTOR real NAME(pp_exp_row)(int64_t count, real max, real *x) {
         for (int l = 0; l < PP_LANES; l++) lane[l] += x[i + l];
     for (int l = 0; i + l < count; l++) lane[l] += x[i + l];
     return NAME(pp_fold)(lane);
+}
+
+PP_VECTOR void NAME(pp_scale_row)(int64_t count, real factor, real *x) {
+    for (int64_t i = 0; i < count; i++) x[i] *= factor;
 }
 
 #endif
