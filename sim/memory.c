@@ -76,23 +76,33 @@ typedef struct tally {
 
 /* ---- errors -------------------------------------------------------------------------------- */
 
-static pp_status fail_action(const walk *w, int p, size_t index, const char *what,
-                             pp_error *error) {
+static pp_status fail_as(const walk *w, int p, size_t index, pp_status code, const char *what,
+                         pp_error *error) {
     char place[64], text[32];
     snprintf(place, sizeof place, "rank %d, action %zu", p, index - w->schedule->first_action[p]);
-    return pp_fail(error, PP_E_INPUT, place, "%s %s",
-                   pp_action_text(w->schedule->actions[index], text), what);
+    return pp_fail(error, code, place, "%s %s", pp_action_text(w->schedule->actions[index], text),
+                   what);
+}
+
+static pp_status fail_action(const walk *w, int p, size_t index, const char *what,
+                             pp_error *error) {
+    return fail_as(w, p, index, PP_E_INPUT, what, error);
+}
+
+/* The rank would wait for itself. */
+static pp_status fail_early(const walk *w, int p, size_t index, const char *what, pp_error *error) {
+    return fail_as(w, p, index, PP_E_DEADLOCK, what, error);
 }
 
 static pp_status fail_state(const walk *w, int p, size_t index, uint8_t state, pp_error *error) {
     unsigned kind = w->schedule->actions[index].kind;
     if (kind == PP_FORWARD) return fail_action(w, p, index, "stands there twice", error);
-    if (!(state & DID_F)) return fail_action(w, p, index, "comes before its forward", error);
+    if (!(state & DID_F)) return fail_early(w, p, index, "comes before its forward", error);
     if (kind == PP_RECOMPUTE)
         return fail_action(
             w, p, index, state & DID_R ? "stands there twice" : "comes after its backward", error);
     if (kind == PP_WEIGHT && !(state & DID_I))
-        return fail_action(w, p, index, "comes before the backward for its input (I)", error);
+        return fail_early(w, p, index, "comes before the backward for its input (I)", error);
     return fail_action(w, p, index, "repeats a backward that is already done", error);
 }
 
@@ -329,7 +339,7 @@ static double follow_weights(const walk *w, int p) {
     double held = 0, peak = 0, late = 0; /* late: what the first of a pair gives back */
     for (size_t i = w->schedule->first_action[p]; i < w->schedule->first_action[p + 1]; i++) {
         pp_action action = w->schedule->actions[i];
-        if (action.kind >= PP_COMPUTE_KINDS || action.kind == PP_RECOMPUTE) continue;
+        if (action.kind >= PP_COMPUTE_KINDS) continue;
         double all = whole[action.stage], by_input = part ? part[action.stage] : 0.5 * all;
         double fall = action.kind == PP_BACKWARD ? all : action.kind == PP_INPUT ? by_input : 0;
         if (action.kind == PP_WEIGHT) fall = all - by_input;

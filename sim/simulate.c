@@ -38,6 +38,17 @@ static pp_status lower(simulation *sim, pp_error *error) {
     return check_order(sim->input.schedule, true, error);
 }
 
+/* Memory is bounded by the actions: a few actions that name a huge microbatch are refused. Chains
+ * may have different numbers of microbatches, hence the room. */
+static pp_status check_density(const pp_schedule *schedule, pp_error *error) {
+    size_t actions = schedule->first_action[schedule->ranks];
+    size_t pairs = (size_t)schedule->stages * (size_t)schedule->microbatches;
+    if (pairs <= 16 * actions + 4096) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, schedule->name,
+                   "%zu actions cannot hold %d stages and %d microbatches: actions are missing",
+                   actions, schedule->stages, schedule->microbatches);
+}
+
 static bool needs_slots(const pp_sim_input *input) {
     if (!input->bytes) return false;
     for (int s = 0; s < input->schedule->stages; s++)
@@ -206,7 +217,8 @@ pp_status pp_simulate(const pp_sim_input *input, pp_sim_result **result, pp_erro
     simulation sim = {.input = *input};
     pp_arena_init(&sim.arena);
 
-    pp_status status = lower(&sim, error);
+    pp_status status = check_density(input->schedule, error);
+    if (status == PP_OK) status = lower(&sim, error);
     if (status == PP_OK) status = follow_orders(&sim, error);
     if (status == PP_OK) status = find_times(&sim, error);
     if (status == PP_OK) status = set_result(&sim, made, error);

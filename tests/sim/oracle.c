@@ -1,0 +1,209 @@
+/* A second implementation of times and memory, written from the definitions and as slow as they
+ * are: times by relaxing all constraints until nothing changes, memory by recounting after every
+ * event. */
+#include "fixtures.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* ---- times --------------------------------------------------------------------------------- */
+
+static double part_duration(const pp_sim_input *input, pp_action a) {
+    const pp_stage_cost *cost = &input->stage[a.stage];
+    double whole[] = {
+        [PP_FORWARD] = cost->forward_s,     [PP_BACKWARD] = cost->input_s + cost->weight_s,
+        [PP_INPUT] = cost->input_s,         [PP_WEIGHT] = cost->weight_s,
+        [PP_RECOMPUTE] = cost->recompute_s, [PP_REDUCE_GRAD] = cost->reduce_s,
+        [PP_STEP] = cost->optimizer_s};
+    double scale = input->last_microbatch_scale;
+    if (scale > 0 && (int)a.microbatch == input->schedule->microbatches - 1)
+        return whole[a.kind] * scale;
+    return whole[a.kind];
+}
+
+/* Index of the action (kind, or other) of a stage and microbatch, wherever it stands; -1: none. */
+static long find(const pp_schedule *schedule, int stage, uint32_t microbatch, int kind, int other) {
+    for (size_t i = 0; i < schedule->first_action[schedule->ranks]; i++) {
+        pp_action a = schedule->actions[i];
+        if (a.stage == stage && a.microbatch == microbatch && (a.kind == kind || a.kind == other))
+            return (long)i;
+    }
+    return -1;
+}
+
+static int receiver_of(const pp_schedule *schedule, pp_action a) {
+    int to = -1;
+    if (a.kind == PP_FORWARD) to = pp_schedule_next(schedule, a.stage);
+    if (a.kind == PP_BACKWARD || a.kind == PP_INPUT) to = pp_schedule_previous(schedule, a.stage);
+    return to < 0 ? -1 : schedule->placement[to];
+}
+
+static double occupancy_of(const pp_sim_input *input, pp_action a) {
+    if (!input->border) return 0;
+    if (a.kind == PP_FORWARD) return input->border[a.stage].forward_occupancy_s;
+    return input->border[a.stage - 1].backward_occupancy_s;
+}
+
+static double latency_of(const pp_sim_input *input, pp_action a) {
+    if (!input->border) return 0;
+    return input->border[a.kind == PP_FORWARD ? a.stage : a.stage - 1].latency_s;
+}
+
+/* When the output of action i takes its lane: behind the one sent there before, from the same rank.
+ */
+static double sent_at(const pp_sim_input *input, const oracle_times *times, int rank, size_t i) {
+    const pp_schedule *schedule = input->schedule;
+    int to = receiver_of(schedule, schedule->actions[i]);
+    double free_at = 0, sent = 0;
+    for (size_t j = schedule->first_action[rank]; j <= i; j++) {
+        pp_action a = schedule->actions[j];
+        if (receiver_of(schedule, a) != to) continue;
+        sent = fmax(times->end[j], free_at);
+        free_at = sent + occupancy_of(input, a);
+    }
+    return sent;
+}
+
+static double arrival(const pp_sim_input *input, const oracle_times *times, long producer,
+                      int rank) {
+    const pp_schedule *schedule = input->schedule;
+    pp_action a = schedule->actions[producer];
+    int from = schedule->placement[a.stage];
+    if (from == rank) return times->end[producer];
+    double sent = sent_at(input, times, from, (size_t)producer);
+    return sent + occupancy_of(input, a) + latency_of(input, a);
+}
+
+/* The earliest start of action i by everything but its place in the rank's order. */
+static double ready_at(const pp_sim_input *input, const oracle_times *times, int rank, size_t i) {
+    const pp_schedule *schedule = input->schedule;
+    pp_action a = schedule->actions[i];
+    double ready = 0;
+    if (a.kind == PP_REDUCE_GRAD && input->reduce_group)
+        for (size_t j = 0; j < schedule->first_action[schedule->ranks]; j++) {
+            pp_action b = schedule->actions[j];
+            if (pp_action_is_compute(b) &&
+                input->reduce_group[b.stage] == input->reduce_group[a.stage])
+                ready = fmax(ready, times->end[j]);
+        }
+    int previous = pp_schedule_previous(schedule, a.stage);
+    int next = pp_schedule_next(schedule, a.stage);
+    long producer = -1;
+    if (a.kind == PP_FORWARD && previous >= 0)
+        producer = find(schedule, previous, a.microbatch, PP_FORWARD, PP_FORWARD);
+    if ((a.kind == PP_BACKWARD || a.kind == PP_INPUT) && next >= 0)
+        producer = find(schedule, next, a.microbatch, PP_BACKWARD, PP_INPUT);
+    return producer < 0 ? ready : fmax(ready, arrival(input, times, producer, rank));
+}
+
+static bool relax_rank(const pp_sim_input *input, oracle_times *times, int rank) {
+    const pp_schedule *schedule = input->schedule;
+    bool changed = false;
+    double factor = input->overlap_factor > 0 ? input->overlap_factor : 1;
+    double before = 0;
+    for (size_t i = schedule->first_action[rank]; i < schedule->first_action[rank + 1];) {
+        size_t parts = schedule->actions[i].overlapped ? 2 : 1;
+        double start = fmax(before, ready_at(input, times, rank, i));
+        double duration = part_duration(input, schedule->actions[i]);
+        if (parts == 2) {
+            start = fmax(start, ready_at(input, times, rank, i + 1));
+            duration = (duration + part_duration(input, schedule->actions[i + 1])) * factor;
+        }
+        for (size_t part = 0; part < parts; part++, i++) {
+            changed = changed || times->end[i] != start + duration || times->start[i] != start;
+            times->start[i] = start;
+            times->end[i] = start + duration;
+        }
+        before = start + duration;
+    }
+    if (before > times->makespan) times->makespan = before;
+    return changed;
+}
+
+oracle_times oracle_run(const pp_sim_input *input) {
+    size_t count = input->schedule->first_action[input->schedule->ranks];
+    oracle_times times = {calloc(count + 1, sizeof(double)), calloc(count + 1, sizeof(double)), 0};
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (int p = input->schedule->ranks - 1; p >= 0; p--)
+            changed = relax_rank(input, &times, p) || changed;
+    }
+    return times;
+}
+
+void oracle_free(oracle_times *times) {
+    free(times->start), free(times->end);
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+/* What one (stage, microbatch) holds, given which of its actions have started and which ended. */
+static void held_by(const pp_sim_input *input, int s, unsigned present, unsigned started,
+                    unsigned ended, int visits, oracle_peaks *sum) {
+    unsigned f = 1u << PP_FORWARD, b = 1u << PP_BACKWARD, i = 1u << PP_INPUT, w = 1u << PP_WEIGHT,
+             r = 1u << PP_RECOMPUTE;
+    const pp_stage_bytes *bytes = input->bytes ? &input->bytes[s] : &(pp_stage_bytes){0};
+    if (!(started & f) || (ended & (b | w))) return;
+    sum->alive++;
+    sum->weight += (ended & i ? 0.5 : 1.0) / visits;
+    int64_t held = bytes->activation;
+    if (present & r && !(started & r)) {
+        held = bytes->checkpoint;
+        if (!(ended & f) && bytes->activation > held) held = bytes->activation;
+    }
+    if (ended & i) held -= bytes->released_by_input;
+    if (started & i) held += bytes->stash;
+    sum->held += held;
+}
+
+static int visits_of(const pp_schedule *schedule) {
+    int most = 1;
+    for (int c = 0; c < schedule->chain_count; c++)
+        for (int p = 0; p < schedule->ranks; p++) {
+            int count = 0;
+            for (int s = schedule->chains[c].first; s <= schedule->chains[c].last; s++)
+                count += schedule->placement[s] == p;
+            if (count > most) most = count;
+        }
+    return most;
+}
+
+oracle_peaks oracle_memory(const pp_sim_input *input, int rank) {
+    const pp_schedule *schedule = input->schedule;
+    size_t pairs = (size_t)schedule->stages * (size_t)schedule->microbatches;
+    unsigned *present = calloc(pairs, sizeof *present), *started = calloc(pairs, sizeof *started),
+             *ended = calloc(pairs, sizeof *ended);
+    int visits = visits_of(schedule);
+    oracle_peaks peak = {.held = -1, .held_index = SIZE_MAX};
+    size_t begin = schedule->first_action[rank], end = schedule->first_action[rank + 1];
+#define PAIR(a) ((size_t)(a).stage * (size_t)schedule->microbatches + (a).microbatch)
+    for (size_t i = begin; i < end; i++)
+        if (pp_action_is_compute(schedule->actions[i]))
+            present[PAIR(schedule->actions[i])] |= 1u << schedule->actions[i].kind;
+    for (size_t i = begin; i < end;) {
+        size_t parts = schedule->actions[i].overlapped ? 2 : 1;
+        if (!pp_action_is_compute(schedule->actions[i])) {
+            i++;
+            continue;
+        }
+        for (size_t part = 0; part < parts; part++)
+            started[PAIR(schedule->actions[i + part])] |= 1u << schedule->actions[i + part].kind;
+        for (int moment = 0; moment < 2; moment++) {
+            oracle_peaks now = {0};
+            for (size_t pair = 0; pair < pairs; pair++)
+                held_by(input, (int)(pair / (size_t)schedule->microbatches), present[pair],
+                        started[pair], ended[pair], visits, &now);
+            if (now.alive > peak.alive) peak.alive = now.alive;
+            if (now.weight > peak.weight) peak.weight = now.weight;
+            if (now.held > peak.held) {
+                peak.held = now.held;
+                peak.held_index = i;
+            }
+            for (size_t part = 0; part < parts; part++)
+                ended[PAIR(schedule->actions[i + part])] |= 1u << schedule->actions[i + part].kind;
+        }
+        i += parts;
+    }
+    free(present), free(started), free(ended);
+    return peak;
+}

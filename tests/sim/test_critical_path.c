@@ -1,0 +1,106 @@
+/* The critical path: consecutive, and as long as the makespan. */
+#include "fixtures.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+
+/* Independent of the engine: from span to span there is no gap but transfers, the durations and
+ * those gaps add up to the makespan, and each step back is to the own rank or to a neighbouring
+ * stage. */
+static void check_path(const pp_sim_input *input, uint64_t seed) {
+    pp_sim_result *result = simulate(input);
+    size_t room = result->trace->span_count;
+    size_t *path = calloc(room + 1, sizeof *path);
+    size_t length = pp_critical_path(input, result, path, room);
+    if (result->makespan_s > 0) cr_assert_gt(length, 0, "seed %lu", seed);
+    double total = 0;
+    const pp_span *spans = result->trace->spans;
+    for (size_t i = 0; i < length; i++) {
+        const pp_span *now = &spans[path[i]];
+        total += now->end_s - now->start_s;
+        if (i == 0) cr_assert_eq(now->end_s, result->makespan_s, "seed %lu", seed);
+        if (i + 1 == length) {
+            cr_assert_eq(now->start_s, 0, "seed %lu: the path begins at %g", seed, now->start_s);
+            break;
+        }
+        const pp_span *before = &spans[path[i + 1]];
+        double gap = now->start_s - before->end_s;
+        cr_assert_geq(gap, 0, "seed %lu", seed);
+        if (input->blocking || (now->rank == before->rank && gap != 0))
+            cr_assert_eq(gap, 0, "seed %lu: a gap on one rank", seed);
+        if (gap > 0) {
+            cr_assert_neq(now->rank, before->rank);
+            cr_assert_not_null(input->border);
+        }
+        total += gap;
+    }
+    cr_assert_float_eq(total, result->makespan_s, 1e-9 * (1 + result->makespan_s), "seed %lu",
+                       seed);
+    cr_assert_eq(pp_critical_path(input, result, path, 1), length > 0, "capacity is kept");
+    free(path);
+    pp_sim_result_free(result);
+}
+
+Test(critical_path, covers_the_makespan) {
+    for (uint64_t seed = 1; seed <= 800; seed++) {
+        dice d = {seed};
+        shape of = shape_random(&d);
+        pp_schedule *schedule = schedule_random(&d, &of);
+        costs c = costs_random(&d, of.stages, dice_chance(&d, 2));
+        pp_sim_input input = input_of(schedule, &c);
+        input.keep_spans = true;
+        if (of.updates) input.reduce_group = c.group;
+        if (dice_chance(&d, 3)) input.last_microbatch_scale = 0.3;
+        check_path(&input, seed);
+        pp_schedule_free(schedule);
+        costs_free(&c);
+    }
+}
+
+Test(critical_path, covers_the_makespan_under_blocking) {
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        dice d = {seed};
+        const char *names[] = {"naive", "gpipe", "1f1b"};
+        int ranks = 1 + dice_below(&d, 6);
+        pp_schedule *schedule = build(names[dice_below(&d, 3)], ranks, 1 + dice_below(&d, 8));
+        costs c = costs_random(&d, ranks, dice_chance(&d, 2));
+        if (dice_chance(&d, 3)) /* transfers that take no time still order things */
+            for (int s = 0; s < ranks; s++) c.border[s] = (pp_border_cost){0};
+        pp_sim_input input = input_of(schedule, &c);
+        input.keep_spans = input.blocking = true;
+        check_path(&input, seed);
+        pp_schedule_free(schedule);
+        costs_free(&c);
+    }
+}
+
+/* A slow stage in the middle of a pipeline: its own work is the path but for filling and draining.
+ */
+Test(critical_path, goes_through_the_bottleneck) {
+    pp_schedule *schedule = build("1f1b", 3, 8);
+    costs c = costs_uniform(3, 1, 1, 1, 0);
+    c.stage[1] = (pp_stage_cost){.forward_s = 5, .input_s = 5, .weight_s = 5};
+    pp_sim_input input = input_of(schedule, &c);
+    input.keep_spans = true;
+    pp_sim_result *result = simulate(&input);
+    size_t path[64], length = pp_critical_path(&input, result, path, 64), on_slow = 0;
+    for (size_t i = 0; i < length; i++) on_slow += result->trace->spans[path[i]].rank == 1;
+    cr_assert_geq(on_slow, 15, "%zu of %zu", on_slow, length);
+    cr_assert_lt(result->gap, 0.06);
+    pp_sim_result_free(result);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+}
+
+Test(critical_path, needs_spans) {
+    pp_schedule *schedule = build("1f1b", 3, 8);
+    costs c = costs_uniform(3, 1, 1, 1, 0);
+    pp_sim_input input = input_of(schedule, &c);
+    pp_sim_result *result = simulate(&input);
+    size_t path[4];
+    cr_assert_eq(pp_critical_path(&input, result, path, 4), 0);
+    pp_sim_result_free(result);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+}
