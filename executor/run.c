@@ -124,7 +124,13 @@ static pp_status prepare_memory(pp_job *job, pp_error *error) {
     read_schedule(job, split, recomputes);
     PP_TRY(pp_schedule_slots(job->schedule, job->input_slots, job->gradient_slots, error));
     if (job->backend->runs_layers) return make_layouts(job, split, recomputes, error);
-    for (int s = 0; s < stages; s++) job->bytes[s] = plan->stages[s].bytes;
+    job->border_bytes = PP_NEW(&job->arena, int64_t, stages);
+    if (!job->border_bytes) return pp_fail_memory(error);
+    for (int s = 0; s < stages; s++) {
+        job->bytes[s] = plan->stages[s].bytes;
+        job->border_bytes[s] = s + 1 < stages ? pp_plan_border_bytes(plan, s) : 0;
+        if (job->border_bytes[s] < 0) return pp_fail_memory(error);
+    }
     return PP_OK;
 }
 

@@ -211,8 +211,7 @@ static pp_status send(work *w, bool backward, pp_error *error) {
         message.part_count =
             pp_stage_outgoing(&w->stage->run, &memory, backward, samples, w->stage->parts);
     } else {
-        int border = backward ? to : w->stage->stage;
-        message.size_bytes = (size_t)pp_plan_border_bytes(job->plan, border);
+        message.size_bytes = (size_t)job->border_bytes[backward ? to : w->stage->stage];
     }
     int channel = pp_job_channel(job, to, worker->replica, backward);
     PP_TRY(job->transport_ops->send_message(job->transport, channel, &message, error));

@@ -33,6 +33,7 @@ typedef struct pp_job {
     pp_stage_bytes *bytes;     /* [stages] */
     int *input_slots, *gradient_slots; /* [stages] */
     bool *recomputed;          /* [stages · microbatches] has an R action */
+    int64_t *border_bytes;     /* [stages] what crosses the border behind; replay */
     pp_data_shape shape;
     pp_data *data;             /* NULL under replay */
 
