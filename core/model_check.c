@@ -147,7 +147,7 @@ static pp_status check_inputs(const check *c, int index) {
                               layer->name);
         break;
     case PP_INPUTS_ANY:
-        break;
+        return PP_OK;
     }
     if (inputs == 0 && c->readers[index] == 0 && c->model->layer_count > 1)
         return fail_layer(c, index, NULL, "no edge leads to or from \"%s\"", layer->name);
