@@ -40,6 +40,7 @@ typedef struct pp_series {
     double cap_s;
     int repeat; /* calls per sample, so that a sample lasts long enough to be timed */
     int count;
+    int next_look; /* count at which the interval is worked out again */
     double spent_s;
     double interval; /* reached so far */
     bool done, capped;

@@ -22,7 +22,7 @@ void pp_series_start(pp_series *series, const pp_measure_options *options, doubl
     series->wanted = options->interval > 0 ? options->interval : DEFAULT_INTERVAL;
     series->cap_s = options->cap_s > 0 ? options->cap_s : DEFAULT_CAP_S;
     series->repeat = (int)repeat;
-    series->count = 0;
+    series->count = series->next_look = 0;
     series->spent_s = 0;
     series->interval = INFINITY;
     series->done = series->capped = false;
@@ -52,7 +52,8 @@ void pp_series_add(pp_series *series, double elapsed_s) {
     bool over = series->spent_s >= series->cap_s || series->count == PP_SERIES_SAMPLES;
     bool enough = series->count >= LEAST_SAMPLES && series->spent_s >= LEAST_S;
     /* sorting costs time too: the longer the series, the more rarely is its interval looked at */
-    if (!over && (!enough || series->count % (1 + series->count / 16))) return;
+    if (!over && (!enough || series->count < series->next_look)) return;
+    series->next_look = series->count + 1 + series->count / 16;
     series->interval = median_interval(series->values, series->count);
     bool narrow = enough && series->interval <= series->wanted;
     series->done = narrow || over;
