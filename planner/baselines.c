@@ -74,6 +74,10 @@ static const pp_split_row rows[] = {
 };
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
 
+bool pp_split_has_measure(const pp_split_method *method) {
+    return method->row->weigh != NULL && method->row->weigh != weigh_visit;
+}
+
 bool pp_split_is_optimal(const pp_split_method *method) {
     return method->row == &rows[OPTIMAL];
 }

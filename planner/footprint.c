@@ -156,7 +156,7 @@ static const pp_stage_bytes *make_layout(pp_footprints *footprints, int first, i
     pp_stage_bytes *bytes = PP_NEW(&footprints->arena, pp_stage_bytes, 1);
     if (bytes == NULL) return NULL;
     *bytes = layout.bytes;
-    if (request->zero == 1) bytes->optimizer = (bytes->optimizer + mode.dp - 1) / mode.dp;
+    bytes->optimizer = (bytes->optimizer + mode.shards - 1) / mode.shards;
     if (!pp_memo_put(&footprints->layouts, key, (int64_t)(intptr_t)bytes)) return NULL;
     return bytes;
 }
@@ -164,8 +164,8 @@ static const pp_stage_bytes *make_layout(pp_footprints *footprints, int first, i
 uint64_t pp_footprint_key(pp_footprints *footprints, int first, int last, pp_footprint_mode mode) {
     uint64_t key = kind_of(footprints, first, last);
     key = add(key, (uint64_t)mode.samples);
-    key = add(key, (uint64_t)mode.dp << 2 | (uint64_t)mode.split_backward << 1 |
-                       (uint64_t)mode.recompute);
+    key = add(key, (uint64_t)mode.dp << 32 | (uint64_t)mode.shards);
+    key = add(key, (uint64_t)mode.split_backward << 1 | (uint64_t)mode.recompute);
     return key != 0 ? key : 1;
 }
 

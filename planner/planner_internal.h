@@ -61,8 +61,9 @@ typedef struct pp_timing {
     double heaviest_s;                /* largest F + I + W of a layer … */
     double heaviest_recomputed_s;     /* … and largest 2F + I + W */
     double least_forward_share;       /* least F / (F + I + W) of a layer that costs anything */
-    double *forward, *input, *weight; /* [layers + 1]; NULL until pp_tables_expand */
-    int64_t *border_bytes;            /* [layers + 1] what crosses in front of each layer */
+    double *forward, *input, *weight; /* [layers + 1] sums; NULL until pp_tables_expand */
+    double *forward_each, *input_each, *weight_each; /* [layers] what they are sums of */
+    int64_t *border_bytes; /* [layers + 1] what crosses in front of each layer */
 } pp_timing;
 
 /* What does not depend on a candidate. Read-only after pp_tables_init but for the timings. */
@@ -71,19 +72,20 @@ typedef struct pp_tables {
     const pp_model *model;
     pp_cluster *cluster; /* a copy, whose links are as measured where the store has them */
     int layers;
-    double overhead_s;        /* of each action */
-    int *last_reader;         /* [layers] last layer that reads the output, or -1 */
-    int *tie;                 /* [layers] lowest layer with the same tie; -1: shares nothing */
-    int64_t *tied_bytes;      /* [layers] of the parameter that the layer shares, or 0 */
-    double *update_s;         /* [layers] one optimizer step … */
-    double *own_update_s;     /* [layers + 1] … and sums of it over what is not tied */
-    int64_t *weight_bytes;    /* [layers + 1] sums of weights and gradients that are not tied */
-    int64_t *state_bytes;     /* [layers + 1] sums of their optimizer state */
-    int64_t *own_bytes;       /* [layers + 1] sums of gradients that are not tied */
-    double flops_per_sample;  /* of F, I and W; 0: unknown */
-    int64_t sequence;         /* tokens of a sample; 0: not a sequence model */
-    double fastest_bandwidth; /* of any link */
-    pp_memo timing_of;        /* samples → pp_timing */
+    double overhead_s;            /* of each action */
+    int *last_reader;             /* [layers] last layer that reads the output, or -1 */
+    int *tie;                     /* [layers] lowest layer with the same tie; -1: shares nothing */
+    int64_t *tied_bytes;          /* [layers] of the parameter that the layer shares, or 0 */
+    int *tied_layers, tied_count; /* layers with tie >= 0, ascending */
+    double *update_s;             /* [layers] one optimizer step … */
+    double *own_update_s;         /* [layers + 1] … and sums of it over what is not tied */
+    int64_t *weight_bytes;        /* [layers + 1] sums of weights and gradients that are not tied */
+    int64_t *state_bytes;         /* [layers + 1] sums of their optimizer state */
+    int64_t *own_bytes;           /* [layers + 1] sums of gradients that are not tied */
+    double flops_per_sample;      /* of F, I and W; 0: unknown */
+    int64_t sequence;             /* tokens of a sample; 0: not a sequence model */
+    double fastest_bandwidth;     /* of any link */
+    pp_memo timing_of;            /* samples → pp_timing */
     pp_arena arena;
 } pp_tables;
 
@@ -116,6 +118,7 @@ typedef struct pp_footprints {
 typedef struct pp_footprint_mode {
     int64_t samples;
     int dp;
+    int shards; /* of the optimizer state: dp under ZeRO-1, else 1 */
     bool split_backward, recompute;
 } pp_footprint_mode;
 
@@ -192,5 +195,160 @@ void pp_space_deinit(pp_space *space);
 static inline int pp_candidate_stages(const pp_candidate *candidate) {
     return candidate->ranks * candidate->virtual_stages;
 }
+
+/* ---- terms --------------------------------------------------------------------------------- */
+
+/* Seconds of moving bytes: fixed_s + bytes · per_byte_s. */
+typedef struct pp_line {
+    double fixed_s, per_byte_s;
+} pp_line;
+
+/* What the stages of one candidate cost, as functions of where they are cut. Arrays are in the
+ * arena given to pp_terms_init. */
+typedef struct pp_terms {
+    const pp_tables *tables;
+    const pp_candidate *candidate;
+    const pp_timing *timing; /* expanded */
+    pp_footprint_mode mode;
+    int stages, ranks;
+    int *placement;              /* [stages] */
+    int64_t *limit_bytes;        /* [ranks] memory of the smallest device of the rank */
+    pp_line *ring;               /* [ranks] all-reduce of one rank's gradients over its replicas */
+    pp_line *forward, *backward; /* [stages] the link behind each stage, there and back */
+    double *forward_least, *backward_least; /* [stages + 1] sums over the borders in front of a
+                                               stage of the least time that any cut leaves */
+    double visits, recomputes; /* microbatches, and how many are recomputed, in full ones */
+    double scale;              /* of the smallest microbatch, at most 1 */
+    /* The rest follows from the order; NULL before pp_work_order. */
+    int *leading;            /* [stages] F before the stage's first backward, its own included */
+    int *leading_recomputes; /* [stages] R before it */
+    int *in_flight;          /* [stages] most microbatches between F and their B or I */
+} pp_terms;
+
+/* placement: [stages] stage → rank; NULL: stage s on rank s mod K. */
+pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candidate *candidate,
+                        const int *placement, pp_arena *arena, pp_error *error);
+
+/* All-reduce over these devices: seconds as a function of the bytes each of them has. */
+pp_line pp_ring(const pp_cluster *cluster, const int *devices, int count);
+
+/* Sums over layers first … last of one stage, with the cost of its actions. */
+double pp_terms_forward_s(const pp_terms *terms, int first, int last);
+double pp_terms_backward_s(const pp_terms *terms, int first, int last); /* I and W */
+/* F, I, W and R of one full microbatch. */
+double pp_terms_visit_s(const pp_terms *terms, int first, int last);
+/* At least REDUCE_GRAD and STEP of the stage. */
+double pp_terms_update_s(const pp_terms *terms, int stage, int first, int last);
+/* How long the lane behind `stage` is held for one microbatch when the next one begins at `next`.
+ */
+double pp_terms_lane_s(const pp_terms *terms, int stage, int next);
+
+/* ---- assembling ---------------------------------------------------------------------------- */
+
+/* Everything of a plan but its stages; its arrays must be there. */
+void pp_assemble_header(const pp_terms *terms, pp_plan *plan);
+/* Stages for these splits: times and bytes. False: out of memory. */
+bool pp_assemble_stages(const pp_terms *terms, pp_footprints *footprints, const int *splits,
+                        pp_plan *plan);
+/* A finished plan: expanded, simulated, predicted. */
+pp_status pp_assemble_plan(const pp_terms *terms, pp_footprints *footprints, const int *splits,
+                           pp_plan **plan, pp_error *error);
+
+/* ---- bounds -------------------------------------------------------------------------------- */
+
+/* Seconds that no split of the candidate can beat, from totals alone. O(1). INFINITY: its weights
+ * alone do not fit. */
+double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate);
+/* Seconds that no step can beat in which `stage` holds layers first … last. Never falls when the
+ * interval grows. Sharper when the order is known. */
+double pp_bound_stage(const pp_terms *terms, int stage, int first, int last);
+/* Bytes that the stage needs at the least; never fall when the interval grows. */
+int64_t pp_bound_bytes(const pp_terms *terms, int first, int last);
+/* Least of the largest pp_bound_stage over all splits whose weights fit; INFINITY: none. */
+pp_status pp_bound_splits(const pp_terms *terms, pp_arena *arena, double *bound, pp_error *error);
+/* What to order step times by, so that those that differ by rounding alone are equal. */
+double pp_rounded(double seconds);
+/* Improvements by less than this share are not looked for. */
+#define PP_NEGLIGIBLE 1e-9
+
+/* ---- one candidate ------------------------------------------------------------------------- */
+
+/* The workshop in which candidates are timed, one after the other. */
+typedef struct pp_work {
+    pp_tables *tables;
+    pp_footprints *footprints;
+    const pp_split_method *method;
+    const pp_candidate *candidate;
+    pp_terms terms;
+    pp_schedule *order;                /* compute actions */
+    int *input_slots, *gradient_slots; /* [stages] */
+    int *alive;              /* [stages] activations at the peak; 0: follow the order each time */
+    pp_stage_bytes *probe;   /* [stages] all zero but the one asked for */
+    pp_memo needs;           /* (stage, kind of interval) → bytes */
+    pp_plan plan;            /* filled for each split in turn; owns nothing */
+    int *splits;             /* [stages - 1] the best so far … */
+    int *trial;              /* … and the one being tried */
+    double best_s;           /* its step time; INFINITY: none fits */
+    int64_t best_peak_bytes; /* the largest of its ranks */
+    int share;               /* of a rank's limit that each of its stages may use: 1/share */
+    double deadline_s;       /* on pp_now_s's clock; 0: none */
+    int64_t simulations;     /* of this candidate */
+    bool proved;             /* best_s is the least over all splits */
+    pp_status failure;       /* what went wrong inside a callback */
+    pp_arena arena;          /* reset for each candidate */
+} pp_work;
+
+void pp_work_init(pp_work *work, pp_tables *tables, pp_footprints *footprints,
+                  const pp_split_method *method);
+void pp_work_deinit(pp_work *work);
+/* Takes up a candidate: its order, slots and terms. PP_E_UNSUPPORTED: of a kind that cannot be
+ * planned yet. */
+pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *error);
+/* Least of the largest pp_bound_stage over all splits that fit; INFINITY: none does. Leaves the
+ * split in work->trial. */
+pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error);
+/* Bytes that `stage` needs by itself as layers first … last; INT64_MAX: out of memory. */
+int64_t pp_work_need(pp_work *work, int stage, int first, int last);
+bool pp_work_fits(pp_work *work, int stage, int first, int last);
+/* Simulates the splits in work->trial and keeps them if they fit and are faster than the best. */
+pp_status pp_work_try(pp_work *work, pp_error *error);
+/* The time is up, or somebody asked to stop: leave loops with what there is. */
+bool pp_work_must_stop(const pp_work *work);
+/* Finds the best splits by the method, starting from work->trial. No split whose bound reaches
+ * `ceiling` is of interest to the caller. */
+pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error);
+/* First and last layer of a stage under some splits. */
+void pp_work_interval(const pp_work *work, const int *splits, int stage, int *first, int *last);
+
+/* Moves boundaries while the simulated step time falls. */
+pp_status pp_refine(pp_work *work, pp_error *error);
+/* Tries every split that could beat both the best and the ceiling, as long as the effort stays
+ * bounded; sets work->proved if it saw them all. */
+pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error);
+
+/* ---- reports ------------------------------------------------------------------------------- */
+
+/* True if the method has a measure of its own (parameters, bytes, …) rather than a stage's seconds.
+ */
+bool pp_split_has_measure(const pp_split_method *method);
+/* Fills what a result says of work->splits. */
+pp_status pp_work_report(pp_work *work, pp_plan_split *split, pp_error *error);
+/* Cuts into work->trial so that the largest excess of a stage's need over its rank's limit is
+ * least; *excess is that (negative: it fits) and *stage where. */
+pp_status pp_work_least_excess(pp_work *work, double *excess, int *stage, pp_error *error);
+
+/* Looks for what came closest to fitting, and for the cheapest change that would fit; fills *miss
+ * and returns PP_E_NO_FIT with both in the message. */
+pp_status pp_miss_find(pp_work *work, pp_space *space, pp_plan_miss *miss, pp_error *error);
+
+/* What explain.c is given. */
+typedef struct pp_story {
+    const pp_tables *tables;
+    const pp_space *space; /* with what became of each candidate */
+    const pp_candidate *chosen;
+    const pp_plan_result *result; /* complete but for the explanation */
+    bool timed_out;
+} pp_story;
+pp_status pp_explain(const pp_story *story, pp_text *text, pp_error *error);
 
 #endif

@@ -87,6 +87,7 @@ static pp_status add_layer(pp_tables *tables, int i, pp_arena *scratch, pp_error
     PP_TRY(pp_stage_layout_make(&ask, scratch, &layout, error));
     const pp_stage_bytes *bytes = &layout.bytes;
     tables->tie[i] = tie_of(tables->model, i);
+    if (tables->tie[i] >= 0) tables->tied_layers[tables->tied_count++] = i;
     int64_t tied = shared_bytes(tables, i);
     double own = bytes->parameters > 0 ? 1 - (double)tied / (double)bytes->parameters : 1;
     tables->tied_bytes[i] = tied;
@@ -135,6 +136,7 @@ static pp_status allocate(pp_tables *tables, pp_error *error) {
     int layers = tables->layers;
     tables->last_reader = PP_NEW(arena, int, layers);
     tables->tie = PP_NEW(arena, int, layers);
+    tables->tied_layers = PP_NEW(arena, int, layers);
     tables->tied_bytes = PP_NEW(arena, int64_t, layers);
     tables->update_s = PP_NEW(arena, double, layers);
     tables->own_update_s = PP_NEW(arena, double, layers + 1);
@@ -225,23 +227,32 @@ static void sum_borders(const pp_tables *tables, pp_timing *timing) {
         timing->border_bytes[i] += timing->border_bytes[i - 1];
 }
 
+/* Seconds of one phase layer by layer, and their sums. */
+static bool sum_phase(pp_tables *tables, int64_t samples, pp_phase phase, double **each,
+                      double **sums) {
+    *each = PP_NEW(&tables->arena, double, tables->layers);
+    *sums = PP_NEW(&tables->arena, double, tables->layers + 1);
+    if (tables->arena.failed) return false;
+    for (int i = 0; i < tables->layers; i++) {
+        (*each)[i] = seconds_of(tables, i, phase, samples);
+        (*sums)[i + 1] = (*sums)[i] + (*each)[i];
+    }
+    return true;
+}
+
 pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error) {
     if (timing->forward != NULL) return PP_OK;
-    pp_arena *arena = &tables->arena;
-    int n = tables->layers;
-    double *forward = PP_NEW(arena, double, n + 1);
-    double *input = PP_NEW(arena, double, n + 1);
-    double *weight = PP_NEW(arena, double, n + 1);
-    timing->border_bytes = PP_NEW(arena, int64_t, n + 1);
-    if (arena->failed) return pp_fail_memory(error);
-    for (int i = 0; i < n; i++) {
-        forward[i + 1] = forward[i] + seconds_of(tables, i, PP_PHASE_FORWARD, timing->samples);
-        input[i + 1] = input[i] + seconds_of(tables, i, PP_PHASE_INPUT, timing->samples);
-        weight[i + 1] = weight[i] + seconds_of(tables, i, PP_PHASE_WEIGHT, timing->samples);
+    int64_t samples = timing->samples;
+    double *forward, *forward_each;
+    timing->border_bytes = PP_NEW(&tables->arena, int64_t, tables->layers + 1);
+    if (timing->border_bytes == NULL ||
+        !sum_phase(tables, samples, PP_PHASE_INPUT, &timing->input_each, &timing->input) ||
+        !sum_phase(tables, samples, PP_PHASE_WEIGHT, &timing->weight_each, &timing->weight) ||
+        !sum_phase(tables, samples, PP_PHASE_FORWARD, &forward_each, &forward)) {
+        return pp_fail_memory(error);
     }
     sum_borders(tables, timing);
+    timing->forward_each = forward_each;
     timing->forward = forward;
-    timing->input = input;
-    timing->weight = weight;
     return PP_OK;
 }

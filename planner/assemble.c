@@ -1,0 +1,211 @@
+/* From a candidate and its split points to a plan: stage times, bytes, devices, prediction.
+ *
+ * Times of a stage are the sums of its layers' times plus the worker's own cost for each action. A
+ * whole backward is one action, so that cost goes to I; where I and W are apart both have it. The
+ * optimizer steps once over a matrix that two layers of the stage share. Gradients of a tied matrix
+ * are summed over the ranks that hold it, by the ring of terms.c, after those of the replicas.
+ *
+ * The same function fills the search's scratch plan and the plan that is handed out, and the
+ * prediction is pp_simulate_plan's: whoever simulates the written plan gets the same bits. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "planner/planner_internal.h"
+
+/* ---- stages -------------------------------------------------------------------------------- */
+
+/* Added up layer by layer: round figures stay round, as a difference of sums would not. */
+static double sum_layers(const double *each, int first, int last) {
+    double seconds = 0;
+    for (int i = first; i <= last; i++) seconds += each[i];
+    return seconds;
+}
+
+static double optimizer_s(const pp_terms *terms, int first, int last) {
+    const pp_tables *tables = terms->tables;
+    double seconds = 0;
+    for (int i = first; i <= last; i++) {
+        double once = tables->update_s[i];
+        double own = tables->own_update_s[i + 1] - tables->own_update_s[i];
+        seconds += pp_tables_tied_before(tables, i, first) ? own : once;
+    }
+    return seconds / terms->mode.shards + tables->overhead_s;
+}
+
+static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, int first, int last,
+                       pp_stage *stage) {
+    const pp_timing *timing = terms->timing;
+    double overhead = terms->tables->overhead_s;
+    *stage = (pp_stage){.first = first, .last = last, .recompute = terms->candidate->recompute};
+    stage->forward_s = sum_layers(timing->forward_each, first, last) + overhead;
+    stage->input_s = sum_layers(timing->input_each, first, last) + overhead;
+    stage->weight_s = sum_layers(timing->weight_each, first, last);
+    if (terms->mode.split_backward) stage->weight_s += overhead;
+    if (terms->mode.recompute) stage->recompute_s = stage->forward_s;
+    stage->optimizer_s = optimizer_s(terms, first, last);
+    const pp_stage_bytes *bytes = pp_footprint(footprints, first, last, terms->mode);
+    if (bytes == NULL) return false;
+    stage->bytes = *bytes;
+    if (terms->candidate->dp > 1) {
+        pp_line ring = terms->ring[terms->placement[s]];
+        stage->reduce_s = ring.fixed_s + ring.per_byte_s * (double)bytes->gradients + overhead;
+    }
+    return true;
+}
+
+/* ---- tied weights -------------------------------------------------------------------------- */
+
+static int stage_of(const pp_plan *plan, int layer) {
+    int s = 0;
+    while (plan->stages[s].last < layer) s++;
+    return s;
+}
+
+/* Adds the all-reduce of one tied matrix to every stage that holds it, if they are on several
+ * ranks. `tie` is the lowest layer of the group. */
+static void add_tie(const pp_terms *terms, int tie, int *devices, bool *holds, pp_plan *plan) {
+    const pp_tables *tables = terms->tables;
+    int count = 0;
+    memset(holds, 0, (size_t)plan->stage_count * sizeof *holds);
+    for (int i = 0; i < tables->tied_count; i++) {
+        int layer = tables->tied_layers[i];
+        if (tables->tie[layer] != tie) continue;
+        int s = stage_of(plan, layer), rank = terms->placement[s];
+        int device = plan->devices[rank * plan->dp * plan->tp];
+        bool known = false;
+        for (int k = 0; k < count; k++) known = known || devices[k] == device;
+        if (!known) devices[count++] = device;
+        holds[s] = true;
+    }
+    if (count < 2) return;
+    pp_line ring = pp_ring(tables->cluster, devices, count);
+    double seconds = ring.fixed_s + ring.per_byte_s * (double)tables->tied_bytes[tie];
+    for (int s = 0; s < plan->stage_count; s++) {
+        if (!holds[s]) continue;
+        if (plan->stages[s].reduce_s == 0) plan->stages[s].reduce_s = tables->overhead_s;
+        plan->stages[s].reduce_s += seconds;
+    }
+}
+
+static bool add_ties(const pp_terms *terms, pp_plan *plan) {
+    const pp_tables *tables = terms->tables;
+    if (tables->tied_count == 0) return true;
+    int *devices = pp_allocate((size_t)tables->tied_count * sizeof *devices);
+    bool *holds = pp_allocate((size_t)plan->stage_count * sizeof *holds);
+    bool enough = devices != NULL && holds != NULL;
+    for (int i = 0; enough && i < tables->tied_count; i++) {
+        int layer = tables->tied_layers[i];
+        if (tables->tie[layer] == layer) add_tie(terms, layer, devices, holds, plan);
+    }
+    pp_free(devices);
+    pp_free(holds);
+    return enough;
+}
+
+bool pp_assemble_stages(const pp_terms *terms, pp_footprints *footprints, const int *splits,
+                        pp_plan *plan) {
+    for (int s = 0; s < terms->stages; s++) {
+        int first = s == 0 ? 0 : splits[s - 1];
+        int last = s == terms->stages - 1 ? terms->tables->layers - 1 : splits[s] - 1;
+        if (!fill_stage(terms, footprints, s, first, last, &plan->stages[s])) return false;
+    }
+    return add_ties(terms, plan);
+}
+
+/* ---- the plan ------------------------------------------------------------------------------ */
+
+void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
+    const pp_candidate *c = terms->candidate;
+    const pp_plan_request *request = terms->tables->request;
+    plan->ranks = c->ranks;
+    plan->virtual_stages = c->virtual_stages;
+    plan->stage_count = terms->stages;
+    plan->microbatches = c->microbatches;
+    plan->microbatch_size = c->size;
+    plan->global_batch = request->global_batch;
+    plan->last_microbatch_scale = c->last_scale;
+    plan->dp = c->dp;
+    plan->tp = 1;
+    plan->dtype = request->dtype;
+    plan->optimizer = request->optimizer;
+    plan->zero = request->zero;
+    plan->recompute = c->recompute;
+    snprintf(plan->schedule, sizeof plan->schedule, "%s", c->family->name);
+    plan->costs = pp_costs_source(request->costs);
+    snprintf(plan->cost_note, sizeof plan->cost_note, "%s", pp_costs_note(request->costs));
+    for (int i = 0; i < terms->tables->layers; i++) plan->order[i] = i;
+    for (int s = 0; s < terms->stages; s++) plan->placement[s] = terms->placement[s];
+    for (int i = 0; i < c->ranks * c->dp; i++) plan->devices[i] = i;
+}
+
+static double peak_flops(const pp_device *device, pp_dtype dtype) {
+    return dtype == PP_BF16 ? device->bf16_flops : dtype == PP_FP32 ? device->fp32_flops : 0;
+}
+
+/* Model FLOPs (forward three times, recomputation not counted) over what the devices could do. */
+static double model_flops_utilization(const pp_tables *tables, const pp_plan *plan,
+                                      double seconds) {
+    double peak = 0;
+    for (int i = 0; i < plan->ranks * plan->dp * plan->tp; i++) {
+        double one = peak_flops(pp_cluster_device(plan->cluster, plan->devices[i]), plan->dtype);
+        if (!(one > 0)) return 0;
+        peak += one;
+    }
+    return tables->flops_per_sample * (double)plan->global_batch / (peak * seconds);
+}
+
+static double cost_of(const pp_plan *plan, double seconds) {
+    double per_hour = 0;
+    for (int i = 0; i < plan->ranks * plan->dp * plan->tp; i++) {
+        per_hour += pp_cluster_device(plan->cluster, plan->devices[i])->cost_per_hour;
+    }
+    return per_hour * seconds / 3600;
+}
+
+static void predict(const pp_tables *tables, const pp_sim_result *result, pp_plan *plan) {
+    pp_prediction *predicted = &plan->predicted;
+    double seconds = result->makespan_s;
+    predicted->iteration_time_s = seconds;
+    predicted->bubble_fraction = result->bubble_fraction;
+    for (int p = 0; p < plan->ranks; p++) {
+        predicted->rank[p].busy_s = result->rank[p].busy_s;
+        predicted->rank[p].peak_bytes = result->rank[p].peak.total;
+    }
+    if (!(seconds > 0)) return; /* a model that costs nothing */
+    predicted->throughput = (double)plan->global_batch / seconds;
+    predicted->tokens_per_s = predicted->throughput * (double)tables->sequence;
+    predicted->mfu = model_flops_utilization(tables, plan, seconds);
+    predicted->cost_per_step = cost_of(plan, seconds);
+}
+
+/* The plan's expanded order is what its hash is of, so it is made first with no hash to compare. */
+static pp_status expand_and_predict(const pp_terms *terms, pp_plan *plan, pp_error *error) {
+    pp_schedule *schedule = NULL;
+    pp_sim_result *result = NULL;
+    plan->schedule_hash = 0;
+    pp_status status = pp_simulate_plan(plan, false, &schedule, &result, error);
+    if (status == PP_OK) {
+        plan->schedule_hash = pp_schedule_hash(schedule);
+        predict(terms->tables, result, plan);
+    }
+    pp_sim_result_free(result);
+    pp_schedule_free(schedule);
+    return status;
+}
+
+pp_status pp_assemble_plan(const pp_terms *terms, pp_footprints *footprints, const int *splits,
+                           pp_plan **plan, pp_error *error) {
+    const pp_tables *tables = terms->tables;
+    PP_TRY(pp_plan_new(tables->model, tables->cluster, terms->ranks, terms->stages,
+                       terms->candidate->dp, 1, plan, error));
+    pp_assemble_header(terms, *plan);
+    (*plan)->cost_hash = pp_costs_hash(tables->request->costs);
+    pp_status status = pp_assemble_stages(terms, footprints, splits, *plan)
+                           ? expand_and_predict(terms, *plan, error)
+                           : pp_fail_memory(error);
+    if (status == PP_OK) return PP_OK;
+    pp_plan_free(*plan);
+    *plan = NULL;
+    return status;
+}

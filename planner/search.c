@@ -1,0 +1,326 @@
+/* Every combination, pruned by proved bounds, simulated exactly.
+ *
+ * Candidates (search_space.c) wait in a heap by their lower bound (search_bound.c). Bounds come in
+ * levels of rising price: from totals when the space is listed; over all splits when a candidate
+ * first comes up; with its order and the memory limits when it comes up again and is taken to the
+ * workshop (search_work.c). The search ends when the least bound left is above the slowest plan
+ * that is wanted, the last of the runners-up: no candidate left can then be among them. The least
+ * bound over all that could fit is a bound for the whole space, printed with the gap.
+ *
+ * One thread and one order, with ties broken by (time, devices, ranks, peak bytes, listing), so the
+ * result does not depend on the machine. */
+#include <math.h>
+#include <string.h>
+
+#include "planner/planner_internal.h"
+
+enum { ALTERNATIVES = 3, PROGRESS_EVERY = 64 };
+
+/* A plan worth keeping. */
+typedef struct kept {
+    size_t candidate;
+    double seconds;
+    int64_t peak_bytes;
+    int *splits; /* [stages - 1] */
+} kept;
+
+typedef struct search {
+    const pp_plan_request *request;
+    pp_plan_result *result;
+    pp_error *error;
+    pp_tables tables;
+    pp_footprints footprints;
+    pp_split_method method;
+    pp_space space;
+    pp_work work;
+    size_t *heap; /* candidates by (bound, index) */
+    size_t heap_count;
+    double *group_bounds; /* [groups][2] of level 1, by whether the backward is split; 0: unknown */
+    kept *best;           /* [wanted] the fastest so far, in order */
+    int kept_count, wanted;
+    pp_error unsupported; /* why a candidate could not be planned */
+    double started_s;
+    bool timed_out;
+    pp_arena arena; /* lists above, and splits of kept plans */
+    pp_arena scratch;
+} search;
+
+/* ---- the heap ------------------------------------------------------------------------------ */
+
+static bool sooner(const search *s, size_t a, size_t b) {
+    double first = s->space.candidates[a].bound_s, second = s->space.candidates[b].bound_s;
+    return first < second || (first == second && a < b);
+}
+
+static void swap(size_t *a, size_t *b) {
+    size_t held = *a;
+    *a = *b;
+    *b = held;
+}
+
+static void sift_down(search *s, size_t at) {
+    for (;;) {
+        size_t least = at, left = 2 * at + 1, right = left + 1;
+        if (left < s->heap_count && sooner(s, s->heap[left], s->heap[least])) least = left;
+        if (right < s->heap_count && sooner(s, s->heap[right], s->heap[least])) least = right;
+        if (least == at) return;
+        swap(&s->heap[at], &s->heap[least]);
+        at = least;
+    }
+}
+
+static void heap_push(search *s, size_t candidate) {
+    size_t at = s->heap_count++;
+    s->heap[at] = candidate;
+    while (at > 0 && sooner(s, s->heap[at], s->heap[(at - 1) / 2])) {
+        swap(&s->heap[at], &s->heap[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+}
+
+static size_t heap_pop(search *s) {
+    size_t top = s->heap[0];
+    s->heap[0] = s->heap[--s->heap_count];
+    sift_down(s, 0);
+    return top;
+}
+
+/* ---- the plans kept ------------------------------------------------------------------------ */
+
+static int compare_numbers(double a, double b) {
+    return (a > b) - (a < b);
+}
+
+/* Negative if a is the better plan. */
+static int compare(const search *s, const kept *a, const kept *b) {
+    const pp_candidate *first = &s->space.candidates[a->candidate];
+    const pp_candidate *second = &s->space.candidates[b->candidate];
+    int order = compare_numbers(pp_rounded(a->seconds), pp_rounded(b->seconds));
+    if (order == 0) order = first->ranks * first->dp - second->ranks * second->dp;
+    if (order == 0) order = first->ranks - second->ranks;
+    if (order == 0) order = compare_numbers((double)a->peak_bytes, (double)b->peak_bytes);
+    return order != 0 ? order : a->candidate < b->candidate ? -1 : 1;
+}
+
+/* A plan slower than this is not among those wanted. */
+static double ceiling_of(const search *s) {
+    if (s->kept_count < s->wanted) return INFINITY;
+    return s->best[s->wanted - 1].seconds * (1 + PP_NEGLIGIBLE);
+}
+
+static pp_status keep(search *s, size_t candidate) {
+    const pp_work *work = &s->work;
+    int boundaries = work->terms.stages - 1;
+    kept found = {candidate, work->best_s, work->best_peak_bytes, NULL};
+    int place = s->kept_count;
+    while (place > 0 && compare(s, &found, &s->best[place - 1]) < 0) place--;
+    if (place == s->wanted) return PP_OK;
+    found.splits = PP_NEW(&s->arena, int, boundaries + 1);
+    if (found.splits == NULL) return pp_fail_memory(s->error);
+    memcpy(found.splits, work->splits, (size_t)boundaries * sizeof *found.splits);
+    if (s->kept_count < s->wanted) s->kept_count++;
+    size_t moved = (size_t)(s->kept_count - 1 - place);
+    memmove(&s->best[place + 1], &s->best[place], moved * sizeof *s->best);
+    s->best[place] = found;
+    return PP_OK;
+}
+
+/* ---- one candidate ------------------------------------------------------------------------- */
+
+static void raise_bound(pp_candidate *candidate, double bound) {
+    candidate->bound_s = fmax(candidate->bound_s, bound);
+}
+
+/* Level 1: over all splits, order unknown. The same for all families of a group that hand on their
+ * gradients alike. */
+static pp_status bound_splits(search *s, pp_candidate *candidate) {
+    double bound, *known = NULL;
+    candidate->level = 1;
+    if (candidate->virtual_stages > 1) return PP_OK; /* where stages lie is up to the order */
+    known = &s->group_bounds[2 * candidate->group + candidate->family->splits_backward];
+    if (*known == 0) {
+        pp_terms terms;
+        pp_arena_reset(&s->scratch);
+        PP_TRY(pp_tables_expand(&s->tables, candidate->timing, s->error));
+        PP_TRY(pp_terms_init(&terms, &s->tables, candidate, NULL, &s->scratch, s->error));
+        PP_TRY(pp_bound_splits(&terms, &s->scratch, &bound, s->error));
+        *known = fmax(bound, candidate->bound_s);
+    }
+    raise_bound(candidate, *known);
+    return PP_OK;
+}
+
+static pp_status solve(search *s, size_t index) {
+    pp_candidate *candidate = &s->space.candidates[index];
+    pp_work *work = &s->work;
+    double bound;
+    candidate->level = 2;
+    PP_TRY(pp_work_bound(work, &bound, s->error));
+    raise_bound(candidate, bound);
+    if (candidate->bound_s > ceiling_of(s)) return PP_OK;
+    double ceiling = ceiling_of(s);
+    PP_TRY(pp_work_solve(work, ceiling, s->error));
+    s->result->searched++;
+    candidate->seconds = work->best_s;
+    if (work->proved) raise_bound(candidate, fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE));
+    return work->best_s < INFINITY ? keep(s, index) : PP_OK;
+}
+
+static pp_status take(search *s, size_t index) {
+    pp_candidate *candidate = &s->space.candidates[index];
+    if (candidate->level == 0) {
+        PP_TRY(bound_splits(s, candidate));
+        if (candidate->bound_s < INFINITY) heap_push(s, index);
+        return PP_OK;
+    }
+    pp_error reason = {0};
+    pp_status status = pp_work_start(&s->work, candidate, &reason);
+    if (status == PP_OK) return solve(s, index);
+    if (status != PP_E_UNSUPPORTED) {
+        if (s->error != NULL) *s->error = reason;
+        return status;
+    }
+    s->unsupported = reason;
+    candidate->bound_s = INFINITY;
+    return PP_OK;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------ */
+
+static pp_status fill_heap(search *s) {
+    s->heap = PP_NEW(&s->arena, size_t, s->space.count);
+    s->best = PP_NEW(&s->arena, kept, s->wanted);
+    s->group_bounds = PP_NEW(&s->arena, double, 2 * s->space.group_count);
+    if (s->arena.failed) return pp_fail_memory(s->error);
+    for (size_t i = 0; i < s->space.count; i++) {
+        pp_candidate *candidate = &s->space.candidates[i];
+        candidate->seconds = INFINITY;
+        candidate->bound_s = pp_bound_totals(&s->tables, candidate);
+        if (candidate->bound_s < INFINITY) heap_push(s, i);
+    }
+    return PP_OK;
+}
+
+static void report_progress(const search *s, int64_t steps) {
+    const pp_plan_request *request = s->request;
+    if (request->progress == NULL || steps % PROGRESS_EVERY != 0) return;
+    double left = (double)s->heap_count / (double)(s->space.count + 1);
+    request->progress(request->progress_context, 1 - left);
+}
+
+static pp_status run(search *s) {
+    for (int64_t steps = 0; s->heap_count > 0; steps++) {
+        if (s->space.candidates[s->heap[0]].bound_s > ceiling_of(s)) break;
+        if (pp_stop_signal() != 0) {
+            return pp_fail(s->error, PP_E_INTERRUPTED, NULL, "interrupted while searching plans");
+        }
+        s->timed_out = s->kept_count > 0 && pp_work_must_stop(&s->work);
+        if (s->timed_out) break;
+        PP_TRY(take(s, heap_pop(s)));
+        report_progress(s, steps);
+    }
+    if (pp_stop_signal() != 0) {
+        return pp_fail(s->error, PP_E_INTERRUPTED, NULL, "interrupted while searching plans");
+    }
+    if (s->request->progress != NULL) s->request->progress(s->request->progress_context, 1);
+    return PP_OK;
+}
+
+/* ---- the result ---------------------------------------------------------------------------- */
+
+static void fill_bounds(search *s) {
+    pp_plan_result *result = s->result;
+    double best = s->best[0].seconds, bound = best;
+    for (size_t i = 0; i < s->space.count; i++) {
+        bound = fmin(bound, s->space.candidates[i].bound_s);
+    }
+    result->lower_bound_s = bound;
+    result->gap = bound > 0 ? (best - bound) / bound : 0;
+}
+
+static pp_status hand_out(search *s, const kept *from, pp_plan **plan) {
+    PP_TRY(pp_work_start(&s->work, &s->space.candidates[from->candidate], s->error));
+    int boundaries = s->work.terms.stages - 1;
+    memcpy(s->work.splits, from->splits, (size_t)boundaries * sizeof *from->splits);
+    return pp_assemble_plan(&s->work.terms, &s->footprints, from->splits, plan, s->error);
+}
+
+static pp_status hand_out_all(search *s) {
+    pp_plan_result *result = s->result;
+    result->alternatives = pp_allocate_zeroed((size_t)s->kept_count, sizeof *result->alternatives);
+    if (result->alternatives == NULL) return pp_fail_memory(s->error);
+    for (int i = 1; i < s->kept_count; i++) {
+        PP_TRY(hand_out(s, &s->best[i], &result->alternatives[i - 1]));
+        result->alternative_count++;
+    }
+    PP_TRY(hand_out(s, &s->best[0], &result->best));
+    return pp_work_report(&s->work, &result->split, s->error);
+}
+
+static pp_status explain(search *s) {
+    pp_story story = {.tables = &s->tables,
+                      .space = &s->space,
+                      .chosen = &s->space.candidates[s->best[0].candidate],
+                      .result = s->result,
+                      .timed_out = s->timed_out};
+    return pp_explain(&story, &s->result->explanation, s->error);
+}
+
+/* Nothing was kept: because nothing fits, or because nothing asked for can be planned. */
+static pp_status give_up(search *s) {
+    if (s->unsupported.code != PP_OK && s->request->schedule != NULL) {
+        if (s->error != NULL) *s->error = s->unsupported;
+        return s->unsupported.code;
+    }
+    return pp_miss_find(&s->work, &s->space, &s->result->miss, s->error);
+}
+
+static pp_status conclude(search *s) {
+    pp_plan_result *result = s->result;
+    result->pruned = (int64_t)s->space.count - result->searched;
+    if (s->kept_count == 0) return give_up(s);
+    fill_bounds(s);
+    PP_TRY(hand_out_all(s));
+    result->seconds = pp_now_s() - s->started_s;
+    return explain(s);
+}
+
+/* ---- the call ------------------------------------------------------------------------------ */
+
+static pp_status prepare(search *s) {
+    const pp_plan_request *request = s->request;
+    s->wanted = 1 + (request->alternative_count > 0 ? request->alternative_count : ALTERNATIVES);
+    PP_TRY(pp_split_method_read(request->split, request->model, &s->arena, &s->method, s->error));
+    PP_TRY(pp_tables_init(&s->tables, request, s->error));
+    PP_TRY(pp_footprints_init(&s->footprints, &s->tables, s->error));
+    PP_TRY(pp_space_init(&s->space, &s->tables, &s->method, s->error));
+    pp_work_init(&s->work, &s->tables, &s->footprints, &s->method);
+    if (request->limit_s > 0) s->work.deadline_s = s->started_s + request->limit_s;
+    return fill_heap(s);
+}
+
+pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result, pp_error *error) {
+    *result = pp_allocate_zeroed(1, sizeof **result);
+    if (*result == NULL) return pp_fail_memory(error);
+    search s = {.request = request, .result = *result, .error = error, .started_s = pp_now_s()};
+    pp_status status = prepare(&s);
+    if (status == PP_OK) status = run(&s);
+    if (status == PP_OK) status = conclude(&s);
+    (*result)->seconds = pp_now_s() - s.started_s;
+    pp_work_deinit(&s.work);
+    pp_space_deinit(&s.space);
+    pp_footprints_deinit(&s.footprints);
+    pp_tables_deinit(&s.tables);
+    pp_arena_deinit(&s.scratch);
+    pp_arena_deinit(&s.arena);
+    return status;
+}
+
+void pp_plan_result_free(pp_plan_result *result) {
+    if (result == NULL) return;
+    pp_plan_free(result->best);
+    for (int i = 0; i < result->alternative_count; i++) pp_plan_free(result->alternatives[i]);
+    pp_free(result->alternatives);
+    pp_text_deinit(&result->explanation);
+    pp_free(result);
+}

@@ -1,0 +1,173 @@
+/* Better splits for one candidate: first by moving boundaries, then, where that is affordable, by
+ * trying every split that could still be better.
+ *
+ * A chain cut minimises a bound, or the slowest stage; the step time also depends on how stages
+ * fill and drain and on transfers that no formula of one stage knows. So the simulator has the last
+ * word.
+ *
+ * Moves: a run of neighbouring boundaries goes one layer to the left or right: one layer changes
+ * from the stage at one end of the run to the stage at the other, those between keep their sizes.
+ *
+ * Enumeration: a depth-first search that gives layers to stages from the left. Stages whose
+ * pp_bound_stage reaches the best time are cut off, and so are beginnings whose rest cannot be
+ * completed below it; `rest` holds, for each stage and first layer, the least of the largest bound
+ * over all ways to cut the rest. If the search ends within its effort, no split is better.
+ *
+ * Effort is counted in simulated actions, not seconds, so that the result is the same everywhere.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "planner/planner_internal.h"
+
+#define REFINE_ACTIONS 8e6
+#define ENUMERATE_ACTIONS 8e6
+#define ENUMERATE_NODES 200000
+#define REST_CELLS 4e6 /* bounds that the table of rests may cost */
+
+static double actions_of(const pp_work *work) {
+    return (double)work->order->first_action[work->order->ranks];
+}
+
+/* ---- moves --------------------------------------------------------------------------------- */
+
+/* Boundary i lies between stages i and i + 1. Puts the move into work->trial. */
+static bool shift(pp_work *work, int first, int last, int by) {
+    int boundaries = work->terms.stages - 1;
+    memcpy(work->trial, work->splits, (size_t)boundaries * sizeof *work->trial);
+    for (int i = first; i <= last; i++) work->trial[i] += by;
+    int before = first > 0 ? work->trial[first - 1] : 0;
+    int behind = last < boundaries - 1 ? work->trial[last + 1] : work->tables->layers;
+    return work->trial[first] > before && work->trial[last] < behind;
+}
+
+/* Whether the stages that the move changes could be part of something better. */
+static bool promising(pp_work *work, int first, int last) {
+    for (int s = first; s <= last + 1; s++) {
+        int from, to;
+        pp_work_interval(work, work->trial, s, &from, &to);
+        double bound = pp_bound_stage(&work->terms, s, from, to);
+        if (bound >= work->best_s * (1 - PP_NEGLIGIBLE)) return false;
+    }
+    for (int s = first; s <= last + 1; s++) {
+        int from, to;
+        pp_work_interval(work, work->trial, s, &from, &to);
+        if (!pp_work_fits(work, s, from, to)) return false;
+    }
+    return true;
+}
+
+/* One round over all moves, short runs first. *improved: a move was kept. */
+static pp_status try_moves(pp_work *work, double *effort, bool *improved, pp_error *error) {
+    int boundaries = work->terms.stages - 1;
+    for (int length = 1; length <= boundaries; length++) {
+        for (int first = 0; first + length <= boundaries; first++) {
+            for (int by = -1; by <= 1; by += 2) {
+                int last = first + length - 1;
+                if (!shift(work, first, last, by) || !promising(work, first, last)) continue;
+                if (*effort <= 0 || pp_work_must_stop(work)) return PP_OK;
+                *effort -= actions_of(work);
+                double before = work->best_s;
+                PP_TRY(pp_work_try(work, error));
+                if (work->best_s < before) *improved = true;
+            }
+        }
+    }
+    return PP_OK;
+}
+
+pp_status pp_refine(pp_work *work, pp_error *error) {
+    double effort = REFINE_ACTIONS;
+    bool improved = true;
+    while (improved && effort > 0) {
+        improved = false;
+        PP_TRY(try_moves(work, &effort, &improved, error));
+    }
+    return work->failure != PP_OK ? pp_fail_memory(error) : PP_OK;
+}
+
+/* ---- enumeration --------------------------------------------------------------------------- */
+
+typedef struct enumeration {
+    pp_work *work;
+    double ceiling;
+    double *rest;  /* [stages + 1][layers + 1] */
+    double effort; /* actions left */
+    int64_t nodes; /* left */
+    pp_status status;
+    pp_error *error;
+} enumeration;
+
+static double *rest_of(const enumeration *e, int stage, int first) {
+    return &e->rest[(size_t)stage * ((size_t)e->work->tables->layers + 1) + (size_t)first];
+}
+
+static void fill_rest(enumeration *e, int stage, int first) {
+    const pp_work *work = e->work;
+    int layers = work->tables->layers, left = work->terms.stages - 1 - stage;
+    double best = INFINITY;
+    for (int next = left > 0 ? first + 1 : layers; next <= layers - left; next++) {
+        double here = pp_bound_stage(&work->terms, stage, first, next - 1);
+        if (here >= best) break;
+        best = fmin(best, fmax(here, *rest_of(e, stage + 1, next)));
+    }
+    *rest_of(e, stage, first) = best;
+}
+
+static void fill_rests(enumeration *e) {
+    int layers = e->work->tables->layers, stages = e->work->terms.stages;
+    *rest_of(e, stages, layers) = 0;
+    for (int s = stages - 1; s >= 0; s--) {
+        for (int i = s; i <= layers - (stages - s); i++) fill_rest(e, s, i);
+    }
+}
+
+/* What a split has to be below. */
+static double target(const enumeration *e) {
+    return fmin(e->work->best_s, e->ceiling) * (1 - PP_NEGLIGIBLE);
+}
+
+static bool exhausted(enumeration *e) {
+    return e->status != PP_OK || e->effort <= 0 || e->nodes-- <= 0 || pp_work_must_stop(e->work);
+}
+
+static void try_trial(enumeration *e) {
+    e->effort -= actions_of(e->work);
+    e->status = pp_work_try(e->work, e->error);
+}
+
+/* Stages before `stage` are cut; its first layer is `first`. False: gave up. */
+static bool descend(enumeration *e, int stage, int first) {
+    pp_work *work = e->work;
+    int layers = work->tables->layers, left = work->terms.stages - 1 - stage;
+    for (int next = left > 0 ? first + 1 : layers; next <= layers - left; next++) {
+        if (pp_bound_stage(&work->terms, stage, first, next - 1) >= target(e)) break;
+        if (*rest_of(e, stage + 1, next) >= target(e)) continue;
+        if (!pp_work_fits(work, stage, first, next - 1)) continue;
+        if (exhausted(e)) return false;
+        if (left == 0) {
+            try_trial(e);
+        } else {
+            work->trial[stage] = next;
+            if (!descend(e, stage + 1, next)) return false;
+        }
+    }
+    return e->status == PP_OK;
+}
+
+pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error) {
+    int layers = work->tables->layers, stages = work->terms.stages;
+    if ((double)stages * layers * layers > REST_CELLS) return PP_OK;
+    size_t cells = ((size_t)stages + 1) * ((size_t)layers + 1);
+    enumeration e = {.work = work,
+                     .ceiling = ceiling,
+                     .rest = PP_NEW(&work->arena, double, cells),
+                     .effort = ENUMERATE_ACTIONS,
+                     .nodes = ENUMERATE_NODES,
+                     .error = error};
+    if (e.rest == NULL) return pp_fail_memory(error);
+    for (size_t i = 0; i < cells; i++) e.rest[i] = INFINITY;
+    fill_rests(&e);
+    work->proved = descend(&e, 0, 0);
+    return work->failure != PP_OK ? pp_fail_memory(error) : e.status;
+}

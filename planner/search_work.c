@@ -1,0 +1,380 @@
+/* One candidate: from "K ranks, M microbatches, this schedule" to its best split and step time.
+ *
+ * The order of actions is built once; it gives each stage's slots, its microbatches in flight and
+ * so the bytes that any interval of layers would need there. Two chain cuts then give the splits to
+ * start from: the one with the least proved bound (pp_bound_stage: it knows filling and draining)
+ * and the one with the least slowest stage or transfer. The simulator decides between them, and
+ * refinement (search_refine.c) goes on from the better one.
+ *
+ * With one stage on each rank a stage's need is its rank's need, so a split in which all stages fit
+ * fits. With several it is only a part of it; then the whole is checked when a split is tried, and
+ * where it fails the cut is repeated with each stage held to its share of the limit. */
+#include <math.h>
+#include <string.h>
+
+#include "planner/planner_internal.h"
+
+void pp_work_init(pp_work *work, pp_tables *tables, pp_footprints *footprints,
+                  const pp_split_method *method) {
+    *work = (pp_work){.tables = tables, .footprints = footprints, .method = method};
+    pp_arena_init(&work->arena);
+}
+
+static void drop_candidate(pp_work *work) {
+    pp_schedule_free(work->order);
+    work->order = NULL;
+    pp_memo_clear(&work->needs);
+    pp_arena_reset(&work->arena);
+}
+
+void pp_work_deinit(pp_work *work) {
+    drop_candidate(work);
+    pp_memo_deinit(&work->needs);
+    pp_arena_deinit(&work->arena);
+}
+
+bool pp_work_must_stop(const pp_work *work) {
+    if (pp_stop_signal() != 0) return true;
+    return work->deadline_s > 0 && pp_now_s() > work->deadline_s;
+}
+
+void pp_work_interval(const pp_work *work, const int *splits, int stage, int *first, int *last) {
+    *first = stage == 0 ? 0 : splits[stage - 1];
+    *last = stage == work->terms.stages - 1 ? work->tables->layers - 1 : splits[stage] - 1;
+}
+
+/* ---- what follows from the order ----------------------------------------------------------- */
+
+/* Counts for the bounds, in one pass over all actions. flying: [stages] zeroed; turned: [stages]
+ * false, true once the stage had a backward. */
+static void follow_stage_order(pp_work *work, int *flying, bool *turned) {
+    pp_terms *terms = &work->terms;
+    const pp_schedule *order = work->order;
+    size_t count = order->first_action[order->ranks];
+    for (size_t i = 0; i < count; i++) {
+        pp_action action = order->actions[i];
+        int s = action.stage;
+        if (action.kind == PP_FORWARD) {
+            terms->leading[s] += !turned[s];
+            if (++flying[s] > terms->in_flight[s]) terms->in_flight[s] = flying[s];
+        } else if (action.kind == PP_RECOMPUTE) {
+            terms->leading_recomputes[s] += !turned[s];
+        } else if (action.kind == PP_BACKWARD || action.kind == PP_INPUT) {
+            turned[s] = true;
+            flying[s]--;
+        }
+    }
+}
+
+/* Activations held at the peak, where bytes follow from that number alone: one stage on the rank
+ * and no I without its W. */
+static void count_alive(pp_work *work) {
+    const pp_schedule *order = work->order;
+    if (work->terms.mode.split_backward || order->virtual_stages > 1) return;
+    for (int s = 0; s < order->stages; s++) {
+        work->probe[s].activation = 1;
+        pp_peak_bytes peak =
+            pp_rank_peak_bytes(order, order->placement[s], work->probe, NULL, NULL, NULL);
+        work->probe[s].activation = 0;
+        work->alive[s] = peak.total > 0 ? (int)peak.total : 0;
+    }
+}
+
+static pp_status build_order(pp_work *work, pp_error *error) {
+    const pp_candidate *c = work->candidate;
+    pp_schedule_request request = {.name = c->family->name,
+                                   .ranks = c->ranks,
+                                   .microbatches = c->microbatches,
+                                   .virtual_stages = c->virtual_stages,
+                                   .recompute = c->recompute};
+    PP_TRY(pp_schedule_build(&request, &work->order, error));
+    if (work->order->chain_count == 1) return PP_OK;
+    return pp_fail(error, PP_E_UNSUPPORTED, "--schedule",
+                   "%s sends microbatches both ways through copies of the stages; the planner does "
+                   "not split for that yet",
+                   c->family->name);
+}
+
+static pp_status allocate(pp_work *work, pp_error *error) {
+    pp_arena *arena = &work->arena;
+    pp_terms *terms = &work->terms;
+    const pp_candidate *c = work->candidate;
+    int stages = terms->stages;
+    terms->leading = PP_NEW(arena, int, stages);
+    terms->leading_recomputes = PP_NEW(arena, int, stages);
+    terms->in_flight = PP_NEW(arena, int, stages);
+    work->input_slots = PP_NEW(arena, int, stages);
+    work->gradient_slots = PP_NEW(arena, int, stages);
+    work->alive = PP_NEW(arena, int, stages);
+    work->probe = PP_NEW(arena, pp_stage_bytes, stages);
+    work->splits = PP_NEW(arena, int, stages);
+    work->trial = PP_NEW(arena, int, stages);
+    pp_plan *plan = &work->plan;
+    *plan = (pp_plan){.model = (pp_model *)(uintptr_t)work->tables->model,
+                      .cluster = work->tables->cluster,
+                      .order = PP_NEW(arena, int, work->tables->layers),
+                      .placement = PP_NEW(arena, int, stages),
+                      .devices = PP_NEW(arena, int, c->ranks * c->dp),
+                      .stages = PP_NEW(arena, pp_stage, stages)};
+    return arena->failed ? pp_fail_memory(error) : PP_OK;
+}
+
+pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *error) {
+    drop_candidate(work);
+    work->candidate = candidate;
+    work->best_s = INFINITY;
+    work->best_peak_bytes = 0;
+    work->simulations = 0;
+    work->proved = false;
+    work->failure = PP_OK;
+    PP_TRY(pp_tables_expand(work->tables, candidate->timing, error));
+    PP_TRY(build_order(work, error));
+    PP_TRY(pp_terms_init(&work->terms, work->tables, candidate, work->order->placement,
+                         &work->arena, error));
+    PP_TRY(allocate(work, error));
+    int *flying = PP_NEW(&work->arena, int, work->terms.stages);
+    bool *turned = PP_NEW(&work->arena, bool, work->terms.stages);
+    if (work->arena.failed) return pp_fail_memory(error);
+    follow_stage_order(work, flying, turned);
+    PP_TRY(pp_schedule_slots(work->order, work->input_slots, work->gradient_slots, error));
+    count_alive(work);
+    pp_assemble_header(&work->terms, &work->plan);
+    return PP_OK;
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+/* The same sum as the simulator's: what lies there all the time, and the activations. */
+static int64_t add_up(const pp_work *work, int stage, const pp_stage_bytes *bytes) {
+    return bytes->parameters + bytes->gradients + bytes->optimizer + bytes->reduction +
+           bytes->workspace + bytes->input * work->input_slots[stage] +
+           bytes->output_gradient * work->gradient_slots[stage] +
+           bytes->activation * work->alive[stage];
+}
+
+static int64_t follow(pp_work *work, int stage, const pp_stage_bytes *bytes) {
+    work->probe[stage] = *bytes;
+    pp_peak_bytes peak = pp_rank_peak_bytes(work->order, work->order->placement[stage], work->probe,
+                                            work->input_slots, work->gradient_slots, NULL);
+    work->probe[stage] = (pp_stage_bytes){0};
+    return peak.total >= 0 ? peak.total : INT64_MAX;
+}
+
+int64_t pp_work_need(pp_work *work, int stage, int first, int last) {
+    const pp_terms *terms = &work->terms;
+    const pp_stage_bytes *bytes = pp_footprint(work->footprints, first, last, terms->mode);
+    if (bytes == NULL) {
+        work->failure = PP_E_OUT_OF_MEMORY;
+        return INT64_MAX;
+    }
+    if (work->alive[stage] > 0 && bytes->checkpoint == 0) return add_up(work, stage, bytes);
+    uint64_t key = pp_footprint_key(work->footprints, first, last, terms->mode);
+    key = pp_hash(key, &stage, sizeof stage) | 1;
+    int64_t need;
+    if (pp_memo_find(&work->needs, key, &need)) return need;
+    need = follow(work, stage, bytes);
+    pp_memo_put(&work->needs, key, need);
+    return need;
+}
+
+bool pp_work_fits(pp_work *work, int stage, int first, int last) {
+    int64_t limit = work->terms.limit_bytes[work->terms.placement[stage]] / work->share;
+    if (pp_bound_bytes(&work->terms, first, last) > limit) return false;
+    return pp_work_need(work, stage, first, last) <= limit;
+}
+
+/* ---- cuts ---------------------------------------------------------------------------------- */
+
+typedef double stage_measure(const pp_terms *terms, int stage, int first, int last);
+
+/* A chain cut by some measure under the memory limits. */
+typedef struct limited_cut {
+    pp_work *work;
+    stage_measure *measure;
+} limited_cut;
+
+static double cut_floor(const void *context, int stage, int first, int last) {
+    const limited_cut *cut = context;
+    const pp_terms *terms = &cut->work->terms;
+    int64_t limit = terms->limit_bytes[terms->placement[stage]] / cut->work->share;
+    if (pp_bound_bytes(terms, first, last) > limit) return INFINITY;
+    return cut->measure(terms, stage, first, last);
+}
+
+static double cut_exact(const void *context, int stage, int first, int last) {
+    const limited_cut *cut = context;
+    if (!pp_work_fits(cut->work, stage, first, last)) return INFINITY;
+    return cut->measure(&cut->work->terms, stage, first, last);
+}
+
+static double cut_border(const void *context, int stage, int next) {
+    const limited_cut *cut = context;
+    return pp_terms_lane_s(&cut->work->terms, stage, next);
+}
+
+static double visit_measure(const pp_terms *terms, int stage, int first, int last) {
+    (void)stage;
+    return pp_terms_visit_s(terms, first, last);
+}
+
+/* Into work->trial. *largest INFINITY: no split fits. */
+static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, double *largest,
+                        pp_error *error) {
+    limited_cut cut = {work, measure};
+    pp_chain_problem problem = {.items = work->tables->layers,
+                                .stages = work->terms.stages,
+                                .floor = cut_floor,
+                                .exact = cut_exact,
+                                .border = borders ? cut_border : NULL,
+                                .context = &cut};
+    pp_status status = pp_chain_cut(&problem, &work->arena, work->trial, largest, error);
+    if (work->failure != PP_OK) return pp_fail_memory(error);
+    if (status == PP_E_NO_FIT) *largest = INFINITY;
+    return status == PP_E_NO_FIT ? PP_OK : status;
+}
+
+pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {
+    work->share = 1;
+    return cut_by(work, pp_bound_stage, false, bound, error);
+}
+
+/* ---- trying -------------------------------------------------------------------------------- */
+
+static bool ranks_fit(const pp_work *work, const pp_sim_result *result, int64_t *peak) {
+    *peak = 0;
+    for (int p = 0; p < work->terms.ranks; p++) {
+        int64_t total = result->rank[p].peak.total;
+        if (total > work->terms.limit_bytes[p]) return false;
+        if (total > *peak) *peak = total;
+    }
+    return true;
+}
+
+pp_status pp_work_try(pp_work *work, pp_error *error) {
+    pp_sim_result *result = NULL;
+    if (!pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)) {
+        return pp_fail_memory(error);
+    }
+    PP_TRY(pp_simulate_plan(&work->plan, false, NULL, &result, error));
+    work->simulations++;
+    int64_t peak;
+    double seconds = result->makespan_s;
+    if (ranks_fit(work, result, &peak) && seconds < work->best_s) {
+        work->best_s = seconds;
+        work->best_peak_bytes = peak;
+        memcpy(work->splits, work->trial, (size_t)(work->terms.stages - 1) * sizeof *work->splits);
+    }
+    pp_sim_result_free(result);
+    return PP_OK;
+}
+
+static pp_status try_bottleneck(pp_work *work, pp_error *error) {
+    double largest;
+    PP_TRY(cut_by(work, visit_measure, true, &largest, error));
+    return largest < INFINITY ? pp_work_try(work, error) : PP_OK;
+}
+
+/* With several stages on a rank: each held to an equal share of its memory. */
+static pp_status try_shares(pp_work *work, pp_error *error) {
+    work->share = work->candidate->virtual_stages;
+    pp_status status = try_bottleneck(work, error);
+    work->share = 1;
+    return status;
+}
+
+static pp_status cut_baseline(pp_work *work, double *measure, pp_error *error) {
+    pp_split_load load = {.tables = work->tables,
+                          .timing = work->terms.timing,
+                          .footprints = work->footprints,
+                          .mode = work->terms.mode,
+                          .recompute = work->candidate->recompute};
+    return pp_split_baseline(work->method, &load, work->terms.stages, &work->arena, work->trial,
+                             measure, error);
+}
+
+static pp_status solve_baseline(pp_work *work, pp_error *error) {
+    double measure;
+    PP_TRY(cut_baseline(work, &measure, error));
+    return pp_work_try(work, error);
+}
+
+pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
+    work->share = 1;
+    if (!pp_split_is_optimal(work->method)) return solve_baseline(work, error);
+    PP_TRY(pp_work_try(work, error));
+    PP_TRY(try_bottleneck(work, error));
+    if (work->best_s == INFINITY && work->candidate->virtual_stages > 1) {
+        PP_TRY(try_shares(work, error));
+    }
+    if (work->best_s < INFINITY) PP_TRY(pp_refine(work, error));
+    return pp_enumerate(work, ceiling, error);
+}
+
+/* ---- reports ------------------------------------------------------------------------------- */
+
+static double slowest(const pp_work *work, const int *splits, bool lanes) {
+    double slowest = 0;
+    for (int s = 0; s < work->terms.stages; s++) {
+        int first, last;
+        pp_work_interval(work, splits, s, &first, &last);
+        slowest = fmax(slowest, pp_terms_visit_s(&work->terms, first, last));
+        if (lanes && s + 1 < work->terms.stages) {
+            slowest = fmax(slowest, pp_terms_lane_s(&work->terms, s, last + 1));
+        }
+    }
+    return slowest;
+}
+
+static double visit_anywhere(const void *context, int stage, int first, int last) {
+    const pp_work *work = context;
+    return visit_measure(&work->terms, stage, first, last);
+}
+
+static pp_status report_seconds(pp_work *work, pp_plan_split *split, pp_error *error) {
+    bool optimal = pp_split_is_optimal(work->method);
+    split->bottleneck_s = slowest(work, work->splits, optimal);
+    if (optimal) return cut_by(work, visit_measure, true, &split->lower_bound_s, error);
+    pp_chain_problem problem = {.items = work->tables->layers,
+                                .stages = work->terms.stages,
+                                .floor = visit_anywhere,
+                                .context = work};
+    return pp_chain_cut(&problem, &work->arena, work->trial, &split->lower_bound_s, error);
+}
+
+pp_status pp_work_report(pp_work *work, pp_plan_split *split, pp_error *error) {
+    work->share = 1;
+    memcpy(split->method, work->method->name, sizeof split->method);
+    if (!pp_split_has_measure(work->method)) return report_seconds(work, split, error);
+    PP_TRY(cut_baseline(work, &split->bottleneck_s, error));
+    split->lower_bound_s = split->bottleneck_s;
+    return PP_OK;
+}
+
+/* Bytes above the limit, by what has to be there at the least, and exactly. */
+static double excess_floor(const void *context, int stage, int first, int last) {
+    const pp_terms *terms = &((const pp_work *)context)->terms;
+    return (double)pp_bound_bytes(terms, first, last) -
+           (double)terms->limit_bytes[terms->placement[stage]];
+}
+
+static double excess_exact(const void *context, int stage, int first, int last) {
+    pp_work *work = (pp_work *)(uintptr_t)context;
+    const pp_terms *terms = &work->terms;
+    return (double)pp_work_need(work, stage, first, last) -
+           (double)terms->limit_bytes[terms->placement[stage]];
+}
+
+pp_status pp_work_least_excess(pp_work *work, double *excess, int *stage, pp_error *error) {
+    pp_chain_problem problem = {.items = work->tables->layers,
+                                .stages = work->terms.stages,
+                                .floor = excess_floor,
+                                .exact = excess_exact,
+                                .context = work};
+    PP_TRY(pp_chain_cut(&problem, &work->arena, work->trial, excess, error));
+    for (*stage = 0; *stage < work->terms.stages - 1; ++*stage) {
+        int first, last;
+        pp_work_interval(work, work->trial, *stage, &first, &last);
+        if (excess_exact(work, *stage, first, last) >= *excess) break;
+    }
+    return work->failure != PP_OK ? pp_fail_memory(error) : PP_OK;
+}
