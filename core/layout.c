@@ -37,7 +37,9 @@ typedef struct builder {
     int *position;    /* [model layers] in plan order */
     int *last_reader; /* [model layers] index in the stage of the last layer of the stage that
                          reads the output, or -1 */
-    interval *placed; /* of the action being laid out */
+    pp_region *output_region; /* [model layers] the region that keeps the output for a backward pass
+                                 of the stage; WORKSPACE: none needs it */
+    interval *placed;         /* of the action being laid out */
     int placed_count;
     int64_t scratch_end;     /* in WORKSPACE: of the layers' scratch */
     int64_t gradients_start; /* … and, behind it, of the gradients of the stage's inputs */
@@ -66,13 +68,24 @@ static void find_layers(builder *b) {
     for (int i = 0; i < b->model->layer_count; i++) {
         b->position[layer_at(request, i)] = i;
         b->last_reader[i] = -1;
+        bool itself = pp_layer_needs_get(b->model->layers[i].op).output_for_input;
+        b->output_region[i] = itself ? PP_REGION_ACTIVATION_INPUT : PP_REGION_WORKSPACE;
     }
     b->layout->layer_count = request->last - request->first + 1;
     for (int i = 0; i < b->layout->layer_count; i++)
         b->layout->layers[i] = layer_at(request, request->first + i);
 }
 
-/* Fills last_reader and marks what crosses the two borders. */
+/* A layer of the stage reads the output of `from` in its backward pass, or not. */
+static void keep_for(builder *b, int from, pp_op reader) {
+    pp_layer_needs needs = pp_layer_needs_get(reader);
+    if (needs.input_for_weight)
+        b->output_region[from] = PP_REGION_ACTIVATION_WEIGHT;
+    else if (needs.input_for_input && b->output_region[from] == PP_REGION_WORKSPACE)
+        b->output_region[from] = PP_REGION_ACTIVATION_INPUT;
+}
+
+/* Finds the readers in the stage and marks what crosses the two borders. */
 static void find_readers(builder *b, bool *before, bool *behind) {
     const pp_layout_request *request = b->request;
     for (int e = 0; e < b->model->edge_count; e++) {
@@ -83,6 +96,7 @@ static void find_readers(builder *b, bool *before, bool *behind) {
         if (!inside(b, edge.to)) continue;
         int reader = to - request->first;
         if (reader > b->last_reader[edge.from]) b->last_reader[edge.from] = reader;
+        keep_for(b, edge.from, b->model->layers[edge.to].op);
     }
 }
 
@@ -171,21 +185,6 @@ static void add_parameter(builder *b, int layer, int tensor, const pp_tensor *wh
         append_row(b, layer, tensor, PP_REGION_PARAMETERS, size);
 }
 
-/* The region that keeps a layer's output for the backward pass, or WORKSPACE: nobody needs it. */
-static pp_region output_region(const builder *b, int layer) {
-    pp_region region = PP_REGION_WORKSPACE;
-    if (pp_layer_needs_get(b->model->layers[layer].op).output_for_input)
-        region = PP_REGION_ACTIVATION_INPUT;
-    for (int e = 0; e < b->model->edge_count; e++) {
-        pp_edge edge = b->model->edges[e];
-        if (edge.from != layer || !inside(b, edge.to)) continue;
-        pp_layer_needs needs = pp_layer_needs_get(b->model->layers[edge.to].op);
-        if (needs.input_for_weight) return PP_REGION_ACTIVATION_WEIGHT;
-        if (needs.input_for_input) region = PP_REGION_ACTIVATION_INPUT;
-    }
-    return region;
-}
-
 /* Rows of everything of a layer but what lives in WORKSPACE. */
 static void add_lasting(builder *b, int layer) {
     pp_tensor tensors[PP_LAYER_TENSORS];
@@ -198,7 +197,7 @@ static void add_lasting(builder *b, int layer) {
             add_parameter(b, layer, t, &tensors[t]);
             continue;
         case PP_TENSOR_OUTPUT:
-            region = output_region(b, layer);
+            region = b->output_region[layer];
             break;
         case PP_TENSOR_SAVED_INPUT:
             region = PP_REGION_ACTIVATION_INPUT;
@@ -261,7 +260,7 @@ static void add_transients(builder *b) {
         int layer = layout->layers[i];
         int64_t size;
         int tensor = output_of(b, layer, &size);
-        if (tensor < 0 || output_region(b, layer) != PP_REGION_WORKSPACE) continue;
+        if (tensor < 0 || b->output_region[layer] != PP_REGION_WORKSPACE) continue;
         bool crosses = contains(layout->outputs, layout->output_count, layer);
         int death = crosses ? layout->layer_count : (int)larger(i, b->last_reader[layer]);
         int64_t offset = place(b, b->scratch_end, size, i, death);
@@ -365,6 +364,7 @@ static void allocate_lists(builder *b) {
     int count = b->model->layer_count, own = b->request->last - b->request->first + 1;
     b->position = PP_NEW(b->arena, int, count);
     b->last_reader = PP_NEW(b->arena, int, count);
+    b->output_region = PP_NEW(b->arena, pp_region, count);
     b->placed = PP_NEW(b->arena, interval, own);
     b->layout->layers = PP_NEW(b->arena, int, own);
     b->layout->inputs = PP_NEW(b->arena, int, count);

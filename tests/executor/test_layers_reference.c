@@ -169,6 +169,33 @@ Test(layers_reference, gelu_is_accurate) {
     }
 }
 
+/* The kernels of softmax.c, in both types (kernels_real.h). */
+float pp_exp_row_f32(int64_t count, float max, float *x);
+double pp_exp_row_f64(int64_t count, double max, double *x);
+
+Test(layers_reference, exponentials_are_accurate) {
+    for (int i = -70000; i <= 70000; i += 7) {
+        double wide = i * 0.01, near = i * 1e-5;
+        float narrow = (float)(i * 0.00124), narrow_near = (float)near;
+        double expected = exp(wide), expected_near = exp(near);
+        double narrow_expected = exp((double)narrow),
+               narrow_expected_near = exp((double)narrow_near);
+        pp_exp_row_f64(1, 0, &wide);
+        pp_exp_row_f64(1, 0, &near);
+        pp_exp_row_f32(1, 0, &narrow);
+        pp_exp_row_f32(1, 0, &narrow_near);
+        cr_assert(fabs(wide - expected) <= expected * 0x1p-52, "exp(%g)", i * 0.01);
+        cr_assert(fabs(near - expected_near) <= expected_near * 0x1p-52, "exp(%g)", i * 1e-5);
+        cr_assert(fabs((double)narrow - narrow_expected) <= narrow_expected * 0x1p-23, "%d", i);
+        cr_assert(fabs((double)narrow_near - narrow_expected_near) <=
+                  narrow_expected_near * 0x1p-23);
+    }
+    double nan64 = NAN, tiny = -1e6;
+    float nan32 = NAN, tiny32 = -1e6f;
+    cr_expect(isnan(pp_exp_row_f64(1, 0, &nan64)) && isnan(pp_exp_row_f32(1, 0, &nan32)));
+    cr_expect(pp_exp_row_f64(1, 0, &tiny) < 1e-300 && pp_exp_row_f32(1, 0, &tiny32) < 1e-36f);
+}
+
 /* ---- dropout ----------------------------------------------------------------------------------
  */
 
