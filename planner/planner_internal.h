@@ -176,6 +176,7 @@ typedef struct pp_candidate {
     pp_recompute recompute;
     pp_timing *timing;
     double bound_s; /* no split of it is faster; INFINITY: it does not fit */
+    double seconds; /* step time of its best split; INFINITY: none simulated that fits */
     int group;      /* equal where nothing but the family differs */
     int level;      /* how sharp bound_s is: 0, 1; 2: sharpest */
 } pp_candidate;

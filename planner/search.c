@@ -303,6 +303,8 @@ pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result
     *result = pp_allocate_zeroed(1, sizeof **result);
     if (*result == NULL) return pp_fail_memory(error);
     search s = {.request = request, .result = *result, .error = error, .started_s = pp_now_s()};
+    pp_arena_init(&s.arena);
+    pp_arena_init(&s.scratch);
     pp_status status = prepare(&s);
     if (status == PP_OK) status = run(&s);
     if (status == PP_OK) status = conclude(&s);
