@@ -342,7 +342,7 @@ pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_
                        "this build has no backend \"%s\"; it has cpu and replay", name);
     PP_TRY(pp_run_check(plan, schedule, backend, error));
 
-    pp_run_result *made;
+    pp_run_result *made = NULL;
     pp_job job;
     job_init(&job, plan, schedule, options, backend);
     pp_status status = result_new(job.steps, &made, error);

@@ -1,0 +1,106 @@
+/* What pp_run refuses before it starts a thread, and what it says. */
+#include "run_fixture.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+
+static void check_nothing_leaks(void) {
+    cr_assert_eq(pp_live_bytes(), 0, "%lld bytes are still allocated", (long long)pp_live_bytes());
+}
+
+TestSuite(run_refusals, .fini = check_nothing_leaks);
+
+static fixture make(const char *model, int dp) {
+    fixture_request request = {.model = model,
+                               .ranks = 2,
+                               .microbatches = 2,
+                               .microbatch_size = 1,
+                               .dp = dp,
+                               .dtype = PP_FP32,
+                               .order = ORDER_1F1B};
+    fixture made;
+    char message[512];
+    cr_assert(fixture_make(&request, &made, message), "%s", message);
+    return made;
+}
+
+/* Runs, frees the fixture. */
+static void refuse(fixture *what, const pp_run_options *options, pp_status wanted,
+                   const char *reason) {
+    pp_error error = {.message = ""};
+    pp_run_result *result;
+    pp_status status = pp_run(what->plan, what->schedule, options, &result, &error);
+    cr_assert_eq(status, wanted, "status %d: %s", status, error.message);
+    cr_assert_null(result);
+    cr_assert(strstr(error.message, reason), "\"%s\" does not say \"%s\"", error.message, reason);
+    fixture_free(what);
+}
+
+static const pp_run_options plain = {.steps = 1};
+
+Test(run_refusals, backends_and_precision) {
+    fixture made = make(fixture_gpt, 1);
+    refuse(&made, &(pp_run_options){.backend = "abacus"}, PP_E_UNSUPPORTED, "cpu and replay");
+    made = make(fixture_gpt, 1);
+    made.plan->dtype = PP_BF16;
+    refuse(&made, &plain, PP_E_UNSUPPORTED, "--dtype fp32");
+    made = make(fixture_opaque, 1);
+    refuse(&made, &(pp_run_options){.backend = "cpu"}, PP_E_UNSUPPORTED, "--backend replay");
+}
+
+Test(run_refusals, parallelism) {
+    fixture made = make(fixture_gpt, 1);
+    made.plan->tp = 2;
+    refuse(&made, &plain, PP_E_UNSUPPORTED, "--tp 1");
+    made = make(fixture_gpt, 2);
+    made.plan->zero = 1;
+    refuse(&made, &plain, PP_E_UNSUPPORTED, "--zero 0");
+    made = make(fixture_gpt, 2);
+    made.plan->global_batch = 3;
+    refuse(&made, &plain, PP_E_UNSUPPORTED, "multiple");
+}
+
+Test(run_refusals, schedules_of_other_plans) {
+    fixture made = make(fixture_gpt, 1);
+    made.plan->microbatches = 3;
+    refuse(&made, &plain, PP_E_INPUT, "2 microbatches");
+    made = make(fixture_gpt, 1);
+    made.schedule->placement[1] = 0;
+    refuse(&made, &plain, PP_E_INPUT, "stage 1");
+}
+
+/* Turns every action of a kind into UNSHARD, which does nothing. */
+static void silence(pp_schedule *schedule, pp_action_kind kind) {
+    for (size_t i = 0; i < schedule->first_action[schedule->ranks]; i++)
+        if (schedule->actions[i].kind == kind) schedule->actions[i].kind = PP_UNSHARD;
+}
+
+Test(run_refusals, updates_that_are_missing) {
+    fixture made = make(fixture_gpt, 1);
+    silence(made.schedule, PP_REDUCE_GRAD);
+    refuse(&made, &plain, PP_E_INPUT, "REDUCE_GRAD");
+    made = make(fixture_gpt, 1);
+    silence(made.schedule, PP_STEP);
+    refuse(&made, &plain, PP_E_INPUT, "STEP of stage 0");
+}
+
+Test(run_refusals, data) {
+    fixture made = make(fixture_gpt, 1);
+    refuse(&made, &(pp_run_options){.data = "/nowhere/at/all"}, PP_E_INPUT, "");
+    made = make(fixture_gpt, 1);
+    refuse(&made, &(pp_run_options){.data = "/dev/null"}, PP_E_INPUT, "256");
+}
+
+Test(run_refusals, default_backends) {
+    fixture made = make(fixture_opaque, 1);
+    cr_assert_str_eq(pp_backend_default(made.plan->model), "replay");
+    fixture_free(&made);
+    made = make(fixture_gpt, 1);
+    cr_assert_str_eq(pp_backend_default(made.plan->model), "cpu");
+    fixture_free(&made);
+    pp_backend_info infos[8];
+    int count = pp_backends(infos, 8);
+    cr_assert_eq(count, 2);
+    for (int i = 0; i < count; i++) cr_assert(infos[i].usable && infos[i].detail[0]);
+    cr_assert_eq(pp_backends(infos, 1), 1);
+}
