@@ -30,7 +30,7 @@ PP_VECTOR static void NAME(adamw)(const factors *f, int64_t count, real *restric
     for (int64_t i = 0; i < count; i++) {
         m[i] = keep1 * m[i] + take1 * g[i];
         v[i] = keep2 * v[i] + take2 * g[i] * g[i];
-        real root = NAME(pp_sqrt)(v[i] * correct2);
+        real root = real_sqrt(v[i] * correct2);
         w[i] -= rate * (m[i] * correct1 / (root + epsilon) + decay * w[i]);
     }
 }

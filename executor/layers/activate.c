@@ -7,11 +7,11 @@
 
 #ifdef real
 
-PP_VECTOR void NAME(pp_gelu_rows)(int64_t count, const real *restrict x, real *restrict y) {
+PP_VECTOR void gelu_forward(int64_t count, const real *restrict x, real *restrict y) {
     const real twice_root = (real)1.5957691216057307118, cubic = (real)0.044715, one = 1;
     for (int64_t i = 0; i < count; i++) {
         real u = twice_root * (x[i] + cubic * x[i] * x[i] * x[i]);
-        y[i] = x[i] / (one + NAME(pp_exp)(-u));
+        y[i] = x[i] / (one + real_exp(-u));
     }
 }
 
@@ -21,7 +21,7 @@ PP_INLINE real NAME(gelu_slope)(real x) {
     const real one = 1, three = 3;
     real square = x * x;
     real u = twice_root * (x + cubic * square * x);
-    real s = one / (one + NAME(pp_exp)(-u));
+    real s = one / (one + real_exp(-u));
     return s + x * s * (one - s) * twice_root * (one + three * cubic * square);
 }
 
@@ -35,12 +35,11 @@ PP_VECTOR static void NAME(gelu_in_place)(int64_t count, const real *restrict x,
     for (int64_t i = 0; i < count; i++) dx[i] *= NAME(gelu_slope)(x[i]);
 }
 
-void NAME(pp_gelu_rows_input)(int64_t count, const real *x, const real *dy, real *dx,
-                              bool accumulate) {
+void gelu_input(int64_t count, const real *x, const real *dy, real *dx, bool accumulate) {
     if (accumulate) {
         NAME(gelu_add)(count, x, dy, dx);
     } else {
-        if (dx != dy) NAME(pp_copy_or_add)(count, dy, dx, false);
+        if (dx != dy) copy_or_add(count, dy, dx, false);
         NAME(gelu_in_place)(count, x, dx);
     }
 }

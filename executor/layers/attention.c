@@ -19,53 +19,52 @@ enum {
 
 #ifdef real
 
-static NAME(pp_attend) NAME(attend_of)(const pp_layer_call *call) {
+static attend_call NAME(attend_of)(const pp_layer_call *call) {
     void *const *t = call->tensors;
-    return (NAME(pp_attend)){.samples = call->samples,
-                             .sequence = pp_call_rows(call) / call->samples,
-                             .heads = call->layer->heads,
-                             .dim = call->layer->dim,
-                             .qkv = t[QKV],
-                             .probabilities = t[PROBABILITIES],
-                             .attended = t[ATTENDED],
-                             .attended_gradient = t[ATTENDED_GRADIENT],
-                             .qkv_gradient = t[QKV_GRADIENT],
-                             .score_gradient = t[SCORE_GRADIENT]};
+    return (attend_call){.samples = call->samples,
+                         .sequence = pp_call_rows(call) / call->samples,
+                         .heads = call->layer->heads,
+                         .dim = call->layer->dim,
+                         .qkv = t[QKV],
+                         .probabilities = t[PROBABILITIES],
+                         .attended = t[ATTENDED],
+                         .attended_gradient = t[ATTENDED_GRADIENT],
+                         .qkv_gradient = t[QKV_GRADIENT],
+                         .score_gradient = t[SCORE_GRADIENT]};
 }
 
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(pp_attend) attend = NAME(attend_of)(call);
-    NAME(pp_linear_forward)
-    (rows, dim, 3 * dim, pp_call_input(call), t[QKV_WEIGHT], t[QKV_BIAS], t[QKV]);
-    NAME(pp_attend_forward)(&attend);
-    NAME(pp_linear_forward)
-    (rows, dim, dim, t[ATTENDED], t[OUTPUT_WEIGHT], t[OUTPUT_BIAS], t[OUTPUT]);
+    attend_call attend = NAME(attend_of)(call);
+    linear_forward(rows, dim, 3 * dim, pp_call_input(call), t[QKV_WEIGHT], t[QKV_BIAS], t[QKV]);
+    attend_forward(&attend);
+    linear_forward(rows, dim, dim, t[ATTENDED], t[OUTPUT_WEIGHT], t[OUTPUT_BIAS], t[OUTPUT]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(pp_attend) attend = NAME(attend_of)(call);
-    NAME(pp_linear_input)
-    (rows, dim, dim, call->output_gradient, t[OUTPUT_WEIGHT], t[ATTENDED_GRADIENT], false);
-    NAME(pp_attend_input)(&attend);
+    attend_call attend = NAME(attend_of)(call);
+    linear_input(rows, dim, dim, call->output_gradient, t[OUTPUT_WEIGHT], t[ATTENDED_GRADIENT],
+                 false);
+    attend_input(&attend);
     real *dx = pp_call_input_gradient(call);
-    if (dx) NAME(pp_linear_input)
-    (rows, dim, 3 * dim, t[QKV_GRADIENT], t[QKV_WEIGHT], dx, pp_call_accumulates(call));
+    if (dx)
+        linear_input(rows, dim, 3 * dim, t[QKV_GRADIENT], t[QKV_WEIGHT], dx,
+                     pp_call_accumulates(call));
 }
 
 static void NAME(weight)(const pp_layer_call *call) {
     void *const *t = call->tensors, *const *g = call->gradients;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(pp_linear_weight)
-    (rows, dim, 3 * dim, pp_call_input(call), t[QKV_GRADIENT], g[QKV_WEIGHT], g[QKV_BIAS]);
-    NAME(pp_linear_weight)
-    (rows, dim, dim, t[ATTENDED], call->output_gradient, g[OUTPUT_WEIGHT], g[OUTPUT_BIAS]);
+    linear_weight(rows, dim, 3 * dim, pp_call_input(call), t[QKV_GRADIENT], g[QKV_WEIGHT],
+                  g[QKV_BIAS]);
+    linear_weight(rows, dim, dim, t[ATTENDED], call->output_gradient, g[OUTPUT_WEIGHT],
+                  g[OUTPUT_BIAS]);
 }
 
-const pp_layer_ops NAME(pp_attention) = {PP_OP_ATTENTION, NAME(pp_initialise), NAME(forward),
+const pp_layer_ops NAME(pp_attention) = {PP_OP_ATTENTION, initialise_parameters, NAME(forward),
                                          NAME(input), NAME(weight)};
 
 #endif

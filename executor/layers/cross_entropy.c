@@ -17,9 +17,9 @@ PP_VECTOR static real NAME(exp_sum)(int64_t count, real max, const real *x) {
     real lane[PP_LANES] = {0};
     int64_t i = 0;
     for (; i + PP_LANES <= count; i += PP_LANES)
-        for (int l = 0; l < PP_LANES; l++) lane[l] += NAME(pp_exp)(x[i + l] - max);
-    for (int l = 0; i + l < count; l++) lane[l] += NAME(pp_exp)(x[i + l] - max);
-    return NAME(pp_fold)(lane);
+        for (int l = 0; l < PP_LANES; l++) lane[l] += real_exp(x[i + l] - max);
+    for (int l = 0; i + l < count; l++) lane[l] += real_exp(x[i + l] - max);
+    return fold_lanes(lane);
 }
 
 static void NAME(forward)(const pp_layer_call *call) {
@@ -29,7 +29,7 @@ static void NAME(forward)(const pp_layer_call *call) {
     double loss = 0;
     for (int64_t r = 0; r < rows; r++, x += classes) {
         if (call->targets[r] < 0) continue;
-        real max = NAME(pp_row_max)(classes, x);
+        real max = row_max(classes, x);
         double log_sum = (double)max + log((double)NAME(exp_sum)(classes, max, x));
         row_log_sum[r] = (real)log_sum;
         loss += log_sum - (double)x[call->targets[r]];
@@ -39,7 +39,7 @@ static void NAME(forward)(const pp_layer_call *call) {
 
 PP_VECTOR static void NAME(softmax_gradient)(int64_t count, const real *restrict x, real log_sum,
                                              real scale, real *restrict dx) {
-    for (int64_t i = 0; i < count; i++) dx[i] += scale * NAME(pp_exp)(x[i] - log_sum);
+    for (int64_t i = 0; i < count; i++) dx[i] += scale * real_exp(x[i] - log_sum);
 }
 
 static void NAME(input)(const pp_layer_call *call) {
@@ -55,7 +55,7 @@ static void NAME(input)(const pp_layer_call *call) {
     }
 }
 
-const pp_layer_ops NAME(pp_cross_entropy) = {PP_OP_CROSS_ENTROPY, NAME(pp_initialise),
+const pp_layer_ops NAME(pp_cross_entropy) = {PP_OP_CROSS_ENTROPY, initialise_parameters,
                                              NAME(forward), NAME(input), NULL};
 
 #endif

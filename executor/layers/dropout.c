@@ -10,10 +10,9 @@ enum { OUTPUT };
 static void NAME(forward)(const pp_layer_call *call) {
     const int64_t dim = call->layer->dim;
     if (pp_call_drops(call))
-        NAME(pp_drop)(call, 0, dim, pp_call_input(call), call->tensors[OUTPUT]);
+        drop(call, 0, dim, pp_call_input(call), call->tensors[OUTPUT]);
     else
-        NAME(pp_copy_or_add)
-    (pp_call_rows(call) * dim, pp_call_input(call), call->tensors[OUTPUT], false);
+        copy_or_add(pp_call_rows(call) * dim, pp_call_input(call), call->tensors[OUTPUT], false);
 }
 
 static void NAME(input)(const pp_layer_call *call) {
@@ -22,14 +21,14 @@ static void NAME(input)(const pp_layer_call *call) {
     if (!dx) return;
     bool add = pp_call_accumulates(call);
     if (!pp_call_drops(call))
-        NAME(pp_copy_or_add)(pp_call_rows(call) * dim, call->output_gradient, dx, add);
+        copy_or_add(pp_call_rows(call) * dim, call->output_gradient, dx, add);
     else if (add)
-        NAME(pp_drop_add)(call, 0, dim, call->output_gradient, dx);
+        drop_add(call, 0, dim, call->output_gradient, dx);
     else
-        NAME(pp_drop)(call, 0, dim, call->output_gradient, dx);
+        drop(call, 0, dim, call->output_gradient, dx);
 }
 
-const pp_layer_ops NAME(pp_dropout) = {PP_OP_DROPOUT, NAME(pp_initialise), NAME(forward),
+const pp_layer_ops NAME(pp_dropout) = {PP_OP_DROPOUT, initialise_parameters, NAME(forward),
                                        NAME(input), NULL};
 
 #endif

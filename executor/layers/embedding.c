@@ -16,10 +16,10 @@ static void NAME(forward)(const pp_layer_call *call) {
     const real *tokens = call->tensors[TOKEN_WEIGHT], *positions = call->tensors[POSITION_WEIGHT];
     real *y = call->tensors[OUTPUT];
     for (int64_t r = 0; r < rows; r++) {
-        NAME(pp_copy_or_add)(dim, tokens + call->tokens[r] * dim, y + r * dim, false);
-        NAME(pp_copy_or_add)(dim, positions + r % sequence * dim, y + r * dim, true);
+        copy_or_add(dim, tokens + call->tokens[r] * dim, y + r * dim, false);
+        copy_or_add(dim, positions + r % sequence * dim, y + r * dim, true);
     }
-    if (pp_call_drops(call)) NAME(pp_drop)(call, 0, dim, y, y);
+    if (pp_call_drops(call)) drop(call, 0, dim, y, y);
 }
 
 static void NAME(weight)(const pp_layer_call *call) {
@@ -28,16 +28,16 @@ static void NAME(weight)(const pp_layer_call *call) {
     real *tokens = call->gradients[TOKEN_WEIGHT], *positions = call->gradients[POSITION_WEIGHT];
     const real *dy = call->output_gradient;
     if (pp_call_drops(call)) {
-        NAME(pp_drop)(call, 0, dim, dy, call->tensors[MASKED_GRADIENT]);
+        drop(call, 0, dim, dy, call->tensors[MASKED_GRADIENT]);
         dy = call->tensors[MASKED_GRADIENT];
     }
     for (int64_t r = 0; r < rows; r++) {
-        NAME(pp_copy_or_add)(dim, dy + r * dim, tokens + call->tokens[r] * dim, true);
-        NAME(pp_copy_or_add)(dim, dy + r * dim, positions + r % sequence * dim, true);
+        copy_or_add(dim, dy + r * dim, tokens + call->tokens[r] * dim, true);
+        copy_or_add(dim, dy + r * dim, positions + r % sequence * dim, true);
     }
 }
 
-const pp_layer_ops NAME(pp_embedding) = {PP_OP_EMBEDDING, NAME(pp_initialise), NAME(forward), NULL,
-                                         NAME(weight)};
+const pp_layer_ops NAME(pp_embedding) = {PP_OP_EMBEDDING, initialise_parameters, NAME(forward),
+                                         NULL, NAME(weight)};
 
 #endif

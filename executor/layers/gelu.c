@@ -8,19 +8,17 @@ enum { OUTPUT };
 #ifdef real
 
 static void NAME(forward)(const pp_layer_call *call) {
-    NAME(pp_gelu_rows)
-    (pp_call_rows(call) * call->layer->dim, pp_call_input(call), call->tensors[OUTPUT]);
+    gelu_forward(pp_call_rows(call) * call->layer->dim, pp_call_input(call), call->tensors[OUTPUT]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {
     real *dx = pp_call_input_gradient(call);
     if (!dx) return;
-    NAME(pp_gelu_rows_input)
-    (pp_call_rows(call) * call->layer->dim, pp_call_input(call), call->output_gradient, dx,
-     pp_call_accumulates(call));
+    gelu_input(pp_call_rows(call) * call->layer->dim, pp_call_input(call), call->output_gradient,
+               dx, pp_call_accumulates(call));
 }
 
-const pp_layer_ops NAME(pp_gelu) = {PP_OP_GELU, NAME(pp_initialise), NAME(forward), NAME(input),
+const pp_layer_ops NAME(pp_gelu) = {PP_OP_GELU, initialise_parameters, NAME(forward), NAME(input),
                                     NULL};
 
 #endif

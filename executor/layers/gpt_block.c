@@ -51,49 +51,47 @@ enum { AFTER_ATTENTION, AFTER_MLP };
 
 #ifdef real
 
-static NAME(pp_attend) NAME(attend_of)(const pp_layer_call *call) {
+static attend_call NAME(attend_of)(const pp_layer_call *call) {
     void *const *t = call->tensors;
-    return (NAME(pp_attend)){.samples = call->samples,
-                             .sequence = pp_call_rows(call) / call->samples,
-                             .heads = call->layer->heads,
-                             .dim = call->layer->dim,
-                             .qkv = t[QKV],
-                             .probabilities = t[PROBABILITIES],
-                             .attended = t[ATTENDED],
-                             .attended_gradient = t[BRANCH],
-                             .qkv_gradient = t[QKV_GRADIENT],
-                             .score_gradient = t[SCORE_GRADIENT]};
+    return (attend_call){.samples = call->samples,
+                         .sequence = pp_call_rows(call) / call->samples,
+                         .heads = call->layer->heads,
+                         .dim = call->layer->dim,
+                         .qkv = t[QKV],
+                         .probabilities = t[PROBABILITIES],
+                         .attended = t[ATTENDED],
+                         .attended_gradient = t[BRANCH],
+                         .qkv_gradient = t[QKV_GRADIENT],
+                         .score_gradient = t[SCORE_GRADIENT]};
 }
 
 /* Adds the branch to the residual stream in OUTPUT, dropped. */
 static void NAME(join)(const pp_layer_call *call, int site, int64_t count) {
     real *branch = call->tensors[BRANCH];
-    if (pp_call_drops(call)) NAME(pp_drop)(call, (uint64_t)site, call->layer->dim, branch, branch);
-    NAME(pp_copy_or_add)(count, branch, call->tensors[OUTPUT], true);
+    if (pp_call_drops(call)) drop(call, (uint64_t)site, call->layer->dim, branch, branch);
+    copy_or_add(count, branch, call->tensors[OUTPUT], true);
 }
 
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     const real *x = pp_call_input(call);
-    NAME(pp_attend) attend = NAME(attend_of)(call);
+    attend_call attend = NAME(attend_of)(call);
 
-    NAME(pp_norm_forward)(rows, dim, x, t[NORM1_NORMAL], t[NORM1_RSTD]);
-    NAME(pp_norm_apply)(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORMED]);
-    NAME(pp_linear_forward)(rows, dim, 3 * dim, t[NORMED], t[QKV_WEIGHT], t[QKV_BIAS], t[QKV]);
-    NAME(pp_attend_forward)(&attend);
-    NAME(pp_linear_forward)
-    (rows, dim, dim, t[ATTENDED], t[ATTENTION_WEIGHT], t[ATTENTION_BIAS], t[BRANCH]);
-    NAME(pp_copy_or_add)(rows * dim, x, t[OUTPUT], false);
+    norm_forward(rows, dim, x, t[NORM1_NORMAL], t[NORM1_RSTD]);
+    norm_apply(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORMED]);
+    linear_forward(rows, dim, 3 * dim, t[NORMED], t[QKV_WEIGHT], t[QKV_BIAS], t[QKV]);
+    attend_forward(&attend);
+    linear_forward(rows, dim, dim, t[ATTENDED], t[ATTENTION_WEIGHT], t[ATTENTION_BIAS], t[BRANCH]);
+    copy_or_add(rows * dim, x, t[OUTPUT], false);
     NAME(join)(call, AFTER_ATTENTION, rows * dim);
 
-    NAME(pp_norm_forward)(rows, dim, t[OUTPUT], t[NORM2_NORMAL], t[NORM2_RSTD]);
-    NAME(pp_norm_apply)(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORMED]);
-    NAME(pp_linear_forward)
-    (rows, dim, 4 * dim, t[NORMED], t[EXPAND_WEIGHT], t[EXPAND_BIAS], t[EXPANDED]);
-    NAME(pp_gelu_rows)(rows * 4 * dim, t[EXPANDED], t[ACTIVATED]);
-    NAME(pp_linear_forward)
-    (rows, 4 * dim, dim, t[ACTIVATED], t[CONTRACT_WEIGHT], t[CONTRACT_BIAS], t[BRANCH]);
+    norm_forward(rows, dim, t[OUTPUT], t[NORM2_NORMAL], t[NORM2_RSTD]);
+    norm_apply(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORMED]);
+    linear_forward(rows, dim, 4 * dim, t[NORMED], t[EXPAND_WEIGHT], t[EXPAND_BIAS], t[EXPANDED]);
+    gelu_forward(rows * 4 * dim, t[EXPANDED], t[ACTIVATED]);
+    linear_forward(rows, 4 * dim, dim, t[ACTIVATED], t[CONTRACT_WEIGHT], t[CONTRACT_BIAS],
+                   t[BRANCH]);
     NAME(join)(call, AFTER_MLP, rows * dim);
 }
 
@@ -101,9 +99,9 @@ static void NAME(forward)(const pp_layer_call *call) {
 static void NAME(part)(const pp_layer_call *call, int site, int64_t count, const real *stream,
                        real *branch) {
     if (pp_call_drops(call))
-        NAME(pp_drop)(call, (uint64_t)site, call->layer->dim, stream, branch);
+        drop(call, (uint64_t)site, call->layer->dim, stream, branch);
     else
-        NAME(pp_copy_or_add)(count, stream, branch, false);
+        copy_or_add(count, stream, branch, false);
 }
 
 /* From the block's output to RESIDUAL_GRADIENT, the gradient of `middle`. */
@@ -111,32 +109,28 @@ static void NAME(mlp_input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     NAME(part)(call, AFTER_MLP, rows * dim, call->output_gradient, t[CONTRACT_GRADIENT]);
-    NAME(pp_linear_input)
-    (rows, 4 * dim, dim, t[CONTRACT_GRADIENT], t[CONTRACT_WEIGHT], t[EXPAND_GRADIENT], false);
-    NAME(pp_gelu_rows_input)
-    (rows * 4 * dim, t[EXPANDED], t[EXPAND_GRADIENT], t[EXPAND_GRADIENT], false);
-    NAME(pp_linear_input)
-    (rows, dim, 4 * dim, t[EXPAND_GRADIENT], t[EXPAND_WEIGHT], t[NORM2_GRADIENT], false);
-    NAME(pp_norm_input)
-    (rows, dim, t[NORM2_GRADIENT], t[NORM2_SCALE], t[NORM2_NORMAL], t[NORM2_RSTD],
-     call->output_gradient, t[RESIDUAL_GRADIENT], false);
+    linear_input(rows, 4 * dim, dim, t[CONTRACT_GRADIENT], t[CONTRACT_WEIGHT], t[EXPAND_GRADIENT],
+                 false);
+    gelu_input(rows * 4 * dim, t[EXPANDED], t[EXPAND_GRADIENT], t[EXPAND_GRADIENT], false);
+    linear_input(rows, dim, 4 * dim, t[EXPAND_GRADIENT], t[EXPAND_WEIGHT], t[NORM2_GRADIENT],
+                 false);
+    norm_input(rows, dim, t[NORM2_GRADIENT], t[NORM2_SCALE], t[NORM2_NORMAL], t[NORM2_RSTD],
+               call->output_gradient, t[RESIDUAL_GRADIENT], false);
 }
 
 /* From RESIDUAL_GRADIENT to the gradient of the block's input. */
 static void NAME(attention_input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(pp_attend) attend = NAME(attend_of)(call);
+    attend_call attend = NAME(attend_of)(call);
     NAME(part)(call, AFTER_ATTENTION, rows * dim, t[RESIDUAL_GRADIENT], t[ATTENTION_GRADIENT]);
-    NAME(pp_linear_input)
-    (rows, dim, dim, t[ATTENTION_GRADIENT], t[ATTENTION_WEIGHT], t[BRANCH], false);
-    NAME(pp_attend_input)(&attend);
-    NAME(pp_linear_input)
-    (rows, dim, 3 * dim, t[QKV_GRADIENT], t[QKV_WEIGHT], t[NORM1_GRADIENT], false);
+    linear_input(rows, dim, dim, t[ATTENTION_GRADIENT], t[ATTENTION_WEIGHT], t[BRANCH], false);
+    attend_input(&attend);
+    linear_input(rows, dim, 3 * dim, t[QKV_GRADIENT], t[QKV_WEIGHT], t[NORM1_GRADIENT], false);
     real *dx = pp_call_input_gradient(call);
-    if (dx) NAME(pp_norm_input)
-    (rows, dim, t[NORM1_GRADIENT], t[NORM1_SCALE], t[NORM1_NORMAL], t[NORM1_RSTD],
-     t[RESIDUAL_GRADIENT], dx, pp_call_accumulates(call));
+    if (dx)
+        norm_input(rows, dim, t[NORM1_GRADIENT], t[NORM1_SCALE], t[NORM1_NORMAL], t[NORM1_RSTD],
+                   t[RESIDUAL_GRADIENT], dx, pp_call_accumulates(call));
 }
 
 static void NAME(input)(const pp_layer_call *call) {
@@ -147,23 +141,20 @@ static void NAME(input)(const pp_layer_call *call) {
 static void NAME(weight)(const pp_layer_call *call) {
     void *const *t = call->tensors, *const *g = call->gradients;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(pp_linear_weight)
-    (rows, 4 * dim, dim, t[ACTIVATED], t[CONTRACT_GRADIENT], g[CONTRACT_WEIGHT], g[CONTRACT_BIAS]);
-    NAME(pp_norm_apply)(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORMED]);
-    NAME(pp_linear_weight)
-    (rows, dim, 4 * dim, t[NORMED], t[EXPAND_GRADIENT], g[EXPAND_WEIGHT], g[EXPAND_BIAS]);
-    NAME(pp_norm_weight)
-    (rows, dim, t[NORM2_GRADIENT], t[NORM2_NORMAL], g[NORM2_SCALE], g[NORM2_SHIFT]);
-    NAME(pp_linear_weight)
-    (rows, dim, dim, t[ATTENDED], t[ATTENTION_GRADIENT], g[ATTENTION_WEIGHT], g[ATTENTION_BIAS]);
-    NAME(pp_norm_apply)(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORMED]);
-    NAME(pp_linear_weight)
-    (rows, dim, 3 * dim, t[NORMED], t[QKV_GRADIENT], g[QKV_WEIGHT], g[QKV_BIAS]);
-    NAME(pp_norm_weight)
-    (rows, dim, t[NORM1_GRADIENT], t[NORM1_NORMAL], g[NORM1_SCALE], g[NORM1_SHIFT]);
+    linear_weight(rows, 4 * dim, dim, t[ACTIVATED], t[CONTRACT_GRADIENT], g[CONTRACT_WEIGHT],
+                  g[CONTRACT_BIAS]);
+    norm_apply(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORMED]);
+    linear_weight(rows, dim, 4 * dim, t[NORMED], t[EXPAND_GRADIENT], g[EXPAND_WEIGHT],
+                  g[EXPAND_BIAS]);
+    norm_weight(rows, dim, t[NORM2_GRADIENT], t[NORM2_NORMAL], g[NORM2_SCALE], g[NORM2_SHIFT]);
+    linear_weight(rows, dim, dim, t[ATTENDED], t[ATTENTION_GRADIENT], g[ATTENTION_WEIGHT],
+                  g[ATTENTION_BIAS]);
+    norm_apply(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORMED]);
+    linear_weight(rows, dim, 3 * dim, t[NORMED], t[QKV_GRADIENT], g[QKV_WEIGHT], g[QKV_BIAS]);
+    norm_weight(rows, dim, t[NORM1_GRADIENT], t[NORM1_NORMAL], g[NORM1_SCALE], g[NORM1_SHIFT]);
 }
 
-const pp_layer_ops NAME(pp_gpt_block) = {PP_OP_GPT_BLOCK, NAME(pp_initialise), NAME(forward),
+const pp_layer_ops NAME(pp_gpt_block) = {PP_OP_GPT_BLOCK, initialise_parameters, NAME(forward),
                                          NAME(input), NAME(weight)};
 
 #endif

@@ -18,7 +18,7 @@ static void NAME(fill_normal)(pp_random_key key, uint64_t start, int64_t count, 
         values[i] = (real)(0.02 * pp_random_normal(key, start + (uint64_t)i));
 }
 
-void NAME(pp_initialise)(const pp_layer *layer, pp_random_key key, void *const *tensors) {
+void initialise_parameters(const pp_layer *layer, pp_random_key key, void *const *tensors) {
     pp_tensor list[PP_LAYER_TENSORS];
     int count = pp_layer_tensors(layer, 1, REAL_IS_DOUBLE ? PP_FP64 : PP_FP32, list);
     for (int t = 0; t < count; t++) {

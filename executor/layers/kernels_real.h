@@ -4,9 +4,9 @@
  * input and output, dx, dy their gradients, `normal` the rows (x - mean) · rstd of a norm. Where
  * there is `accumulate`, dx is added to, else written. Gradients of parameters are added to. */
 
-PP_INLINE void NAME(pp_gemm)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
-                             double alpha, const real *a, int64_t lda, const real *b, int64_t ldb,
-                             double beta, real *c, int64_t ldc) {
+PP_INLINE void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+                    double alpha, const real *a, int64_t lda, const real *b, int64_t ldb,
+                    double beta, real *c, int64_t ldc) {
     const CBLAS_TRANSPOSE ta = transpose_a ? CblasTrans : CblasNoTrans;
     const CBLAS_TRANSPOSE tb = transpose_b ? CblasTrans : CblasNoTrans;
 #if REAL_IS_DOUBLE
@@ -18,7 +18,7 @@ PP_INLINE void NAME(pp_gemm)(bool transpose_a, bool transpose_b, int64_t m, int6
 #endif
 }
 
-PP_INLINE real NAME(pp_sqrt)(real x) {
+PP_INLINE real real_sqrt(real x) {
 #if REAL_IS_DOUBLE
     return __builtin_sqrt(x);
 #else
@@ -29,7 +29,7 @@ PP_INLINE real NAME(pp_sqrt)(real x) {
 /* e^x within 2 ulp, without branches. Clamped where the result would leave the normal numbers; NaN
  * stays NaN. x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^r by its Taylor polynomial, 2^n from the bits
  * of the exponent. Adding and subtracting 1.5·2^(mantissa bits) rounds to an integer. */
-PP_INLINE real NAME(pp_exp)(real x) {
+PP_INLINE real real_exp(real x) {
 #if REAL_IS_DOUBLE
     x = x < -708.0 ? -708.0 : x;
     x = x > 709.0 ? 709.0 : x;
@@ -77,7 +77,7 @@ PP_INLINE real NAME(pp_exp)(real x) {
 
 /* Sums of many elements are taken in a fixed order that vectorises: element i is added to lane i %
  * PP_LANES, and the lanes are folded in halves. */
-PP_INLINE real NAME(pp_fold)(const real lane[PP_LANES]) {
+PP_INLINE real fold_lanes(const real lane[PP_LANES]) {
     real half[PP_LANES];
     memcpy(half, lane, sizeof half);
     for (int width = PP_LANES / 2; width > 0; width /= 2)
@@ -86,51 +86,48 @@ PP_INLINE real NAME(pp_fold)(const real lane[PP_LANES]) {
 }
 
 /* rows.c */
-void NAME(pp_copy_or_add)(int64_t count, const real *x, real *y, bool add);
-void NAME(pp_fill_rows)(int64_t rows, int64_t columns, const real *row, real *y);
-void NAME(pp_column_sums)(int64_t rows, int64_t columns, const real *x, real *sums); /* adds */
+void copy_or_add(int64_t count, const real *x, real *y, bool add);
+void fill_rows(int64_t rows, int64_t columns, const real *row, real *y);
+void column_sums(int64_t rows, int64_t columns, const real *x, real *sums); /* adds */
 /* y = x with dropout site `site` of this call applied, divided by 1 - p; y may be x. */
-void NAME(pp_drop)(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x,
-                   real *y);
+void drop(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x, real *y);
 
-void NAME(pp_drop_add)(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x,
-                       real *y); /* y += */
+void drop_add(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x,
+              real *y); /* y += */
 
 /* matmul.c */
-void NAME(pp_linear_forward)(int64_t rows, int64_t in, int64_t out, const real *x,
-                             const real *weight, const real *bias, real *y);
-void NAME(pp_linear_input)(int64_t rows, int64_t in, int64_t out, const real *dy,
-                           const real *weight, real *dx, bool accumulate);
-void NAME(pp_linear_weight)(int64_t rows, int64_t in, int64_t out, const real *x, const real *dy,
-                            real *weight_gradient, real *bias_gradient);
+void linear_forward(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
+                    const real *bias, real *y);
+void linear_input(int64_t rows, int64_t in, int64_t out, const real *dy, const real *weight,
+                  real *dx, bool accumulate);
+void linear_weight(int64_t rows, int64_t in, int64_t out, const real *x, const real *dy,
+                   real *weight_gradient, real *bias_gradient);
 
 /* norm.c */
-void NAME(pp_norm_forward)(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd);
-void NAME(pp_norm_apply)(int64_t rows, int64_t dim, const real *normal, const real *scale,
-                         const real *shift, real *y);
+void norm_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd);
+void norm_apply(int64_t rows, int64_t dim, const real *normal, const real *scale, const real *shift,
+                real *y);
 /* dx = [dx +] [residual +] gradient of the norm's input. residual may be NULL. */
-void NAME(pp_norm_input)(int64_t rows, int64_t dim, const real *dy, const real *scale,
-                         const real *normal, const real *rstd, const real *residual, real *dx,
-                         bool accumulate);
-void NAME(pp_norm_weight)(int64_t rows, int64_t dim, const real *dy, const real *normal,
-                          real *scale_gradient, real *shift_gradient);
+void norm_input(int64_t rows, int64_t dim, const real *dy, const real *scale, const real *normal,
+                const real *rstd, const real *residual, real *dx, bool accumulate);
+void norm_weight(int64_t rows, int64_t dim, const real *dy, const real *normal,
+                 real *scale_gradient, real *shift_gradient);
 
 /* activate.c */
-void NAME(pp_gelu_rows)(int64_t count, const real *x, real *y);
+void gelu_forward(int64_t count, const real *x, real *y);
 /* dx may be dy unless it accumulates. */
-void NAME(pp_gelu_rows_input)(int64_t count, const real *x, const real *dy, real *dx,
-                              bool accumulate);
+void gelu_input(int64_t count, const real *x, const real *dy, real *dx, bool accumulate);
 
 /* softmax.c */
-real NAME(pp_row_max)(int64_t count, const real *x);
+real row_max(int64_t count, const real *x);
 /* x becomes e^(x - max); returns their sum. */
-real NAME(pp_exp_row)(int64_t count, real max, real *x);
-void NAME(pp_scale_row)(int64_t count, real factor, real *x);
+real exp_row(int64_t count, real max, real *x);
+void scale_row(int64_t count, real factor, real *x);
 
 /* attend.c : causal attention of heads that lie side by side in the rows of q, k and v, which lie
  * side by side in the rows [3·dim] of qkv. probabilities [samples · heads · sequence, sequence];
  * score_gradient [sequence, sequence]: scratch. */
-typedef struct NAME(pp_attend) {
+typedef struct attend_call {
     int64_t samples, sequence, heads, dim;
     const real *qkv;
     real *probabilities;
@@ -138,9 +135,9 @@ typedef struct NAME(pp_attend) {
     const real *attended_gradient; /* I */
     real *qkv_gradient;            /* I */
     real *score_gradient;          /* I */
-} NAME(pp_attend);
-void NAME(pp_attend_forward)(const NAME(pp_attend) * a);
-void NAME(pp_attend_input)(const NAME(pp_attend) * a);
+} attend_call;
+void attend_forward(const attend_call *a);
+void attend_input(const attend_call *a);
 
 /* initialise.c : of every op, from the names of its parameters. */
-void NAME(pp_initialise)(const pp_layer *layer, pp_random_key key, void *const *tensors);
+void initialise_parameters(const pp_layer *layer, pp_random_key key, void *const *tensors);

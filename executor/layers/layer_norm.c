@@ -10,26 +10,24 @@ enum { SCALE, SHIFT, OUTPUT, NORMAL, RSTD };
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(pp_norm_forward)(rows, dim, pp_call_input(call), t[NORMAL], t[RSTD]);
-    NAME(pp_norm_apply)(rows, dim, t[NORMAL], t[SCALE], t[SHIFT], t[OUTPUT]);
+    norm_forward(rows, dim, pp_call_input(call), t[NORMAL], t[RSTD]);
+    norm_apply(rows, dim, t[NORMAL], t[SCALE], t[SHIFT], t[OUTPUT]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     real *dx = pp_call_input_gradient(call);
     if (!dx) return;
-    NAME(pp_norm_input)
-    (pp_call_rows(call), call->layer->dim, call->output_gradient, t[SCALE], t[NORMAL], t[RSTD],
-     NULL, dx, pp_call_accumulates(call));
+    norm_input(pp_call_rows(call), call->layer->dim, call->output_gradient, t[SCALE], t[NORMAL],
+               t[RSTD], NULL, dx, pp_call_accumulates(call));
 }
 
 static void NAME(weight)(const pp_layer_call *call) {
-    NAME(pp_norm_weight)
-    (pp_call_rows(call), call->layer->dim, call->output_gradient, call->tensors[NORMAL],
-     call->gradients[SCALE], call->gradients[SHIFT]);
+    norm_weight(pp_call_rows(call), call->layer->dim, call->output_gradient, call->tensors[NORMAL],
+                call->gradients[SCALE], call->gradients[SHIFT]);
 }
 
-const pp_layer_ops NAME(pp_layer_norm) = {PP_OP_LAYER_NORM, NAME(pp_initialise), NAME(forward),
+const pp_layer_ops NAME(pp_layer_norm) = {PP_OP_LAYER_NORM, initialise_parameters, NAME(forward),
                                           NAME(input), NAME(weight)};
 
 #endif

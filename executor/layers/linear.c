@@ -8,26 +8,25 @@ enum { WEIGHT, BIAS, OUTPUT };
 #ifdef real
 
 static void NAME(forward)(const pp_layer_call *call) {
-    NAME(pp_linear_forward)
-    (pp_call_rows(call), call->layer->dim, pp_features_out(call->layer), pp_call_input(call),
-     call->tensors[WEIGHT], call->tensors[BIAS], call->tensors[OUTPUT]);
+    linear_forward(pp_call_rows(call), call->layer->dim, pp_features_out(call->layer),
+                   pp_call_input(call), call->tensors[WEIGHT], call->tensors[BIAS],
+                   call->tensors[OUTPUT]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {
     real *dx = pp_call_input_gradient(call);
     if (!dx) return;
-    NAME(pp_linear_input)
-    (pp_call_rows(call), call->layer->dim, pp_features_out(call->layer), call->output_gradient,
-     call->tensors[WEIGHT], dx, pp_call_accumulates(call));
+    linear_input(pp_call_rows(call), call->layer->dim, pp_features_out(call->layer),
+                 call->output_gradient, call->tensors[WEIGHT], dx, pp_call_accumulates(call));
 }
 
 static void NAME(weight)(const pp_layer_call *call) {
-    NAME(pp_linear_weight)
-    (pp_call_rows(call), call->layer->dim, pp_features_out(call->layer), pp_call_input(call),
-     call->output_gradient, call->gradients[WEIGHT], call->gradients[BIAS]);
+    linear_weight(pp_call_rows(call), call->layer->dim, pp_features_out(call->layer),
+                  pp_call_input(call), call->output_gradient, call->gradients[WEIGHT],
+                  call->gradients[BIAS]);
 }
 
-const pp_layer_ops NAME(pp_linear) = {PP_OP_LINEAR, NAME(pp_initialise), NAME(forward), NAME(input),
-                                      NAME(weight)};
+const pp_layer_ops NAME(pp_linear) = {PP_OP_LINEAR, initialise_parameters, NAME(forward),
+                                      NAME(input), NAME(weight)};
 
 #endif

@@ -30,9 +30,9 @@ static double NAME(take_loss)(const pp_layer_call *call, int64_t rows) {
     double loss = 0;
     for (int64_t r = 0; r < rows; r++, row += vocabulary) {
         if (call->targets[r] < 0) continue;
-        real max = NAME(pp_row_max)(vocabulary, row);
+        real max = row_max(vocabulary, row);
         double target = (double)(row[call->targets[r]] - max);
-        sum[r] = NAME(pp_exp_row)(vocabulary, max, row);
+        sum[r] = exp_row(vocabulary, max, row);
         loss += log((double)sum[r]) - target;
     }
     return loss;
@@ -41,10 +41,9 @@ static double NAME(take_loss)(const pp_layer_call *call, int64_t rows) {
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(pp_norm_forward)(rows, dim, pp_call_input(call), t[NORM_NORMAL], t[NORM_RSTD]);
-    NAME(pp_norm_apply)(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
-    NAME(pp_linear_forward)
-    (rows, dim, call->layer->vocabulary, t[NORMED], t[TOKEN_WEIGHT], NULL, t[LOGITS]);
+    norm_forward(rows, dim, pp_call_input(call), t[NORM_NORMAL], t[NORM_RSTD]);
+    norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
+    linear_forward(rows, dim, call->layer->vocabulary, t[NORMED], t[TOKEN_WEIGHT], NULL, t[LOGITS]);
     *call->loss = NAME(take_loss)(call, rows);
 }
 
@@ -58,7 +57,7 @@ static void NAME(turn_logits)(const pp_layer_call *call, int64_t rows) {
             memset(row, 0, (size_t)vocabulary * sizeof *row);
             continue;
         }
-        NAME(pp_scale_row)(vocabulary, scale / sum[r], row);
+        scale_row(vocabulary, scale / sum[r], row);
         row[call->targets[r]] -= scale;
     }
 }
@@ -67,24 +66,23 @@ static void NAME(input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     NAME(turn_logits)(call, rows);
-    NAME(pp_linear_input)
-    (rows, dim, call->layer->vocabulary, t[LOGITS], t[TOKEN_WEIGHT], t[NORM_GRADIENT], false);
+    linear_input(rows, dim, call->layer->vocabulary, t[LOGITS], t[TOKEN_WEIGHT], t[NORM_GRADIENT],
+                 false);
     real *dx = pp_call_input_gradient(call);
-    if (dx) NAME(pp_norm_input)
-    (rows, dim, t[NORM_GRADIENT], t[NORM_SCALE], t[NORM_NORMAL], t[NORM_RSTD], NULL, dx,
-     pp_call_accumulates(call));
+    if (dx)
+        norm_input(rows, dim, t[NORM_GRADIENT], t[NORM_SCALE], t[NORM_NORMAL], t[NORM_RSTD], NULL,
+                   dx, pp_call_accumulates(call));
 }
 
 static void NAME(weight)(const pp_layer_call *call) {
     void *const *t = call->tensors, *const *g = call->gradients;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(pp_norm_apply)(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
-    NAME(pp_linear_weight)
-    (rows, dim, call->layer->vocabulary, t[NORMED], t[LOGITS], g[TOKEN_WEIGHT], NULL);
-    NAME(pp_norm_weight)(rows, dim, t[NORM_GRADIENT], t[NORM_NORMAL], g[NORM_SCALE], g[NORM_SHIFT]);
+    norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
+    linear_weight(rows, dim, call->layer->vocabulary, t[NORMED], t[LOGITS], g[TOKEN_WEIGHT], NULL);
+    norm_weight(rows, dim, t[NORM_GRADIENT], t[NORM_NORMAL], g[NORM_SCALE], g[NORM_SHIFT]);
 }
 
-const pp_layer_ops NAME(pp_lm_head) = {PP_OP_LM_HEAD, NAME(pp_initialise), NAME(forward),
+const pp_layer_ops NAME(pp_lm_head) = {PP_OP_LM_HEAD, initialise_parameters, NAME(forward),
                                        NAME(input), NAME(weight)};
 
 #endif

@@ -4,21 +4,21 @@
 
 #ifdef real
 
-void NAME(pp_linear_forward)(int64_t rows, int64_t in, int64_t out, const real *x,
-                             const real *weight, const real *bias, real *y) {
-    if (bias) NAME(pp_fill_rows)(rows, out, bias, y);
-    NAME(pp_gemm)(false, true, rows, out, in, 1, x, in, weight, in, bias ? 1 : 0, y, out);
+void linear_forward(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
+                    const real *bias, real *y) {
+    if (bias) fill_rows(rows, out, bias, y);
+    gemm(false, true, rows, out, in, 1, x, in, weight, in, bias ? 1 : 0, y, out);
 }
 
-void NAME(pp_linear_input)(int64_t rows, int64_t in, int64_t out, const real *dy,
-                           const real *weight, real *dx, bool accumulate) {
-    NAME(pp_gemm)(false, false, rows, in, out, 1, dy, out, weight, in, accumulate, dx, in);
+void linear_input(int64_t rows, int64_t in, int64_t out, const real *dy, const real *weight,
+                  real *dx, bool accumulate) {
+    gemm(false, false, rows, in, out, 1, dy, out, weight, in, accumulate, dx, in);
 }
 
-void NAME(pp_linear_weight)(int64_t rows, int64_t in, int64_t out, const real *x, const real *dy,
-                            real *weight_gradient, real *bias_gradient) {
-    NAME(pp_gemm)(true, false, out, in, rows, 1, dy, out, x, in, 1, weight_gradient, in);
-    if (bias_gradient) NAME(pp_column_sums)(rows, out, dy, bias_gradient);
+void linear_weight(int64_t rows, int64_t in, int64_t out, const real *x, const real *dy,
+                   real *weight_gradient, real *bias_gradient) {
+    gemm(true, false, out, in, rows, 1, dy, out, x, in, 1, weight_gradient, in);
+    if (bias_gradient) column_sums(rows, out, dy, bias_gradient);
 }
 
 #endif

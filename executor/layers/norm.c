@@ -14,7 +14,7 @@ PP_INLINE real NAME(row_sum)(int64_t dim, const real *x) {
     for (; i + PP_LANES <= dim; i += PP_LANES)
         for (int l = 0; l < PP_LANES; l++) lane[l] += x[i + l];
     for (int l = 0; i + l < dim; l++) lane[l] += x[i + l];
-    return NAME(pp_fold)(lane);
+    return fold_lanes(lane);
 }
 
 PP_INLINE real NAME(row_sum_squares)(int64_t dim, const real *x) {
@@ -23,25 +23,25 @@ PP_INLINE real NAME(row_sum_squares)(int64_t dim, const real *x) {
     for (; i + PP_LANES <= dim; i += PP_LANES)
         for (int l = 0; l < PP_LANES; l++) lane[l] += x[i + l] * x[i + l];
     for (int l = 0; i + l < dim; l++) lane[l] += x[i + l] * x[i + l];
-    return NAME(pp_fold)(lane);
+    return fold_lanes(lane);
 }
 
-PP_VECTOR void NAME(pp_norm_forward)(int64_t rows, int64_t dim, const real *restrict x,
-                                     real *restrict normal, real *restrict rstd) {
+PP_VECTOR void norm_forward(int64_t rows, int64_t dim, const real *restrict x,
+                            real *restrict normal, real *restrict rstd) {
     const real one = 1, epsilon = (real)1e-5;
     for (int64_t r = 0; r < rows; r++, x += dim, normal += dim) {
         real mean = NAME(row_sum)(dim, x) / (real)dim;
         for (int64_t i = 0; i < dim; i++) normal[i] = x[i] - mean;
         real variance = NAME(row_sum_squares)(dim, normal) / (real)dim;
-        real scale = one / NAME(pp_sqrt)(variance + epsilon);
+        real scale = one / real_sqrt(variance + epsilon);
         for (int64_t i = 0; i < dim; i++) normal[i] *= scale;
         rstd[r] = scale;
     }
 }
 
-PP_VECTOR void NAME(pp_norm_apply)(int64_t rows, int64_t dim, const real *restrict normal,
-                                   const real *restrict scale, const real *restrict shift,
-                                   real *restrict y) {
+PP_VECTOR void norm_apply(int64_t rows, int64_t dim, const real *restrict normal,
+                          const real *restrict scale, const real *restrict shift,
+                          real *restrict y) {
     for (int64_t r = 0; r < rows; r++, normal += dim, y += dim)
         for (int64_t i = 0; i < dim; i++) y[i] = normal[i] * scale[i] + shift[i];
 }
@@ -63,15 +63,15 @@ PP_INLINE void NAME(gradient_means)(int64_t dim, const real *dy, const real *sca
         lane[l] += g;
         lane_normal[l] += g * normal[i + l];
     }
-    *mean = NAME(pp_fold)(lane) / (real)dim;
-    *mean_normal = NAME(pp_fold)(lane_normal) / (real)dim;
+    *mean = fold_lanes(lane) / (real)dim;
+    *mean_normal = fold_lanes(lane_normal) / (real)dim;
 }
 
 /* residual may be NULL; dx is apart from everything else. */
-PP_VECTOR void NAME(pp_norm_input)(int64_t rows, int64_t dim, const real *restrict dy,
-                                   const real *restrict scale, const real *restrict normal,
-                                   const real *restrict rstd, const real *restrict residual,
-                                   real *restrict dx, bool accumulate) {
+PP_VECTOR void norm_input(int64_t rows, int64_t dim, const real *restrict dy,
+                          const real *restrict scale, const real *restrict normal,
+                          const real *restrict rstd, const real *restrict residual,
+                          real *restrict dx, bool accumulate) {
     for (int64_t r = 0; r < rows; r++) {
         const real *g = dy + r * dim, *n = normal + r * dim;
         const real *rest = residual ? residual + r * dim : NULL;
@@ -93,9 +93,9 @@ PP_VECTOR void NAME(pp_norm_input)(int64_t rows, int64_t dim, const real *restri
     }
 }
 
-PP_VECTOR void NAME(pp_norm_weight)(int64_t rows, int64_t dim, const real *restrict dy,
-                                    const real *restrict normal, real *restrict scale_gradient,
-                                    real *restrict shift_gradient) {
+PP_VECTOR void norm_weight(int64_t rows, int64_t dim, const real *restrict dy,
+                           const real *restrict normal, real *restrict scale_gradient,
+                           real *restrict shift_gradient) {
     for (int64_t r = 0; r < rows; r++, dy += dim, normal += dim) {
         for (int64_t i = 0; i < dim; i++) {
             scale_gradient[i] += dy[i] * normal[i];

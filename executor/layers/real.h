@@ -12,12 +12,42 @@
  * = float and NAME(x) = x_f32, once with double and x_f64. (On the way in, the header is met again
  * and then does nothing; on the way out `real` is undefined and the body is skipped.)
  *
+ * What only needs to be there once (index constants, other headers) stands before the include,
+ * under #ifndef PP_REAL_PASS. Shared kernels have short names, listed below.
+ *
  * Results must repeat bit for bit: no -ffast-math, no contraction, sums in a fixed order. Loops
  * are written so that the compiler vectorises them without reordering anything. */
 #ifndef PP_REAL_PASS
 
 #include "executor/layer.h"
 #include "executor/layers/layers_internal.h"
+
+/* The kernels of kernels_real.h by their short names, in the type of the current pass. */
+#define gemm NAME(pp_gemm)
+#define real_sqrt NAME(pp_sqrt)
+#define real_exp NAME(pp_exp)
+#define fold_lanes NAME(pp_fold)
+#define copy_or_add NAME(pp_copy_or_add)
+#define fill_rows NAME(pp_fill_rows)
+#define column_sums NAME(pp_column_sums)
+#define drop NAME(pp_drop)
+#define drop_add NAME(pp_drop_add)
+#define linear_forward NAME(pp_linear_forward)
+#define linear_input NAME(pp_linear_input)
+#define linear_weight NAME(pp_linear_weight)
+#define norm_forward NAME(pp_norm_forward)
+#define norm_apply NAME(pp_norm_apply)
+#define norm_input NAME(pp_norm_input)
+#define norm_weight NAME(pp_norm_weight)
+#define gelu_forward NAME(pp_gelu_forward)
+#define gelu_input NAME(pp_gelu_input)
+#define row_max NAME(pp_row_max)
+#define exp_row NAME(pp_exp_row)
+#define scale_row NAME(pp_scale_row)
+#define attend_call NAME(pp_attend_call)
+#define attend_forward NAME(pp_attend_forward)
+#define attend_input NAME(pp_attend_input)
+#define initialise_parameters NAME(pp_initialise_parameters)
 
 #define PP_REAL_PASS
 #define real float

@@ -33,7 +33,7 @@ static void NAME(input)(const pp_layer_call *call) {
      pp_call_accumulates(call));
 }
 
-const pp_layer_ops NAME(pp_relu) = {PP_OP_RELU, NAME(pp_initialise), NAME(forward), NAME(input),
+const pp_layer_ops NAME(pp_relu) = {PP_OP_RELU, initialise_parameters, NAME(forward), NAME(input),
                                     NULL};
 
 #endif

@@ -8,19 +8,19 @@ PP_VECTOR static void NAME(add_row)(int64_t count, const real *restrict x, real 
     for (int64_t i = 0; i < count; i++) y[i] += x[i];
 }
 
-void NAME(pp_copy_or_add)(int64_t count, const real *x, real *y, bool add) {
+void copy_or_add(int64_t count, const real *x, real *y, bool add) {
     if (add)
         NAME(add_row)(count, x, y);
     else
         memcpy(y, x, (size_t)count * sizeof *y);
 }
 
-void NAME(pp_fill_rows)(int64_t rows, int64_t columns, const real *row, real *y) {
+void fill_rows(int64_t rows, int64_t columns, const real *row, real *y) {
     for (int64_t r = 0; r < rows; r++) memcpy(y + r * columns, row, (size_t)columns * sizeof *y);
 }
 
-PP_VECTOR void NAME(pp_column_sums)(int64_t rows, int64_t columns, const real *restrict x,
-                                    real *restrict sums) {
+PP_VECTOR void column_sums(int64_t rows, int64_t columns, const real *restrict x,
+                           real *restrict sums) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < columns; c++) sums[c] += x[r * columns + c];
 }
@@ -36,8 +36,8 @@ PP_VECTOR static void NAME(drop_add_chunk)(int64_t count, const uint32_t *restri
     for (int64_t i = 0; i < count; i++) y[i] += words[i] < threshold ? 0 : x[i] * scale;
 }
 
-static void NAME(drop)(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x,
-                       real *y, bool add) {
+static void NAME(drop_or_add)(const pp_layer_call *call, uint64_t site, int64_t columns,
+                              const real *x, real *y, bool add) {
     enum { CHUNK = 1024 }; /* words on the stack; a multiple of 4 */
     uint32_t words[CHUNK];
     int64_t per_sample = pp_call_rows(call) / call->samples * columns;
@@ -50,7 +50,7 @@ static void NAME(drop)(const pp_layer_call *call, uint64_t site, int64_t columns
             if (add) {
                 NAME(drop_add_chunk)(count, words, threshold, scale, x, y);
             } else {
-                if (x != y) NAME(pp_copy_or_add)(count, x, y, false);
+                if (x != y) copy_or_add(count, x, y, false);
                 NAME(drop_chunk)(count, words, threshold, scale, y);
             }
             x += count;
@@ -59,14 +59,12 @@ static void NAME(drop)(const pp_layer_call *call, uint64_t site, int64_t columns
     }
 }
 
-void NAME(pp_drop)(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x,
-                   real *y) {
-    NAME(drop)(call, site, columns, x, y, false);
+void drop(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x, real *y) {
+    NAME(drop_or_add)(call, site, columns, x, y, false);
 }
 
-void NAME(pp_drop_add)(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x,
-                       real *y) {
-    NAME(drop)(call, site, columns, x, y, true);
+void drop_add(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x, real *y) {
+    NAME(drop_or_add)(call, site, columns, x, y, true);
 }
 
 #endif

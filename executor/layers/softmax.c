@@ -8,7 +8,7 @@ PP_INLINE real NAME(larger)(real a, real b) {
     return a > b ? a : b;
 }
 
-PP_VECTOR real NAME(pp_row_max)(int64_t count, const real *x) {
+PP_VECTOR real row_max(int64_t count, const real *x) {
     real lane[PP_LANES];
     for (int l = 0; l < PP_LANES; l++) lane[l] = x[0];
     int64_t i = 0;
@@ -20,17 +20,17 @@ PP_VECTOR real NAME(pp_row_max)(int64_t count, const real *x) {
     return max;
 }
 
-PP_VECTOR real NAME(pp_exp_row)(int64_t count, real max, real *x) {
+PP_VECTOR real exp_row(int64_t count, real max, real *x) {
     real lane[PP_LANES] = {0};
     int64_t i = 0;
-    for (int64_t j = 0; j < count; j++) x[j] = NAME(pp_exp)(x[j] - max);
+    for (int64_t j = 0; j < count; j++) x[j] = real_exp(x[j] - max);
     for (; i + PP_LANES <= count; i += PP_LANES)
         for (int l = 0; l < PP_LANES; l++) lane[l] += x[i + l];
     for (int l = 0; i + l < count; l++) lane[l] += x[i + l];
-    return NAME(pp_fold)(lane);
+    return fold_lanes(lane);
 }
 
-PP_VECTOR void NAME(pp_scale_row)(int64_t count, real factor, real *x) {
+PP_VECTOR void scale_row(int64_t count, real factor, real *x) {
     for (int64_t i = 0; i < count; i++) x[i] *= factor;
 }
 
