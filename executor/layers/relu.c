@@ -21,16 +21,16 @@ PP_VECTOR static void NAME(relu_rows_input)(int64_t count, const real *restrict 
 }
 
 static void NAME(forward)(const pp_layer_call *call) {
-    NAME(relu_rows)
-    (pp_call_rows(call) * call->layer->dim, pp_call_input(call), call->tensors[OUTPUT]);
+    int64_t count = pp_call_rows(call) * call->layer->dim;
+    NAME(relu_rows)(count, pp_call_input(call), call->tensors[OUTPUT]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {
+    int64_t count = pp_call_rows(call) * call->layer->dim;
     real *dx = pp_call_input_gradient(call);
     if (!dx) return;
-    NAME(relu_rows_input)
-    (pp_call_rows(call) * call->layer->dim, call->tensors[OUTPUT], call->output_gradient, dx,
-     pp_call_accumulates(call));
+    const real *y = call->tensors[OUTPUT], *dy = call->output_gradient;
+    NAME(relu_rows_input)(count, y, dy, dx, pp_call_accumulates(call));
 }
 
 const pp_layer_ops NAME(pp_relu) = {PP_OP_RELU, initialise_parameters, NAME(forward), NAME(input),
