@@ -57,13 +57,14 @@ typedef struct cursor {
 
 typedef struct engine {
     pp_run *run;
-    step *steps;         /* [stages · PP_COMPUTE_KINDS] */
-    cursor *cursors;     /* [ranks] */
-    double *lane_free_s; /* [lanes] */
-    int64_t *slots;      /* [stages] rows */
-    int64_t nothing;     /* what steps read that wait for nothing … */
-    int64_t waste;       /* … and where they write that send nothing */
-    uint32_t *queue;     /* [ranks] ring of ranks to look at */
+    step *steps;                         /* [stages · PP_COMPUTE_KINDS] */
+    cursor *cursors;                     /* [ranks] */
+    double *lane_free_s;                 /* [lanes] */
+    const int *rank_stages, *rank_first; /* stages by rank: rank_stages[rank_first[p] …] */
+    int64_t *slots;                      /* [stages] rows */
+    int64_t nothing;                     /* what steps read that wait for nothing … */
+    int64_t waste;                       /* … and where they write that send nothing */
+    uint32_t *queue;                     /* [ranks] ring of ranks to look at */
     uint32_t queue_head, queue_length;
     int finished;
     bool has_lanes;
@@ -135,8 +136,7 @@ static void set_steps(engine *e) {
 
 /* Lane 0 is of steps that send nothing to another rank; each directed pair of ranks gets another.
  * lane_of[q], owner[q]: the lane from rank `owner` to q, as far as the scan has come. */
-static pp_status set_lanes(engine *e, const int *rank_stages, const int *rank_first,
-                           pp_error *error) {
+static pp_status set_lanes(engine *e, pp_error *error) {
     const pp_run *run = e->run;
     const pp_schedule *schedule = run->schedule;
     uint32_t *lane_of = PP_NEW(run->arena, uint32_t, schedule->ranks);
@@ -146,9 +146,9 @@ static pp_status set_lanes(engine *e, const int *rank_stages, const int *rank_fi
     uint32_t lanes = 1;
     for (int q = 0; q < schedule->ranks; q++) owner[q] = -1;
     for (int p = 0; p < schedule->ranks; p++)
-        for (int i = rank_first[p]; i < rank_first[p + 1]; i++)
+        for (int i = e->rank_first[p]; i < e->rank_first[p + 1]; i++)
             for (int kind = 0; kind < PP_WEIGHT; kind++) {
-                step *st = &e->steps[rank_stages[i] * PP_COMPUTE_KINDS + kind];
+                step *st = &e->steps[e->rank_stages[i] * PP_COMPUTE_KINDS + kind];
                 if (st->consumer == p) continue;
                 if (owner[st->consumer] != p) {
                     owner[st->consumer] = p;
@@ -166,8 +166,10 @@ static bool takes_time(pp_action action) {
 
 /* The places at which a rank takes the careful way: its first action, its peak, and the last
  * backward of stages that reduce together with others; ascending, then PP_NO_INDEX. */
-static size_t *set_marks(engine *e, int p, const int *stages, int count, size_t *to) {
+static size_t *set_marks(engine *e, int p, size_t *to) {
     const pp_run *run = e->run;
+    const int *stages = e->rank_stages + e->rank_first[p];
+    int count = e->rank_first[p + 1] - e->rank_first[p];
     size_t *first = to;
     size_t begin = e->cursors[p].index;
     while (begin < e->cursors[p].end && !takes_time(run->schedule->actions[begin])) begin++;
@@ -185,8 +187,7 @@ static size_t *set_marks(engine *e, int p, const int *stages, int count, size_t 
     return to;
 }
 
-static pp_status set_cursors(engine *e, const int *rank_stages, const int *rank_first,
-                             pp_error *error) {
+static pp_status set_cursors(engine *e, pp_error *error) {
     const pp_run *run = e->run;
     const pp_schedule *schedule = run->schedule;
     size_t room = 3 * (size_t)schedule->ranks + (size_t)schedule->stages;
@@ -199,26 +200,23 @@ static pp_status set_cursors(engine *e, const int *rank_stages, const int *rank_
         c->index = schedule->first_action[p];
         c->end = schedule->first_action[p + 1];
         if (run->spans) c->span = run->spans + run->first_span[p];
-        marks =
-            set_marks(e, p, rank_stages + rank_first[p], rank_first[p + 1] - rank_first[p], marks);
+        marks = set_marks(e, p, marks);
         e->queue[p] = (uint32_t)p;
     }
     e->queue_length = (uint32_t)schedule->ranks;
     return PP_OK;
 }
 
-/* Stages by rank: rank_stages[rank_first[p] …]. */
-static pp_status list_stages(const pp_run *run, int **rank_stages, int **rank_first,
-                             pp_error *error) {
-    const pp_schedule *schedule = run->schedule;
-    int *first = PP_NEW(run->arena, int, schedule->ranks + 2);
-    int *stages = PP_NEW(run->arena, int, schedule->stages);
-    if (run->arena->failed) return pp_fail_memory(error);
+static pp_status list_stages(engine *e, pp_error *error) {
+    const pp_schedule *schedule = e->run->schedule;
+    int *first = PP_NEW(e->run->arena, int, schedule->ranks + 2);
+    int *stages = PP_NEW(e->run->arena, int, schedule->stages);
+    if (e->run->arena->failed) return pp_fail_memory(error);
     for (int s = 0; s < schedule->stages; s++) first[schedule->placement[s] + 2]++;
     for (int p = 0; p < schedule->ranks; p++) first[p + 2] += first[p + 1];
     for (int s = 0; s < schedule->stages; s++) stages[first[schedule->placement[s] + 1]++] = s;
-    *rank_stages = stages;
-    *rank_first = first;
+    e->rank_stages = stages;
+    e->rank_first = first;
     return PP_OK;
 }
 
@@ -233,11 +231,10 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     if (!e->slots || !steps) return pp_fail_memory(error);
     e->steps = (step *)(((uintptr_t)steps + sizeof(step) - 1) / sizeof(step) * sizeof(step));
     for (size_t i = 0; i < count; i++) e->slots[i] = NOTHING;
-    int *rank_stages, *rank_first;
-    PP_TRY(list_stages(run, &rank_stages, &rank_first, error));
+    PP_TRY(list_stages(e, error));
     set_steps(e);
-    PP_TRY(set_lanes(e, rank_stages, rank_first, error));
-    return set_cursors(e, rank_stages, rank_first, error);
+    PP_TRY(set_lanes(e, error));
+    return set_cursors(e, error);
 }
 
 /* ---- waiting and waking -------------------------------------------------------------------- */

@@ -110,7 +110,7 @@ pp_status pp_schedule_build(const pp_schedule_request *request, pp_schedule **sc
     PP_TRY(check_sizes(&full, error));
     if (family->validate) PP_TRY(family->validate(&full, error));
 
-    pp_schedule *order;
+    pp_schedule *order = NULL;
     PP_TRY(build_order(family, &full, &order, error));
     if (full.recompute == PP_RECOMPUTE_NONE) {
         *schedule = order;
