@@ -97,7 +97,8 @@ typedef struct pp_measure_options {
     int neighbours;              /* also measure with this many other threads busy; 0: only alone */
     bool links;                  /* time the local transport instead of layers */
     double interval;             /* wanted relative half width of the median's 95 % CI; 0: 0.02 */
-    double cap_s;                /* per (layer, phase, size); 0: 2 s; hitting it is reported */
+    double cap_s;                /* per (layer, phase, size); 0: at most 2 s, and less where there
+                                    are many: about 12 s for all. Hitting it is reported */
     void (*on_progress)(void *context, double fraction, const char *what);
     void (*on_sample)(void *context, const pp_sample *sample); /* each raw sample */
     void (*on_cap)(void *context, const char *what, double reached_interval);

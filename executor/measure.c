@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define PHASES (PP_PHASE_OPTIMIZER + 1)
+#define BUDGET_S 12.0 /* for all layers, where the machine is not quiet */
 
 /* ---- neighbours ---- */
 
@@ -76,13 +77,13 @@ static double timed_calls(pp_bench *bench, pp_phase phase, int count) {
 }
 
 /* A round is one sample of each phase that is not done yet, in the order of a pipeline. */
-static pp_status measure_rounds(pp_bench *bench, const pp_measure_options *options,
+static pp_status measure_rounds(pp_bench *bench, const pp_measure_options *options, double share_s,
                                 pp_series *series, pp_error *error) {
     bool working = true;
     for (int phase = 0; phase < PHASES; phase++) {
         bool used = pp_bench_has(bench, (pp_phase)phase);
         double call_s = used ? timed_calls(bench, (pp_phase)phase, 3) / 3 : 1;
-        pp_series_start(&series[phase], options, call_s);
+        pp_series_start(&series[phase], options, share_s, call_s);
         series[phase].done = !used;
     }
     while (working) {
@@ -113,14 +114,14 @@ static void report_rounds(const pp_bench_request *request, const pp_measure_opti
 }
 
 static pp_status measure_layer(const pp_bench_request *request, const pp_measure_options *options,
-                               int neighbours, pp_error *error) {
+                               int neighbours, double share_s, pp_error *error) {
     pp_bench *bench = NULL;
     crowd around = {0};
     pp_series *series = pp_allocate_zeroed(PHASES, sizeof *series);
     pp_status status = series ? PP_OK : pp_fail_memory(error);
     if (status == PP_OK) status = pp_bench_make(request, &bench, error);
     if (status == PP_OK) status = crowd_start(&around, request, neighbours, error);
-    if (status == PP_OK) status = measure_rounds(bench, options, series, error);
+    if (status == PP_OK) status = measure_rounds(bench, options, share_s, series, error);
     crowd_stop(&around);
     if (status == PP_OK) report_rounds(request, options, series, neighbours);
     pp_bench_free(bench);
@@ -162,7 +163,7 @@ static pp_status measure_layers(const pp_measure_options *options, const pp_back
                      (long long)request.samples, neighbours ? ", with neighbours" : "");
             if (options->on_progress)
                 options->on_progress(options->context, (double)done / total, what);
-            PP_TRY(measure_layer(&request, options, neighbours, error));
+            PP_TRY(measure_layer(&request, options, neighbours, BUDGET_S / PHASES / total, error));
         }
     }
     return PP_OK;

@@ -47,8 +47,10 @@ typedef struct pp_series {
     double values[PP_SERIES_SAMPLES]; /* seconds per call, in the order of measuring */
 } pp_series;
 
-/* call_s: roughly how long one call takes. */
-void pp_series_start(pp_series *series, const pp_measure_options *options, double call_s);
+/* call_s: roughly how long one call takes. share_s: this series' share of the time for all; where
+ * the caller sets no cap, it caps the series (but five calls are made if they fit into 2 s). */
+void pp_series_start(pp_series *series, const pp_measure_options *options, double share_s,
+                     double call_s);
 /* Takes in one sample: `elapsed_s` for series->repeat calls. */
 void pp_series_add(pp_series *series, double elapsed_s);
 

@@ -12,6 +12,8 @@
 #define SMALLEST_BYTES ((int64_t)1 << 10)
 #define LARGEST_BYTES ((int64_t)1 << 24)
 #define GROWTH 4
+#define SIZES 8
+#define BUDGET_S 4.0 /* for all sizes, where the machine is not quiet */
 #define TIMEOUT_S 10.0
 #define SLOTS 2
 
@@ -63,7 +65,7 @@ static pp_status measure_size(table_tennis *game, const pp_measure_options *opti
     double elapsed;
     PP_TRY(round_trips(game, 3, &elapsed, error));
     PP_TRY(round_trips(game, 5, &elapsed, error));
-    pp_series_start(series, options, elapsed / 5);
+    pp_series_start(series, options, BUDGET_S / SIZES, elapsed / 5);
     while (!series->done) {
         if (pp_stop_signal()) return pp_measure_interrupted(error);
         PP_TRY(round_trips(game, series->repeat, &elapsed, error));
@@ -82,7 +84,8 @@ static pp_status measure_sizes(table_tennis *game, const pp_measure_options *opt
         char what[64], text[32];
         pp_sample sample = {"link", PP_PHASE_TRANSFER, .microbatch = size};
         snprintf(what, sizeof what, "messages of %s", pp_format_bytes((double)size, text));
-        if (options->on_progress) options->on_progress(options->context, done / 8.0, what);
+        if (options->on_progress)
+            options->on_progress(options->context, (double)done / SIZES, what);
         game->size_bytes = size;
         status = measure_size(game, options, series, error);
         if (status != PP_OK) break;

@@ -14,13 +14,16 @@
 #define LEAST_SAMPLES 9
 #define LEAST_S 0.02
 #define DEFAULT_INTERVAL 0.02
-#define DEFAULT_CAP_S 2.0
+#define LARGEST_CAP_S 2.0
+#define FEWEST_CALLS 5
 #define REPEAT_MAX 100000
 
-void pp_series_start(pp_series *series, const pp_measure_options *options, double call_s) {
+void pp_series_start(pp_series *series, const pp_measure_options *options, double share_s,
+                     double call_s) {
+    double default_cap_s = fmin(LARGEST_CAP_S, fmax(share_s, FEWEST_CALLS * call_s));
     double repeat = ceil(SAMPLE_S / fmax(call_s, SAMPLE_S / REPEAT_MAX));
     series->wanted = options->interval > 0 ? options->interval : DEFAULT_INTERVAL;
-    series->cap_s = options->cap_s > 0 ? options->cap_s : DEFAULT_CAP_S;
+    series->cap_s = options->cap_s > 0 ? options->cap_s : default_cap_s;
     series->repeat = (int)repeat;
     series->count = series->next_look = 0;
     series->spent_s = 0;

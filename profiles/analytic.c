@@ -94,7 +94,7 @@ double pp_analytic_layer(const pp_analytic *analytic, const pp_layer *layer, pp_
     case PP_PHASE_OPTIMIZER:
         return roofline(analytic, 0, work.optimizer_bytes);
     default:
-        assert(!"a phase of a layer");
+        assert(phase <= PP_PHASE_OPTIMIZER);
         return 0;
     }
 }

@@ -1,7 +1,8 @@
 /* profiles: the SQLite store of raw samples, and the cost models fitted to them. Floor 2; uses core
  * alone. It stores and fits; timing is the executor's business.
  *
- *   store.c     sessions and samples in SQLite (schema in store_schema.c, migrations by user_version)
+ *   store.c     sessions and samples in SQLite; store_read.c reads them, store_schema.c knows the tables
+ *               and their migrations, store_sql.c is the border to SQLite
  *   fit.c       seconds as a function of the microbatch size, with GSL
  *   analytic.c  seconds from FLOPs and bytes where nothing was measured
  *   costs.c     "how long is layer i, phase p, at microbatch b": the one question planner asks */
@@ -41,8 +42,10 @@ pp_status pp_store_add(pp_store *store, pp_session *session, const pp_sample *sa
 /* Sessions, newest first; *sessions is the caller's (pp_free). */
 pp_status pp_store_sessions(pp_store *store, pp_session **sessions, size_t *count, pp_error *error);
 
-/* Samples of a session, or of the newest sessions that match backend and dtype (session_id 0; device
- * NULL: any). Rows whose checksum does not hold are PP_E_INPUT, naming row and file. */
+/* Samples of a session, or (session_id 0) of all sessions that match backend (NULL: any) and dtype:
+ * of each (signature, phase, microbatch, neighbours) the raw samples of the newest session that
+ * measured it. Sorted by that key, then as they were measured; *samples is the caller's (pp_free).
+ * Rows whose checksum does not hold are PP_E_INPUT, naming row and file. */
 pp_status pp_store_samples(pp_store *store, int64_t session_id, const char *backend, pp_dtype dtype,
                            pp_sample **samples, size_t *count, pp_error *error);
 
@@ -65,12 +68,14 @@ typedef enum pp_fit_kind {
 typedef struct pp_fit {
     pp_fit_kind kind;
     double intercept, slope;
-    double relative_error;   /* median |residual| / value over the knots */
+    double relative_error;   /* median over the knots of |residual| / value, or of how far the median
+                                itself is in doubt (half its 95 % interval) where this is more */
     int knot_count;
     double x[PP_FIT_KNOTS], y[PP_FIT_KNOTS], spread[PP_FIT_KNOTS]; /* y: medians, spread: MAD */
 } pp_fit;
 
-/* x, y : [count] raw points, any order; at least one. Never negative, never decreasing in x. */
+/* x, y : [count] raw points, any order; at least one, at most PP_FIT_KNOTS different x. Never negative,
+ * never decreasing in x. One knot alone: proportional to x (constant where x is 0). */
 pp_status pp_fit_points(const double *x, const double *y, size_t count, pp_fit *fit, pp_error *error);
 double pp_fit_at(const pp_fit *fit, double x); /* extrapolates linearly, never below 0 */
 

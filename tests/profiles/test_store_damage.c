@@ -203,13 +203,9 @@ static void expect_refused_and_untouched(const char *path, const char *what) {
 
 Test(store_damage, foreign_files_are_refused_and_not_touched) {
     scratch made = scratch_make();
-    static const char *const texts[] = {"hello\n",
-                                        "{\"format\": \"ppsim-plan\"}",
-                                        "SQLite format 3",
-                                        "SQLite format 3\n\n",
-                                        "\x7f"
-                                        "ELF",
-                                        "\n",
+    static const char *const texts[] = {"hello\n",          "{\"format\": \"ppsim-plan\"}",
+                                        "SQLite format 3",  "SQLite format 3\n\n",
+                                        "\177ELF",          "\n",
                                         "PNG and then some"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         file_write(made.db, texts[i], strlen(texts[i]));
