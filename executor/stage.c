@@ -97,9 +97,14 @@ void pp_stage_backward(pp_stage_run *run, const pp_stage_memory *memory,
     if (input) clear_unreached(run, memory, batch->samples);
 }
 
+/* A stage without weights has no block to clear. */
+static void clear(void *block, int64_t size_bytes) {
+    if (block) memset(block, 0, (size_t)size_bytes);
+}
+
 void pp_stage_run_initialise(pp_stage_run *run, uint64_t seed) {
-    memset(run->gradients, 0, (size_t)run->layout->bytes.gradients);
-    memset(run->states, 0, (size_t)run->layout->bytes.optimizer);
+    clear(run->gradients, run->layout->bytes.gradients);
+    clear(run->states, run->layout->bytes.optimizer);
     for (int i = 0; i < run->layer_count; i++) {
         const pp_stage_layer *layer = &run->layers[i];
         const char *name = layer->layer->tie ? layer->layer->tie : layer->layer->name;
@@ -122,7 +127,7 @@ static void step_layer(const pp_stage_run *run, const pp_stage_layer *layer,
 
 void pp_stage_step(pp_stage_run *run, const pp_optimizer_settings *settings, int64_t step) {
     for (int i = 0; i < run->layer_count; i++) step_layer(run, &run->layers[i], settings, step);
-    memset(run->gradients, 0, (size_t)run->layout->bytes.gradients);
+    clear(run->gradients, run->layout->bytes.gradients);
 }
 
 /* Both sides pack a border's tensors in the same order, so the receiver's offsets follow. */
