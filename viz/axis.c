@@ -58,7 +58,7 @@ viz_axis viz_axis_make(viz_canvas *canvas, double size, double low, double high,
     for (;; axis.step = next_step(axis.step)) {
         axis.decimals = decimals_of(axis.step);
         double room = axis.step / per_point;
-        if (room >= 36 && room >= widest_label(canvas, size, &axis) + 16) return axis;
+        if (room >= 44 && room >= widest_label(canvas, size, &axis) + 20) return axis;
     }
 }
 
@@ -77,6 +77,12 @@ bool viz_axis_tick(const viz_axis *axis, int i, double *position, char label[32]
 }
 
 const char *viz_seconds_text(double seconds, char buffer[32]) {
+    if (seconds >= 5 * 3600) { /* as on the axis */
+        char digits[32];
+        snprintf(buffer, 32, "%s h",
+                 viz_fixed(seconds / 3600, seconds < 3600 * 100 ? 1 : 0, digits));
+        return buffer;
+    }
     pp_format_seconds(seconds, buffer);
     size_t length = strlen(buffer);
     if (length > 3 && length < 31 && strcmp(buffer + length - 3, " us") == 0)

@@ -6,8 +6,9 @@
  *   parted by a hair; thin ones keep their exact ends and reach under their follower, so that an
  *   antialiased border mixes their two colours and not a third.
  * - dense, when spans would be about as thin as pixels: each window of time is a column stacked of
- *   the shares of the kinds. A window lasts a whole number of microbatches of the busiest rank,
- *   so a steady state looks steady instead of beating against the pixels. */
+ *   the shares of the kinds, or in thin rows has their mixed colour. A window lasts a whole number
+ *   of microbatches of the busiest rank, so a steady state looks steady instead of beating against
+ *   the pixels. */
 #include "viz/chart_internal.h"
 
 #include <math.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 
 #define THIN 1.3          /* points: mean span below which a picture is dense */
+#define LOW 7.0           /* points: band below which a stack of colours would only be stripes */
 #define HAIR 0.5          /* points: one pixel of a PNG */
 #define LABEL_PADDING 2.0 /* points: beside a label, both sides together */
 #define WINDOW_LEAST 6.0  /* points */
@@ -82,28 +84,48 @@ static const char *label_text(pp_action action, bool longer, bool stages, char b
     return buffer;
 }
 
-/* Whether a typical span of the kind can hold the longest label of this form. */
-static bool label_fits(viz_canvas *canvas, const viz_bands *bands, const viz_view *view, int kind) {
-    char text[32];
+/* The longest label of a kind in this form. */
+static const char *longest_label(const viz_bands *bands, const viz_view *view, int kind,
+                                 char text[32]) {
     int stages = view->trace->stages, microbatches = view->trace->microbatches;
     pp_action action = {.kind = (unsigned)kind & 127,
                         .stage = (uint16_t)(stages > 0 ? stages - 1 : 0),
                         .microbatch = (uint32_t)(microbatches > 0 ? microbatches - 1 : 0)};
-    label_text(action, bands->label_long, view->chunks > 1, text);
-    double width = view->total_s[kind] / (double)view->count[kind] * points_per_second(bands->axis);
-    return viz_label_width(canvas, bands->label_size, text) + LABEL_PADDING <= width;
+    return label_text(action, bands->label_long, view->chunks > 1, text);
 }
 
-/* Sets labelled[] for the form in *bands; true if every kind can be. */
+/* Adds to fits[] how many spans of each kind are at least needed[kind] points wide. */
+static void count_fits(const viz_bands *bands, const viz_view *view, const double *needed,
+                       size_t *fits) {
+    double scale = points_per_second(bands->axis);
+    for (size_t i = 0; i < view->trace->span_count; i++) {
+        const pp_span *span = &view->trace->spans[i];
+        if (span->lane != PP_LANE_COMPUTE) continue;
+        fits[span->action.kind] +=
+            (span->end_s - span->start_s) * scale >= needed[span->action.kind];
+    }
+}
+
+/* Sets labelled[] for the form in *bands: those kinds of which nearly all spans hold their longest
+ * label. True if that is so for every kind that there is. */
 static bool plan_kinds(viz_canvas *canvas, viz_bands *bands, const viz_view *views,
                        int view_count) {
     bool all = true;
+    size_t fits[PP_ACTION_KIND_COUNT] = {0}, total[PP_ACTION_KIND_COUNT] = {0};
+    for (int i = 0; i < view_count; i++) {
+        double needed[PP_ACTION_KIND_COUNT];
+        for (int kind = 0; kind < PP_ACTION_KIND_COUNT; kind++) {
+            char text[32];
+            longest_label(bands, &views[i], kind, text);
+            needed[kind] = viz_label_width(canvas, bands->label_size, text) + LABEL_PADDING + HAIR;
+            total[kind] += views[i].count[kind];
+        }
+        count_fits(bands, &views[i], needed, fits);
+    }
     for (int kind = 0; kind < PP_ACTION_KIND_COUNT; kind++) {
-        bands->labelled[kind] = true;
-        for (int i = 0; i < view_count; i++)
-            if (views[i].count[kind] > 0 && viz_kind_get((unsigned)kind)->letter &&
-                !label_fits(canvas, bands, &views[i], kind))
-                bands->labelled[kind] = all = false;
+        bands->labelled[kind] = total[kind] > 0 && (double)fits[kind] >= 0.95 * (double)total[kind];
+        bool optional = !viz_kind_get((unsigned)kind)->letter; /* words may be left out */
+        if (total[kind] > 0 && !bands->labelled[kind] && !optional) all = false;
     }
     return all;
 }
@@ -219,6 +241,27 @@ static void draw_stack(viz_canvas *canvas, const viz_bands *bands, const double 
     }
 }
 
+/* One column where a stack would be too low to be seen: the mixture of its colours. */
+static void draw_mixture(viz_canvas *canvas, const viz_bands *bands, const double *coverage,
+                         viz_rect column) {
+    double red = 0, green = 0, blue = 0, total = 0;
+    for (int kind = 0; kind <= PP_ACTION_KIND_COUNT; kind++) {
+        pp_action action = {.kind = (unsigned)kind & 127, .microbatch = PP_NO_MICROBATCH};
+        bool idle = kind == PP_ACTION_KIND_COUNT; /* the rest */
+        viz_colour colour =
+            idle ? bands->theme->idle : viz_action_colour(bands->theme, action, 0, 1);
+        double share = idle ? fmax(0, bands->window_s - total) : coverage[kind];
+        red += share * (colour >> 16 & 255);
+        green += share * (colour >> 8 & 255);
+        blue += share * (colour & 255);
+        total += share;
+    }
+    if (!(total > 0)) return;
+    viz_fill(canvas, column,
+             (viz_colour)(red / total + 0.5) << 16 | (viz_colour)(green / total + 0.5) << 8 |
+                 (viz_colour)(blue / total + 0.5));
+}
+
 static void draw_dense(viz_canvas *canvas, const viz_bands *bands, const viz_view *view,
                        size_t first, size_t last, viz_rect lane) {
     if (!bands->coverage) return; /* out of memory, which the canvas's arena remembers */
@@ -230,7 +273,8 @@ static void draw_dense(viz_canvas *canvas, const viz_bands *bands, const viz_vie
         column.x = snap(viz_axis_at(bands->axis, bands->axis->low + w * bands->window_s));
         double right = viz_axis_at(bands->axis, bands->axis->low + (w + 1) * bands->window_s);
         column.width = fmin(snap(right), bands->axis->right) - column.x;
-        draw_stack(canvas, bands, &bands->coverage[w * PP_ACTION_KIND_COUNT], column);
+        (lane.height >= LOW ? draw_stack : draw_mixture)(
+            canvas, bands, &bands->coverage[w * PP_ACTION_KIND_COUNT], column);
     }
 }
 
@@ -307,12 +351,19 @@ static void add_kinds(const viz_bands *bands, const viz_view *views, int view_co
     }
 }
 
-static const char *label_note(const viz_bands *bands, bool stages) {
-    bool any = false;
-    for (int kind = PP_FORWARD; kind <= PP_RECOMPUTE; kind++) any |= bands->labelled[kind];
-    if (bands->label_size == 0 || !any) return NULL;
+/* How to read a label, with one that is in the picture. */
+static const char *label_note(viz_canvas *canvas, const viz_bands *bands, const viz_view *view) {
+    static const char *const names[] = {"forward", "backward", "backward for inputs",
+                                        "backward for weights", "recompute"};
+    int kind = 0, m = view->trace->microbatches > 3 ? 3 : view->trace->microbatches - 1;
+    while (kind <= PP_RECOMPUTE && !bands->labelled[kind]) kind++;
+    if (bands->label_size == 0 || kind > PP_RECOMPUTE || m < 0) return NULL;
     if (!bands->label_long) return "number: microbatch";
-    return stages ? "1F3: stage 1, forward, microbatch 3" : "F3: forward of microbatch 3";
+    const char *letter = viz_kind_get((unsigned)kind)->letter;
+    if (view->chunks > 1)
+        return pp_arena_printf(&canvas->arena, "0%s%d: stage 0, %s, microbatch %d", letter, m,
+                               names[kind], m);
+    return pp_arena_printf(&canvas->arena, "%s%d: %s, microbatch %d", letter, m, names[kind], m);
 }
 
 void viz_bands_legend(viz_canvas *canvas, const viz_bands *bands, const viz_view *views,
@@ -327,10 +378,10 @@ void viz_bands_legend(viz_canvas *canvas, const viz_bands *bands, const viz_view
         idle->colours[0] = bands->theme->idle;
         idle->colour_count = 1;
     }
-    add_entry(page, label_note(bands, chunks > 1));
+    add_entry(page, label_note(canvas, bands, &views[0]));
     if (bands->dense) {
         char length[32];
         viz_seconds_text(bands->window_s, length);
-        add_entry(page, pp_arena_printf(&canvas->arena, "columns: shares of %s each", length));
+        add_entry(page, pp_arena_printf(&canvas->arena, "each column: shares of %s", length));
     }
 }

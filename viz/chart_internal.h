@@ -119,7 +119,7 @@ typedef struct viz_page {
     int column_count;
     viz_entry entries[VIZ_ENTRIES_MAX];
     int entry_count;
-    char axis_note[64]; /* above the plot, right-aligned at its right end */
+    char axis_note[128]; /* above the plot, right-aligned at its right end */
 } viz_page;
 
 /* Where things came to lie. */
@@ -168,8 +168,8 @@ double viz_bands_width(const viz_view *views, int view_count);
 
 /* ---- page.c: what charts of traces have in common ------------------------------------------ */
 
-/* "1f1b · K = 4 ranks · M = 8 microbatches · V = 1 · simulated" */
-void viz_describe(const pp_trace *trace, char *text, size_t capacity);
+/* "1f1b · K = 4 ranks · M = 8 microbatches · V = 1 · note" */
+void viz_describe(const pp_trace *trace, const char *note, char *text, size_t capacity);
 /* Height of a row when `room` points are to be shared, within limits. */
 double viz_pitch(int ranks, double room, double least, double most);
 /* Busy share and, where known, peak memory; views of as many ranks as the page. */

@@ -25,20 +25,19 @@ static void names(const viz_view views[2], const char *name[2]) {
 
 static void head(const viz_view views[2], const char *const name[2], viz_page *page) {
     const pp_trace *a = views[0].trace, *b = views[1].trace;
-    char first[32], second[32], change[32];
+    char first[32], second[32], change[32], order[64];
     snprintf(page->title, sizeof page->title, "%s", b->title[0] ? b->title : a->title);
-    snprintf(page->subtitle, sizeof page->subtitle,
-             "%s%sK = %d ranks · M = %d microbatches · V = %d · above: %s, below: %s", a->schedule,
-             a->schedule[0] ? " · " : "", a->ranks, a->microbatches, a->virtual_stages, name[0],
-             name[1]);
+    snprintf(order, sizeof order, "above: %s, below: %s", name[0], name[1]);
+    viz_describe(a, order, page->subtitle, sizeof page->subtitle);
     snprintf(page->figure, sizeof page->figure, "step %.28s",
              difference(a->makespan_s, b->makespan_s, change));
     snprintf(page->figure_note, sizeof page->figure_note, "bubble %.28s → %.28s",
              viz_percent_text(a->bubble_fraction, first),
              viz_percent_text(b->bubble_fraction, second));
-    snprintf(page->axis_note, sizeof page->axis_note, "%s %.16s · %s %.16s", name[0],
+    snprintf(page->axis_note, sizeof page->axis_note, "%s %.16s · %s %.16s (%s%.16s)", name[0],
              viz_seconds_text(a->makespan_s, first), name[1],
-             viz_seconds_text(b->makespan_s, second));
+             viz_seconds_text(b->makespan_s, second), b->makespan_s >= a->makespan_s ? "+" : "−",
+             viz_seconds_text(fabs(b->makespan_s - a->makespan_s), change));
 }
 
 /* Where each step ends: the first dashed, the second solid, what lies between as a bar on top. */

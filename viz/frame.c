@@ -168,7 +168,7 @@ static int legend(viz_canvas *canvas, const viz_page *page, const viz_theme *the
 /* ---- down ---------------------------------------------------------------------------------- */
 
 static double snap(double points) {
-    return points >= 4 ? floor(2 * points) / 2 : points;
+    return points >= 1 ? floor(2 * points) / 2 : points;
 }
 
 /* Rows that fit into `room` points (0: any), and their pitch. */
@@ -203,12 +203,15 @@ static double row_middle(const viz_frame *frame, int row) {
     return frame->plot.y + (row + 0.5) * frame->pitch;
 }
 
-/* Of the lines of a row: on their bands where those are high enough, else closely around the
- * middle. */
-static double line_middle(const viz_page *page, const viz_frame *frame, int row, int line) {
+/* Whether a line of the row gets its own text: where bands are too thin for that, only the last one
+ * does, and for the row as a whole. */
+static bool line_shown(const viz_page *page, const viz_frame *frame, int line) {
+    return frame->band >= LABEL_SPACING - 1 || line == page->lines - 1;
+}
+
+static double line_middle(const viz_frame *frame, int row, int line) {
     viz_rect band = viz_frame_band(frame, row, line);
-    if (page->lines == 1 || frame->band >= LABEL_SPACING - 1) return band.y + band.height / 2;
-    return row_middle(frame, row) + (line - (page->lines - 1) / 2.0) * (LABEL_SPACING - 1);
+    return frame->band >= LABEL_SPACING - 1 ? band.y + band.height / 2 : row_middle(frame, row);
 }
 
 static void draw_row_labels(viz_canvas *canvas, const viz_page *page, const viz_theme *theme,
@@ -220,16 +223,16 @@ static void draw_row_labels(viz_canvas *canvas, const viz_page *page, const viz_
         viz_text(canvas, style(theme, text_size, false), VIZ_RIGHT, right - names,
                  viz_baseline(text_size, row_middle(frame, row)), VIZ_ANY_ROOM, label);
         for (int line = 0; line < page->lines; line++)
-            if (page->line_names[line])
+            if (page->line_names[line] && frame->band >= LABEL_SPACING - 1)
                 viz_text(canvas, style(theme, small_size, true), VIZ_RIGHT, right,
-                         viz_baseline(small_size, line_middle(page, frame, row, line)),
-                         VIZ_ANY_ROOM, page->line_names[line]);
+                         viz_baseline(small_size, line_middle(frame, row, line)), VIZ_ANY_ROOM,
+                         page->line_names[line]);
     }
 }
 
 static void draw_bar(viz_canvas *canvas, const viz_theme *theme, viz_rect band, double x,
                      double share) {
-    double height = snap(fmin(8, 0.6 * band.height));
+    double height = band.height < 6 ? band.height : snap(fmin(8, 0.6 * band.height));
     viz_rect box = {x, band.y + (band.height - height) / 2, BAR, height};
     if (height >= 4) box.y = round(2 * box.y) / 2;
     viz_fill(canvas, box, theme->idle);
@@ -248,10 +251,10 @@ static void draw_column(viz_canvas *canvas, const viz_page *page, const viz_them
             const viz_cell *cell = &column->cells[row * frame->step * page->lines + line];
             if (bars && cell->share >= 0)
                 draw_bar(canvas, theme, viz_frame_band(frame, row, line), left, cell->share);
-            if (row % every != 0) continue;
+            if (row % every != 0 || !line_shown(page, frame, line)) continue;
             viz_text(canvas, style(theme, small_size, page->lines > 1 && line == 0), VIZ_RIGHT,
-                     right, viz_baseline(small_size, line_middle(page, frame, row, line)),
-                     VIZ_ANY_ROOM, cell->text);
+                     right, viz_baseline(small_size, line_middle(frame, row, line)), VIZ_ANY_ROOM,
+                     cell->text);
         }
 }
 
@@ -324,7 +327,7 @@ static pp_status choose_height(viz_canvas *canvas, const viz_page *page, const d
 pp_status viz_frame_down(viz_canvas *canvas, const viz_page *page, const viz_theme *theme,
                          const double size[2], viz_frame *frame, pp_error *error) {
     PP_TRY(choose_height(canvas, page, size, frame, error));
-    int every = label_every(frame->pitch, LABEL_SPACING * page->lines);
+    int every = label_every(frame->pitch, LABEL_SPACING);
     viz_fill(canvas, (viz_rect){0, 0, canvas->width, canvas->height}, theme->page);
     draw_header(canvas, page, theme, frame);
     for (int row = 0; row < frame->rows; row++)

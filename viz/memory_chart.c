@@ -50,7 +50,8 @@ static void head(const pp_trace *trace, int64_t most, viz_page *page) {
             fewest = trace->rank[p].peak_bytes;
     snprintf(page->title, sizeof page->title, "%s",
              trace->title[0] ? trace->title : "Memory of each rank");
-    viz_describe(trace, page->subtitle, sizeof page->subtitle);
+    viz_describe(trace, trace->measured ? "measured" : "simulated", page->subtitle,
+                 sizeof page->subtitle);
     snprintf(page->figure, sizeof page->figure, "peak %s", pp_format_bytes((double)most, text));
     snprintf(page->figure_note, sizeof page->figure_note, "least loaded rank %s",
              pp_format_bytes((double)fewest, text));

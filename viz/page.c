@@ -5,10 +5,11 @@
 #include <math.h>
 #include <stdio.h>
 
-void viz_describe(const pp_trace *trace, char *text, size_t capacity) {
-    snprintf(text, capacity, "%s%sK = %d ranks · M = %d microbatches · V = %d · %s",
-             trace->schedule, trace->schedule[0] ? " · " : "", trace->ranks, trace->microbatches,
-             trace->virtual_stages, trace->measured ? "measured" : "simulated");
+void viz_describe(const pp_trace *trace, const char *note, char *text, size_t capacity) {
+    snprintf(text, capacity, "%s%sK = %d rank%s · M = %d microbatch%s · V = %d · %s",
+             trace->schedule, trace->schedule[0] ? " · " : "", trace->ranks,
+             trace->ranks == 1 ? "" : "s", trace->microbatches,
+             trace->microbatches == 1 ? "" : "es", trace->virtual_stages, note);
 }
 
 double viz_pitch(int ranks, double room, double least, double most) {

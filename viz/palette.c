@@ -14,10 +14,10 @@ static const viz_kind kinds[PP_ACTION_KIND_COUNT] = {
     [PP_INPUT] = {"backward for inputs (I)", "I", NULL, 0xe8c040, 0xf6e3a4, 0},
     [PP_WEIGHT] = {"backward for weights (W)", "W", NULL, 0x2fa58b, 0xa3d9cb, 0},
     [PP_RECOMPUTE] = {"recompute (R)", "R", NULL, 0x5d3289, 0xb9a0d2, 0},
-    [PP_SEND_F] = {"activations on their way", NULL, NULL, 0x5584c0, 0x5584c0, 0},
-    [PP_RECV_F] = {"activations on their way", NULL, NULL, 0x5584c0, 0x5584c0, 0},
-    [PP_SEND_B] = {"gradients on their way", NULL, NULL, 0xc0701a, 0xc0701a, 0},
-    [PP_RECV_B] = {"gradients on their way", NULL, NULL, 0xc0701a, 0xc0701a, 0},
+    [PP_SEND_F] = {"activations in transit", NULL, NULL, 0x5584c0, 0x5584c0, 0},
+    [PP_RECV_F] = {"activations in transit", NULL, NULL, 0x5584c0, 0x5584c0, 0},
+    [PP_SEND_B] = {"gradients in transit", NULL, NULL, 0xc0701a, 0xc0701a, 0},
+    [PP_RECV_B] = {"gradients in transit", NULL, NULL, 0xc0701a, 0xc0701a, 0},
     [PP_UNSHARD] = {"gather weights", NULL, "gather", 0x8c8c8c, 0xb4b4b4, 0},
     [PP_RESHARD] = {"drop gathered weights", NULL, "drop", 0x8c8c8c, 0xb4b4b4, 0},
     [PP_REDUCE_GRAD] = {"gradient reduction", NULL, "reduce", 0xcf78a8, 0xecc4db, 0},
@@ -60,7 +60,8 @@ static viz_colour mix(viz_colour a, viz_colour b, double share) {
 viz_colour viz_action_colour(const viz_theme *theme, pp_action action, int chunk, int chunks) {
     const viz_kind *kind = viz_kind_get(action.kind);
     if (theme->dark && kind->dark_theme) return kind->dark_theme;
-    double along = chunks > 1 ? (double)chunk / (chunks - 1) : 0;
+    /* the second stage is well apart from the first, and lighter than where labels change colour */
+    double along = chunk > 0 ? 0.55 + 0.45 * (double)chunk / (chunks - 1) : 0;
     viz_colour colour = mix(kind->colour, kind->last, along);
     bool odd = action.microbatch != PP_NO_MICROBATCH && action.microbatch % 2 == 1;
     return odd && !pp_action_is_transfer(action) ? mix(colour, 0xffffff, 0.15) : colour;

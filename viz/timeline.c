@@ -10,7 +10,8 @@ static void head(const viz_view *view, viz_page *page) {
     char text[32];
     snprintf(page->title, sizeof page->title, "%s",
              trace->title[0] ? trace->title : "Training step");
-    viz_describe(trace, page->subtitle, sizeof page->subtitle);
+    viz_describe(trace, trace->measured ? "measured" : "simulated", page->subtitle,
+                 sizeof page->subtitle);
     snprintf(page->figure, sizeof page->figure, "bubble %s",
              viz_percent_text(trace->bubble_fraction, text));
     snprintf(page->figure_note, sizeof page->figure_note, "step takes %s",
