@@ -1,8 +1,8 @@
 /* profiles: the SQLite store of raw samples, and the cost models fitted to them. Floor 2; uses core
  * alone. It stores and fits; timing is the executor's business.
  *
- *   store.c     sessions and samples in SQLite; store_read.c reads them, store_schema.c knows the tables
- *               and their migrations, store_sql.c is the border to SQLite
+ *   store.c     sessions and samples in SQLite; store_read.c reads them, store_schema.c knows the
+ *               tables and their migrations, store_sql.c is the border to SQLite
  *   fit.c       seconds as a function of the microbatch size, with GSL
  *   analytic.c  seconds from FLOPs and bytes where nothing was measured
  *   costs.c     "how long is layer i, phase p, at microbatch b": the one question planner asks */
@@ -71,11 +71,13 @@ typedef struct pp_fit {
     double relative_error;   /* median over the knots of |residual| / value, or of how far the median
                                 itself is in doubt (half its 95 % interval) where this is more */
     int knot_count;
-    double x[PP_FIT_KNOTS], y[PP_FIT_KNOTS], spread[PP_FIT_KNOTS]; /* y: medians, spread: MAD */
+    double x[PP_FIT_KNOTS];
+    double y[PP_FIT_KNOTS];      /* medians; of a monotone fit: pooled where they fell */
+    double spread[PP_FIT_KNOTS]; /* MAD */
 } pp_fit;
 
-/* x, y : [count] raw points, any order; at least one, at most PP_FIT_KNOTS different x. Never negative,
- * never decreasing in x. One knot alone: proportional to x (constant where x is 0). */
+/* x, y : [count] raw points, any order; at least one, at most PP_FIT_KNOTS different x. Never
+ * negative, never decreasing in x. One knot alone: proportional to x (constant where x is 0). */
 pp_status pp_fit_points(const double *x, const double *y, size_t count, pp_fit *fit, pp_error *error);
 double pp_fit_at(const pp_fit *fit, double x); /* extrapolates linearly, never below 0 */
 
