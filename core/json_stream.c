@@ -1,52 +1,81 @@
 /* From text to Jansson's values: whole documents, or value by value.
  *
- * Jansson allocates through us, with a budget for each parse. The budget bounds what a hostile text
- * can make it take (a value costs up to a hundred times its text), and notices what Jansson does
- * not: when the buffer of a token cannot grow it drops bytes and carries on, so after any failed
- * allocation the result is thrown away. */
+ * Jansson must never see an allocation fail: when the buffer of a token cannot grow it drops bytes
+ * and later runs past the end of what is left. So where there is no more memory, or where the
+ * budget of the parse is spent (it bounds what a hostile text can take: a value costs up to a
+ * hundred times its text), we leave Jansson by longjmp and give back its blocks ourselves. To know
+ * them, they hang in a ring; a block leaves the ring when it is freed, during the parse or long
+ * after. */
 #include "core/json_reader_internal.h"
 
+#include <assert.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
 
+typedef struct ring {
+    struct ring *before, *after;
+} ring;
+
+static_assert(sizeof(ring) % 16 == 0, "blocks must stay 16-byte aligned");
+
 /* Per thread, since Jansson's allocator takes no context. Only meaningful inside parse(). */
 static _Thread_local struct {
+    ring blocks;
     size_t left_bytes;
-    bool exhausted; /* the budget was */
-    bool failed;    /* the platform had no memory */
-} budget;
+    bool exhausted; /* the budget; otherwise the platform had no memory */
+    jmp_buf give_up;
+} parsing;
+
+static void ring_remove(ring *block) {
+    block->before->after = block->after;
+    block->after->before = block->before;
+}
 
 static void *jansson_allocate(size_t size_bytes) {
-    if (size_bytes > budget.left_bytes) {
-        budget.exhausted = true;
-        return NULL;
-    }
-    void *block = pp_allocate(size_bytes);
-    if (block)
-        budget.left_bytes -= size_bytes;
-    else
-        budget.failed = true;
-    return block;
+    ring *block = NULL;
+    parsing.exhausted = size_bytes > parsing.left_bytes;
+    if (!parsing.exhausted) block = pp_allocate(sizeof *block + size_bytes);
+    if (!block) longjmp(parsing.give_up, 1);
+    parsing.left_bytes -= size_bytes;
+    *block = (ring){&parsing.blocks, parsing.blocks.after};
+    block->after->before = block;
+    parsing.blocks.after = block;
+    return block + 1;
+}
+
+static void jansson_release(void *memory) {
+    if (!memory) return;
+    ring *block = (ring *)memory - 1;
+    ring_remove(block);
+    pp_free(block);
 }
 
 static void jansson_install(void) {
-    json_set_alloc_funcs(jansson_allocate, pp_free);
+    json_set_alloc_funcs(jansson_allocate, jansson_release);
 }
 
-/* The value at the start of the text. *used: bytes it took. NULL: *found or `budget` says why. */
+static void release_all(void) {
+    while (parsing.blocks.after != &parsing.blocks) jansson_release(parsing.blocks.after + 1);
+}
+
+/* The value at the start of the text; found->position: bytes it took. NULL: *found says why, or
+ * where its text is empty, `parsing`. */
 static json_t *parse(const char *text, size_t length, size_t memory_bytes, size_t flags,
-                     size_t *used, json_error_t *found) {
+                     json_error_t *found) {
     static pthread_once_t installed = PTHREAD_ONCE_INIT;
     pthread_once(&installed, jansson_install);
-    budget.left_bytes = memory_bytes;
-    budget.exhausted = budget.failed = false;
-    json_t *value = json_loadb(text, length, flags | JSON_REJECT_DUPLICATES, found);
-    if (value && (budget.exhausted || budget.failed)) {
-        json_decref(value);
-        value = NULL;
+    parsing.blocks = (ring){&parsing.blocks, &parsing.blocks};
+    parsing.left_bytes = memory_bytes;
+    parsing.exhausted = false;
+    if (setjmp(parsing.give_up) != 0) {
+        release_all();
+        found->text[0] = '\0';
+        return NULL;
     }
-    *used = value ? (size_t)found->position : 0;
+    json_t *value = json_loadb(text, length, flags | JSON_REJECT_DUPLICATES, found);
+    ring_remove(&parsing.blocks); /* what is left is the value, its owner's from now on */
     return value;
 }
 
@@ -76,9 +105,10 @@ static pp_status fail_at(const pp_json_stream *stream, int line, int column, con
 static pp_status fail_parse(const pp_json_stream *stream, const json_error_t *found,
                             pp_error *error) {
     int line, column;
-    if (budget.failed) return pp_fail_memory(error);
     locate(stream->text, stream->at, &line, &column);
-    if (budget.exhausted) return fail_at(stream, line, column, "too many values", error);
+    if (found->text[0] == '\0')
+        return parsing.exhausted ? fail_at(stream, line, column, "too many values", error)
+                                 : pp_fail_memory(error);
     int found_column = found->column > 0 ? found->column : 1;
     column = found->line <= 1 ? column + found_column - 1 : found_column;
     line += found->line > 1 ? found->line - 1 : 0;
@@ -90,13 +120,12 @@ pp_status pp_json_load(const char *text, size_t length, const char *file_name, j
                        pp_error *error) {
     pp_json_stream stream = {text ? text : "", length, 0, file_name};
     json_error_t found;
-    size_t used;
     *root = NULL;
     if (length > PP_DOCUMENT_LIMIT_BYTES)
         return pp_fail(error, PP_E_INPUT, file_name,
                        "the document has %zu bytes; at most %zu are read", length,
                        PP_DOCUMENT_LIMIT_BYTES);
-    *root = parse(stream.text, length, PP_DOCUMENT_MEMORY_BYTES, 0, &used, &found);
+    *root = parse(stream.text, length, PP_DOCUMENT_MEMORY_BYTES, 0, &found);
     return *root ? PP_OK : fail_parse(&stream, &found, error);
 }
 
@@ -130,11 +159,10 @@ pp_status pp_stream_expect(pp_json_stream *stream, char byte, pp_error *error) {
 pp_status pp_stream_value(pp_json_stream *stream, size_t memory_bytes, json_t **value,
                           pp_error *error) {
     json_error_t found;
-    size_t used;
     *value = parse(stream->text + stream->at, stream->length - stream->at, memory_bytes,
-                   JSON_DISABLE_EOF_CHECK | JSON_DECODE_ANY, &used, &found);
+                   JSON_DISABLE_EOF_CHECK | JSON_DECODE_ANY, &found);
     if (!*value) return fail_parse(stream, &found, error);
-    stream->at += used;
+    stream->at += (size_t)found.position;
     return PP_OK;
 }
 
