@@ -27,6 +27,7 @@
 
 #define MEDIAN_RESIDUAL_LIMIT 0.02
 #define SINGLE_RESIDUAL_LIMIT 0.10
+#define ROWS_MAX 4096  /* below the sizes at which a BLAS uses several threads and sums differ */
 #define ROUNDING 1e-10 /* a slope that contributes less than this share is none */
 
 /* Our mistakes and GSL's refusals come back as statuses; its default is to abort the program. */
@@ -93,7 +94,8 @@ typedef struct knots {
 
 static int compare_points(const void *left, const void *right) {
     const point *a = left, *b = right;
-    return (a->x > b->x) - (a->x < b->x);
+    if (a->x != b->x) return a->x > b->x ? 1 : -1;
+    return (a->y > b->y) - (a->y < b->y);
 }
 
 static pp_status check_points(const double *x, const double *y, size_t count, pp_error *error) {
@@ -106,7 +108,7 @@ static pp_status check_points(const double *x, const double *y, size_t count, pp
     return PP_OK;
 }
 
-/* Sorts the points by x, gives each its knot and each knot its median. scratch : [count] */
+/* Sorts the points by x and y, gives each its knot and each knot its median. scratch : [count] */
 static pp_status make_knots(point *points, size_t count, double *scratch, pp_fit *fit, knots *all,
                             pp_error *error) {
     qsort(points, count, sizeof *points, compare_points);
@@ -145,10 +147,12 @@ static void line_of_one_knot(pp_fit *fit) {
     fit->intercept = proportional ? 0 : fit->y[0];
 }
 
-/* Bisquare on the points, each row divided by its knot's median. x is scaled to [0, 1] meanwhile.
- * False when GSL could not (its own memory, a singular system, no scale). */
-static bool robust_line(const point *points, size_t count, pp_fit *fit) {
+/* Bisquare on the points (sorted; every n-th of very many), each row divided by its knot's median.
+ * x is scaled to [0, 1] meanwhile. False when GSL could not (its own memory, a singular system). */
+static bool robust_line(const point *points, size_t point_count, pp_fit *fit) {
     bool done = false;
+    size_t stride = (point_count + ROWS_MAX - 1) / ROWS_MAX;
+    size_t count = (point_count + stride - 1) / stride;
     double scale = fit->x[fit->knot_count - 1];
     gsl_multifit_robust_workspace *work =
         gsl_multifit_robust_alloc(gsl_multifit_robust_bisquare, count, 2);
@@ -158,10 +162,11 @@ static bool robust_line(const point *points, size_t count, pp_fit *fit) {
     gsl_matrix *covariance = gsl_matrix_alloc(2, 2);
     if (!work || !rows || !targets || !line || !covariance) goto out;
     for (size_t i = 0; i < count; i++) {
-        double unit = fit->y[points[i].knot];
+        const point *each = &points[i * stride];
+        double unit = fit->y[each->knot];
         gsl_matrix_set(rows, i, 0, 1 / unit);
-        gsl_matrix_set(rows, i, 1, points[i].x / scale / unit);
-        gsl_vector_set(targets, i, points[i].y / unit);
+        gsl_matrix_set(rows, i, 1, each->x / scale / unit);
+        gsl_vector_set(targets, i, each->y / unit);
     }
     int code = gsl_multifit_robust(rows, targets, line, covariance, work);
     if (code != GSL_SUCCESS && code != GSL_EMAXITER) goto out;
