@@ -17,6 +17,19 @@ const char fixture_gpt[] =
     "{\"name\": \"head\", \"op\": \"lm_head\", \"vocabulary\": 32, \"dim\": 16, \"sequence\": 8,"
     " \"tie\": \"wte\"}]}";
 
+/* Three numbers added in another order give another sum; two would not. */
+const char fixture_ties[] =
+    "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"three-ties\", \"layers\": ["
+    "{\"name\": \"e0\", \"op\": \"embedding\", \"vocabulary\": 32, \"dim\": 16, \"sequence\": 8,"
+    " \"tie\": \"wte\"},"
+    "{\"name\": \"e1\", \"op\": \"embedding\", \"vocabulary\": 32, \"dim\": 16, \"sequence\": 8,"
+    " \"tie\": \"wte\"},"
+    "{\"name\": \"add\", \"op\": \"add\", \"dim\": 16, \"sequence\": 8},"
+    "{\"name\": \"b\", \"op\": \"gpt_block\", \"dim\": 16, \"heads\": 2, \"sequence\": 8},"
+    "{\"name\": \"head\", \"op\": \"lm_head\", \"vocabulary\": 32, \"dim\": 16, \"sequence\": 8,"
+    " \"tie\": \"wte\"}],"
+    "\"edges\": [[0,2],[1,2],[2,3],[3,4]]}";
+
 /* Layer 0 is read by 1, 3 and 8, layer 3 by 4 and 6: borders carry one to three tensors. */
 const char fixture_graph[] =
     "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"small-graph\", \"layers\": ["

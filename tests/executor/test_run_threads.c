@@ -31,6 +31,7 @@ TestSuite(run_threads, .fini = check_nothing_leaks);
 
 CASE(same_bits_gpt)
 CASE(same_bits_graph)
+CASE(same_bits_ties)
 CASE(same_bits_mlp)
 CASE(same_bits_virtual)
 CASE(many_ranks)

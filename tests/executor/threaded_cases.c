@@ -105,6 +105,12 @@ static bool same_bits_graph(char message[512]) {
     return same_bits(fixture_graph, cuts, sizeof cuts / sizeof *cuts, message);
 }
 
+static bool same_bits_ties(char message[512]) {
+    static const cut cuts[] = {{1, {0}},    {2, {1}},       {2, {3}},         {3, {1, 2}},
+                               {3, {1, 4}}, {4, {1, 2, 4}}, {5, {1, 2, 3, 4}}};
+    return same_bits(fixture_ties, cuts, sizeof cuts / sizeof *cuts, message);
+}
+
 static bool same_bits_mlp(char message[512]) {
     static const cut cuts[] = {{1, {0}}, {2, {2}}, {3, {1, 3}}, {5, {1, 2, 3, 4}}};
     return same_bits(fixture_mlp, cuts, sizeof cuts / sizeof *cuts, message);
@@ -254,11 +260,11 @@ static bool replicas(char message[512]) {
 
 /* With replicas too, the bits do not depend on K. */
 static bool replicas_same_bits(char message[512]) {
-    fixture_request request = {.model = fixture_gpt,
+    fixture_request request = {.model = fixture_ties,
                                .ranks = 1,
                                .microbatches = 2,
                                .microbatch_size = 2,
-                               .dp = 2,
+                               .dp = 3,
                                .dtype = PP_FP32,
                                .order = ORDER_1F1B};
     pp_run_options options = {.seed = 9, .poison = true};
@@ -658,6 +664,7 @@ static bool learns(char message[512]) {
 static const threaded_case cases[] = {
     {"same_bits_gpt", same_bits_gpt},
     {"same_bits_graph", same_bits_graph},
+    {"same_bits_ties", same_bits_ties},
     {"same_bits_mlp", same_bits_mlp},
     {"same_bits_virtual", same_bits_virtual},
     {"many_ranks", many_ranks},
