@@ -7,7 +7,8 @@
  *
  * So a SEND stands behind its producer with at most other transfers between. A RECV stands where
  * the receiver is when the result comes to exist: behind the action it has just finished, or runs.
- * In 1F1B, where F of one rank ends together with B of the next, the crossing SEND_F and RECV_B so
+ * Of the results of one round the forward ones go first, so an F is followed by its SEND_F. In
+ * 1F1B, where F of one rank ends together with B of the next, the crossing SEND_F and RECV_B so
  * come to stand side by side and are one group.
  *
  * The result is free of deadlock, for any compute order that is. Proof: number all appendings in
@@ -21,7 +22,7 @@
  *   - end of a group to consumer: likewise behind all of them, since a RECV is appended before its
  *     consumer's round begins;
  *   - start of g' to end of g, which hold the two ends of transfer x: first(g') <= x <= last(g).
- * Only the last kind of edge can leave it equal, and it leads from a start to an end, from which
+ * Only the last kind of edge, and that from a start to its own end, can leave it equal; from an end
  * only rising edges leave. So there is no cycle. The same numbers prove it for blocking ranks,
  * where every transfer is a group of its own. And both ends of a queue list its transfers in the
  * order of their numbers, so they match position by position. */
@@ -71,18 +72,27 @@ static void append_transfer(lowering *work, pp_action action, int receiver) {
     work->lowered->has_transfers = true;
 }
 
+/* Appends the transfers of the round's forward results, or of its backward ones. */
+static void lower_results(lowering *work, const uint32_t *nodes, size_t count, bool forward) {
+    const pp_schedule *schedule = work->schedule;
+    for (size_t n = 0; n < count; n++) {
+        for (size_t i = nodes[n]; i < nodes[n] + pp_node_size(schedule, nodes[n]); i++) {
+            pp_action action = schedule->actions[i];
+            int receiver = receiver_of(work->units, schedule, action);
+            if (receiver >= 0 && (action.kind == PP_FORWARD) == forward)
+                append_transfer(work, action, receiver);
+        }
+    }
+}
+
 static void lower_round(void *context, const uint32_t *nodes, size_t count) {
     lowering *work = context;
     const pp_schedule *schedule = work->schedule;
     for (size_t n = 0; n < count; n++)
         for (size_t i = nodes[n]; i < nodes[n] + pp_node_size(schedule, nodes[n]); i++)
             append(work, schedule->actions[i]);
-    for (size_t n = 0; n < count; n++) {
-        for (size_t i = nodes[n]; i < nodes[n] + pp_node_size(schedule, nodes[n]); i++) {
-            int receiver = receiver_of(work->units, schedule, schedule->actions[i]);
-            if (receiver >= 0) append_transfer(work, schedule->actions[i], receiver);
-        }
-    }
+    lower_results(work, nodes, count, true);
+    lower_results(work, nodes, count, false);
 }
 
 /* Runs the graph into a fresh schedule. */
