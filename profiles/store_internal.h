@@ -12,7 +12,7 @@ struct pp_store {
     int busy_attempts; /* how often a locked file is tried, PP_STORE_BUSY_WAIT_MS each */
     bool read_only;
     int failed_code; /* SQLite's code of the last failure that was reported */
-    char *path; /* as the caller gave it, for messages */
+    char *path;      /* as the caller gave it, for messages */
 };
 
 #define PP_STORE_BUSY_WAIT_MS 500
