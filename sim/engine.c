@@ -48,6 +48,7 @@ _Static_assert(sizeof(step) == 64, "a step is one cache line");
 /* Where a rank stands. */
 typedef struct cursor {
     size_t index, end;
+    size_t stop;        /* … the loop may run up to here: the next mark, or end */
     const size_t *mark; /* the next index at which the careful way is taken; PP_NO_INDEX ends */
     double time_s;      /* end of the action before index */
     double busy_s;
@@ -64,8 +65,9 @@ typedef struct engine {
     int64_t *slots;                      /* [stages] rows */
     int64_t nothing;                     /* what steps read that wait for nothing … */
     int64_t waste;                       /* … and where they write that send nothing */
-    uint32_t *queue;                     /* [ranks] ring of ranks to look at */
-    uint32_t queue_head, queue_length;
+    uint32_t *stack;                     /* [ranks] those that can go on */
+    uint32_t depth;
+    double scale; /* of the durations of microbatch M-1 */
     int finished;
     bool has_lanes;
 } engine;
@@ -164,6 +166,10 @@ static bool takes_time(pp_action action) {
            action.kind == PP_STEP;
 }
 
+static void set_stop(cursor *c) {
+    c->stop = *c->mark < c->end ? *c->mark : c->end;
+}
+
 /* The places at which a rank takes the careful way: its first action, its peak, and the last
  * backward of stages that reduce together with others; ascending, then PP_NO_INDEX. */
 static size_t *set_marks(engine *e, int p, size_t *to) {
@@ -184,6 +190,7 @@ static size_t *set_marks(engine *e, int p, size_t *to) {
     }
     *to++ = PP_NO_INDEX;
     e->cursors[p].mark = first;
+    set_stop(&e->cursors[p]);
     return to;
 }
 
@@ -193,7 +200,7 @@ static pp_status set_cursors(engine *e, pp_error *error) {
     size_t room = 3 * (size_t)schedule->ranks + (size_t)schedule->stages;
     size_t *marks = PP_NEW(run->arena, size_t, room);
     e->cursors = PP_NEW(run->arena, cursor, schedule->ranks);
-    e->queue = PP_NEW(run->arena, uint32_t, schedule->ranks);
+    e->stack = PP_NEW(run->arena, uint32_t, schedule->ranks);
     if (run->arena->failed) return pp_fail_memory(error);
     for (int p = 0; p < schedule->ranks; p++) {
         cursor *c = &e->cursors[p];
@@ -201,9 +208,9 @@ static pp_status set_cursors(engine *e, pp_error *error) {
         c->end = schedule->first_action[p + 1];
         if (run->spans) c->span = run->spans + run->first_span[p];
         marks = set_marks(e, p, marks);
-        e->queue[p] = (uint32_t)p;
+        e->stack[schedule->ranks - 1 - p] = (uint32_t)p;
     }
-    e->queue_length = (uint32_t)schedule->ranks;
+    e->depth = (uint32_t)schedule->ranks;
     return PP_OK;
 }
 
@@ -222,7 +229,8 @@ static pp_status list_stages(engine *e, pp_error *error) {
 
 static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     const pp_schedule *schedule = run->schedule;
-    *e = (engine){.run = run, .nothing = NOTHING};
+    double scale = run->input->last_microbatch_scale;
+    *e = (engine){.run = run, .nothing = NOTHING, .scale = scale > 0 ? scale : 1};
     size_t row = (size_t)schedule->microbatches + ROW_PADDING;
     size_t count = (size_t)schedule->stages * row; /* < 2^16 · 2^25 */
     e->slots = pp_allocate(count * sizeof *e->slots);
@@ -240,26 +248,22 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
 /* ---- waiting and waking -------------------------------------------------------------------- */
 
 static ALWAYS_INLINE void wake(engine *e, uint32_t rank) {
-    uint32_t ranks = (uint32_t)e->run->schedule->ranks;
-    uint32_t at = e->queue_head + e->queue_length++;
-    e->queue[at >= ranks ? at - ranks : at] = rank;
+    e->stack[e->depth++] = rank;
 }
 
 /* The rank that comes to this action cannot go on: leaves word with whoever produces its input. The
  * next stage may run B or I: word is left with both. A word is never taken back: its microbatch
- * passes that step once. */
-static void await(engine *e, pp_action action) {
-    const pp_run *run = e->run;
+ * passes that step once. Stages of a chain are consecutive. */
+static ALWAYS_INLINE void await(step *st, pp_action action) {
     if (action.kind == PP_FORWARD) {
-        e->steps[run->previous[action.stage] * PP_COMPUTE_KINDS + PP_FORWARD].awaited =
-            action.microbatch;
+        st[-PP_COMPUTE_KINDS].awaited = action.microbatch;
         return;
     }
-    step *next = &e->steps[run->next[action.stage] * PP_COMPUTE_KINDS];
+    step *next = st + PP_COMPUTE_KINDS - action.kind;
     next[PP_BACKWARD].awaited = next[PP_INPUT].awaited = action.microbatch;
 }
 
-/* ---- the loop ------------------------------------------------------------------------------ */
+/* ---- delivering ---------------------------------------------------------------------------- */
 
 /* The output of an action that ended at end_s is on its way. */
 static ALWAYS_INLINE void deliver(engine *e, step *st, uint32_t microbatch, double end_s,
@@ -288,52 +292,6 @@ static ALWAYS_INLINE pp_span *keep_span(pp_span *span, int rank, pp_action actio
     return span + 1;
 }
 
-/* Runs the plain actions of a rank, up to its next mark. False: it has to wait. This is the loop
- * that sees every action; each of its variants is compiled on its own. */
-static ALWAYS_INLINE bool run_plain(engine *e, int rank, bool with_spans, bool with_lanes) {
-    cursor *c = &e->cursors[rank];
-    const pp_action *actions = e->run->schedule->actions;
-    const uint32_t last = (uint32_t)e->run->schedule->microbatches - 1;
-    const double given = e->run->input->last_microbatch_scale, scale = given > 0 ? given : 1;
-    const size_t stop = *c->mark < c->end ? *c->mark : c->end;
-    size_t i = c->index;
-    double time_s = c->time_s, busy_s = c->busy_s;
-    bool waits = false;
-    for (; i < stop; i++) {
-        const pp_action action = actions[i];
-        if (action.overlapped || action.kind >= PP_COMPUTE_KINDS) break;
-        step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
-        const int64_t bits = st->producer[action.microbatch & st->index_mask];
-        if (bits >= st->ready_below) {
-            await(e, action);
-            waits = true;
-            break;
-        }
-        const double ready_s = time_of(bits); /* NaN where nothing is needed: compares false */
-        const double start_s = ready_s > time_s ? ready_s : time_s;
-        const double duration_s =
-            action.microbatch == last ? st->duration_s * scale : st->duration_s;
-        time_s = start_s + duration_s;
-        busy_s += duration_s;
-        deliver(e, st, action.microbatch, time_s, with_lanes);
-        if (with_spans) c->span = keep_span(c->span, rank, action, start_s, time_s);
-    }
-    c->index = i;
-    c->time_s = time_s;
-    c->busy_s = busy_s;
-    return !waits;
-}
-
-static bool plain_fast(engine *e, int rank) {
-    return run_plain(e, rank, false, false);
-}
-static bool plain_lanes(engine *e, int rank) {
-    return run_plain(e, rank, false, true);
-}
-static bool plain_spans(engine *e, int rank) {
-    return run_plain(e, rank, true, true);
-}
-
 /* ---- the careful way ----------------------------------------------------------------------- */
 
 /* One unit: an action or an overlapped pair, when it starts and how long it takes. */
@@ -345,10 +303,10 @@ typedef struct unit {
 
 /* False: it has to wait. Else the time may only have become later. */
 static bool compute_ready(engine *e, pp_action action, double *start_s) {
-    const step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
+    step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
     int64_t bits = st->producer[action.microbatch & st->index_mask];
     if (bits >= st->ready_below) {
-        await(e, action);
+        await(st, action);
         return false;
     }
     if (time_of(bits) > *start_s) *start_s = time_of(bits);
@@ -414,13 +372,14 @@ static void unit_account(engine *e, int rank, const unit *u) {
 }
 
 /* Runs the one action or pair at the cursor, whatever it is. False: it has to wait. */
-static bool run_careful(engine *e, int rank) {
+static __attribute__((noinline)) bool run_careful(engine *e, int rank) {
     cursor *c = &e->cursors[rank];
     const pp_action *action = &e->run->schedule->actions[c->index];
     unit u = {.index = c->index, .parts = action->overlapped ? 2 : 1, .start_s = c->time_s};
     if (!unit_ready(e, rank, &u)) return false;
     c->index += (size_t)u.parts;
     while (*c->mark < c->index) c->mark++;
+    set_stop(c);
     if (!takes_time(*action)) return true;
     unit_times(e, &u);
     unit_account(e, rank, &u);
@@ -433,35 +392,90 @@ static bool run_careful(engine *e, int rank) {
     return true;
 }
 
-/* ---- running ------------------------------------------------------------------------------- */
+/* ---- the loop ------------------------------------------------------------------------------ */
 
-static void run_rank(engine *e, int rank, bool (*plain)(engine *e, int rank)) {
+typedef enum outcome { WAITS, AT_MARK, ENDED } outcome;
+
+/* Runs the plain actions of a rank up to its next mark. This is the loop that sees every action. */
+static ALWAYS_INLINE outcome run_plain(engine *e, uint32_t rank, const pp_action *actions,
+                                       bool with_spans, bool with_lanes) {
     cursor *c = &e->cursors[rank];
-    for (;;) {
-        if (!plain(e, rank)) return;
-        if (c->index == c->end) break;
-        if (!run_careful(e, rank)) return;
+    const uint32_t last = (uint32_t)e->run->schedule->microbatches - 1;
+    const size_t stop = c->stop;
+    size_t i = c->index;
+    double time_s = c->time_s, busy_s = c->busy_s;
+    outcome found = c->stop == c->end ? ENDED : AT_MARK;
+    for (; i < stop; i++) {
+        const pp_action action = actions[i];
+        if (action.overlapped || action.kind >= PP_COMPUTE_KINDS) {
+            found = AT_MARK;
+            break;
+        }
+        step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
+        const int64_t bits = st->producer[action.microbatch & st->index_mask];
+        if (bits >= st->ready_below) {
+            await(st, action);
+            found = WAITS;
+            break;
+        }
+        const double ready_s = time_of(bits); /* NaN where nothing is needed: compares false */
+        const double start_s = ready_s > time_s ? ready_s : time_s;
+        const double duration_s =
+            action.microbatch == last ? st->duration_s * e->scale : st->duration_s;
+        time_s = start_s + duration_s;
+        busy_s += duration_s;
+        deliver(e, st, action.microbatch, time_s, with_lanes);
+        if (with_spans) c->span = keep_span(c->span, (int)rank, action, start_s, time_s);
     }
+    c->index = i;
+    c->time_s = time_s;
+    c->busy_s = busy_s;
+    return found;
+}
+
+static void finish(engine *e, uint32_t rank) {
+    cursor *c = &e->cursors[rank];
     e->run->times[rank].last_end_s = c->time_s;
     e->run->times[rank].compute_s = c->busy_s;
     e->finished++;
 }
 
-static pp_status run_all(engine *e, pp_error *error) {
-    uint32_t ranks = (uint32_t)e->run->schedule->ranks;
-    bool (*plain)(engine *, int) = e->run->spans  ? plain_spans
-                                   : e->has_lanes ? plain_lanes
-                                                  : plain_fast;
-    for (uint32_t visits = 0; e->queue_length > 0; visits++) {
-        uint32_t rank = e->queue[e->queue_head];
-        e->queue_head = e->queue_head + 1 == ranks ? 0 : e->queue_head + 1;
-        e->queue_length--;
-        run_rank(e, (int)rank, plain);
-        if (visits % 4096 == 0 && pp_stop_signal())
-            return pp_fail(error, PP_E_INTERRUPTED, NULL, "the simulation was interrupted");
+/* Runs ranks until none can go on. The last one woken goes first: what it needs is still warm. */
+static ALWAYS_INLINE bool run_ranks(engine *e, bool with_spans, bool with_lanes) {
+    const pp_action *actions = e->run->schedule->actions;
+    for (uint32_t visits = 0; e->depth > 0; visits++) {
+        uint32_t rank = e->stack[--e->depth];
+        outcome found;
+        do found = run_plain(e, rank, actions, with_spans, with_lanes);
+        while (found == AT_MARK && run_careful(e, (int)rank));
+        if (found == ENDED) finish(e, rank);
+        if (visits % 4096 == 0 && pp_stop_signal()) return false;
     }
-    return PP_OK;
+    return true;
 }
+
+/* The variants, each compiled on its own. */
+static bool run_simple(engine *e) {
+    return run_ranks(e, false, false);
+}
+
+static bool run_with_lanes(engine *e) {
+    return run_ranks(e, false, true);
+}
+
+static bool run_with_spans(engine *e) {
+    return run_ranks(e, true, true);
+}
+
+static pp_status run_all(engine *e, pp_error *error) {
+    bool (*run)(engine *) = e->run->spans  ? run_with_spans
+                            : e->has_lanes ? run_with_lanes
+                                           : run_simple;
+    if (run(e)) return PP_OK;
+    return pp_fail(error, PP_E_INTERRUPTED, NULL, "the simulation was interrupted");
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
 
 /* The first rank that could not finish, for the message. */
 static pp_status stuck(const engine *e, pp_error *error) {
