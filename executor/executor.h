@@ -45,7 +45,8 @@ typedef struct pp_run_options {
     const char *data;          /* path; NULL: synthetic */
     const char *backend;       /* NULL: the default (DESIGN.md) */
     double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
-    double timeout_s;          /* a rank that waits longer for a peer fails; 0: 30 */
+    double timeout_s;          /* a rank that waits this long for a peer, while no rank computes or
+                                  ends an action, fails; 0: 30 */
     bool evaluate;             /* dropout off */
     bool keep_trace;           /* of the step nearest to the median time */
     bool poison;               /* freed memory reads as NaN; always so in debug builds */
@@ -68,7 +69,7 @@ typedef struct pp_run_result {
 
 /* Trains `steps` steps: ranks·dp threads of this process. schedule: the plan's compute actions as
  * pp_plan_expand gives them, with or without transfers. Refuses (PP_E_UNSUPPORTED) tp > 1, bf16 on
- * the CPU, opaque layers outside replay. The first cause of a failure (rank, action, microbatch)
+ * the CPU, opaque layers outside replay, sharded optimizer states, bidirectional schedules. The first cause of a failure (rank, action, microbatch)
  * is the message. A stop request ends after the current action: PP_E_INTERRUPTED, and *result
  * holds the finished steps. */
 pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_options *options,

@@ -25,6 +25,16 @@ static pp_status check_parallelism(const pp_plan *plan, pp_error *error) {
     return PP_OK;
 }
 
+static pp_status check_batch(const pp_plan *plan, pp_error *error) {
+    int64_t last = pp_plan_samples(plan, plan->microbatches - 1);
+    if (last >= 1 && last <= plan->microbatch_size) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, NULL,
+                   "%d microbatches of %lld samples do not make a batch of %lld on each of %d "
+                   "replicas: plan again",
+                   plan->microbatches, (long long)plan->microbatch_size,
+                   (long long)(plan->global_batch / plan->dp), plan->dp);
+}
+
 static pp_status check_layers(const pp_plan *plan, const pp_backend *backend, pp_error *error) {
     if (!backend->runs_layers) return PP_OK;
     for (int i = 0; i < plan->model->layer_count; i++)
@@ -66,6 +76,7 @@ pp_status pp_run_check(const pp_plan *plan, const pp_schedule *schedule, const p
     PP_TRY(check_parallelism(plan, error));
     PP_TRY(check_layers(plan, backend, error));
     PP_TRY(check_shape(plan, schedule, error));
+    PP_TRY(check_batch(plan, error));
     return pp_schedule_check(schedule, false, NULL, error);
 }
 

@@ -394,6 +394,7 @@ static pp_status run_reduce(pp_worker *worker, pp_action action, pp_error *error
 static void observe(const pp_worker *worker, const pp_stage_run *run, bool gradient) {
     pp_job *job = worker->job;
     if (!job->options->observe) return;
+    atomic_fetch_add(&job->watch.computing, 1); /* nobody may lose patience with an observer */
     pthread_mutex_lock(&job->mutex);
     for (int i = 0; i < run->layer_count; i++) {
         const pp_stage_layer *layer = &run->layers[i];
@@ -415,6 +416,7 @@ static void observe(const pp_worker *worker, const pp_stage_run *run, bool gradi
         }
     }
     pthread_mutex_unlock(&job->mutex);
+    atomic_fetch_sub(&job->watch.computing, 1);
 }
 
 static pp_status run_step(pp_worker *worker, pp_action action, pp_error *error) {

@@ -58,6 +58,9 @@ Test(run_refusals, parallelism) {
     made = make(fixture_gpt, 2);
     made.plan->global_batch = 3;
     refuse(&made, &plain, PP_E_UNSUPPORTED, "multiple");
+    made = make(fixture_gpt, 1);
+    made.plan->global_batch = 5;
+    refuse(&made, &plain, PP_E_INPUT, "2 microbatches of 1 samples");
 }
 
 Test(run_refusals, schedules_of_other_plans) {
