@@ -10,18 +10,18 @@
 
 static const viz_kind kinds[PP_ACTION_KIND_COUNT] = {
     [PP_FORWARD] = {"forward (F)", "F", NULL, 0x24599c, 0x93b4db, 0},
-    [PP_BACKWARD] = {"backward (B)", "B", NULL, 0xee9a30, 0xf9d5a5, 0},
-    [PP_INPUT] = {"backward for inputs (I)", "I", NULL, 0xe8c040, 0xf6e3a4, 0},
+    [PP_BACKWARD] = {"backward (B)", "B", NULL, 0xe58a1f, 0xf6cb98, 0},
+    [PP_INPUT] = {"backward for inputs (I)", "I", NULL, 0xecc94b, 0xf7e8b0, 0},
     [PP_WEIGHT] = {"backward for weights (W)", "W", NULL, 0x2fa58b, 0xa3d9cb, 0},
-    [PP_RECOMPUTE] = {"recompute (R)", "R", NULL, 0x5d3289, 0xb9a0d2, 0},
+    [PP_RECOMPUTE] = {"recompute (R)", "R", NULL, 0xd9c4ee, 0xefe5f9, 0},
     [PP_SEND_F] = {"activations in transit", NULL, NULL, 0x5584c0, 0x5584c0, 0},
     [PP_RECV_F] = {"activations in transit", NULL, NULL, 0x5584c0, 0x5584c0, 0},
     [PP_SEND_B] = {"gradients in transit", NULL, NULL, 0xc0701a, 0xc0701a, 0},
     [PP_RECV_B] = {"gradients in transit", NULL, NULL, 0xc0701a, 0xc0701a, 0},
     [PP_UNSHARD] = {"gather weights", NULL, "gather", 0x8c8c8c, 0xb4b4b4, 0},
     [PP_RESHARD] = {"drop gathered weights", NULL, "drop", 0x8c8c8c, 0xb4b4b4, 0},
-    [PP_REDUCE_GRAD] = {"gradient reduction", NULL, "reduce", 0xcf78a8, 0xecc4db, 0},
-    [PP_STEP] = {"optimizer step", NULL, "step", 0x30353c, 0x767b82, 0xced3da},
+    [PP_REDUCE_GRAD] = {"gradient reduction", NULL, "reduce", 0x9c2c66, 0xe0a3c3, 0},
+    [PP_STEP] = {"optimizer step", NULL, "step", 0x30353c, 0xb5b9bf, 0xced3da},
 };
 
 static const viz_theme light = {.dark = false,
@@ -64,7 +64,7 @@ viz_colour viz_action_colour(const viz_theme *theme, pp_action action, int chunk
     double along = chunk > 0 ? 0.55 + 0.45 * (double)chunk / (chunks - 1) : 0;
     viz_colour colour = mix(kind->colour, kind->last, along);
     bool odd = action.microbatch != PP_NO_MICROBATCH && action.microbatch % 2 == 1;
-    return odd && !pp_action_is_transfer(action) ? mix(colour, 0xffffff, 0.15) : colour;
+    return odd && !pp_action_is_transfer(action) ? mix(colour, 0xffffff, 0.18) : colour;
 }
 
 /* sRGB to linear light. */

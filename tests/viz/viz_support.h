@@ -13,16 +13,16 @@
 
 typedef struct recipe {
     int ranks, microbatches;
-    int chunks;          /* stages of a rank, loop placement, GPipe order only; 0: 1 */
-    bool gpipe;          /* else 1F1B */
-    bool split;          /* I and W instead of B, one right after the other */
-    bool recompute;      /* an R before each B */
-    bool tail;           /* REDUCE_GRAD and STEP at the end */
+    int chunks;     /* stages of a rank, loop placement, GPipe order only; 0: 1 */
+    bool gpipe;     /* else 1F1B */
+    bool split;     /* I and W instead of B, one right after the other */
+    bool recompute; /* an R before each B */
+    bool tail;      /* REDUCE_GRAD and STEP at the end */
     bool measured;
-    bool curves;         /* memory over time */
-    double forward_s;    /* B takes twice that; 0: nothing takes any time */
+    bool curves;      /* memory over time */
+    double forward_s; /* B takes twice that; 0: nothing takes any time */
     double transfer_s;
-    double jitter;       /* share of each duration */
+    double jitter; /* share of each duration */
     uint64_t seed;
 } recipe;
 
@@ -31,7 +31,7 @@ typedef struct builder {
     recipe with;
     pp_span *spans;
     size_t count, capacity;
-    double *free_s;      /* [ranks] when each rank is free */
+    double *free_s;                         /* [ranks] when each rank is free */
     double *forward_end_s, *backward_end_s; /* [stages × microbatches]; negative: not yet */
     uint64_t drawn;
 } builder;
@@ -47,14 +47,13 @@ static inline void add_span(builder *b, int rank, pp_lane lane, pp_action_kind k
         b->spans = realloc(b->spans, b->capacity * sizeof *b->spans);
         cr_assert(b->spans != NULL);
     }
-    b->spans[b->count++] =
-        (pp_span){.start_s = start_s,
-                  .end_s = end_s,
-                  .action = {.kind = (unsigned)kind & 127,
-                             .stage = (uint16_t)stage,
-                             .microbatch = microbatch},
-                  .rank = rank,
-                  .lane = (uint8_t)lane};
+    b->spans[b->count++] = (pp_span){.start_s = start_s,
+                                     .end_s = end_s,
+                                     .action = {.kind = (unsigned)kind & 127,
+                                                .stage = (uint16_t)stage,
+                                                .microbatch = microbatch},
+                                     .rank = rank,
+                                     .lane = (uint8_t)lane};
 }
 
 static inline double vary(builder *b, double duration_s) {
@@ -87,8 +86,7 @@ static inline bool try_forward(builder *b, int stage, int m) {
     int last = stage_total(&b->with), M = b->with.microbatches;
     double before_s = stage == 0 ? 0 : b->forward_end_s[(stage - 1) * M + m];
     if (before_s < 0) return false;
-    if (stage > 0)
-        before_s = transfer(b, PP_SEND_F, stage - 1, stage, (uint32_t)m, before_s);
+    if (stage > 0) before_s = transfer(b, PP_SEND_F, stage - 1, stage, (uint32_t)m, before_s);
     b->forward_end_s[stage * M + m] = work(b, PP_FORWARD, stage, (uint32_t)m, before_s,
                                            b->with.forward_s / (last / b->with.ranks));
     return true;
