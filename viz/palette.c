@@ -11,9 +11,9 @@
 static const viz_kind kinds[PP_ACTION_KIND_COUNT] = {
     [PP_FORWARD] = {"forward (F)", "F", NULL, 0x24599c, 0x93b4db, 0},
     [PP_BACKWARD] = {"backward (B)", "B", NULL, 0xe58a1f, 0xf6cb98, 0},
-    [PP_INPUT] = {"backward for inputs (I)", "I", NULL, 0xecc94b, 0xf7e8b0, 0},
+    [PP_INPUT] = {"backward for inputs (I)", "I", NULL, 0xecc94b, 0xf3dd92, 0},
     [PP_WEIGHT] = {"backward for weights (W)", "W", NULL, 0x2fa58b, 0xa3d9cb, 0},
-    [PP_RECOMPUTE] = {"recompute (R)", "R", NULL, 0xd9c4ee, 0xefe5f9, 0},
+    [PP_RECOMPUTE] = {"recompute (R)", "R", NULL, 0xd9c4ee, 0xe6d7f4, 0},
     [PP_SEND_F] = {"activations in transit", NULL, NULL, 0x5584c0, 0x5584c0, 0},
     [PP_RECV_F] = {"activations in transit", NULL, NULL, 0x5584c0, 0x5584c0, 0},
     [PP_SEND_B] = {"gradients in transit", NULL, NULL, 0xc0701a, 0xc0701a, 0},
