@@ -197,6 +197,31 @@ static inline int pp_candidate_stages(const pp_candidate *candidate) {
     return candidate->ranks * candidate->virtual_stages;
 }
 
+/* ---- windows ------------------------------------------------------------------------------- */
+
+/* Disjoint spans of a stage's order from the end of an F to the start of the same microbatch's B
+ * (or I), all with the same actions of the stage inside. */
+typedef struct pp_window {
+    int forwards, inputs, weights, recomputes; /* inside; a whole B is both input and weight */
+    int count;                                 /* such windows */
+    bool small; /* one of them is of the last, perhaps smaller, microbatch */
+} pp_window;
+
+enum { PP_WINDOWS_MAX = 8 };
+
+/* What the order of a stage's actions says. `small`: of the last, perhaps smaller, microbatch. */
+typedef struct pp_flow {
+    int leading;                               /* F before the first backward */
+    int leading_recomputes;                    /* R before it */
+    bool leading_small;                        /* one of those F is small */
+    bool first_small, turn_small, final_small; /* the first F, first and last backward are */
+    int window_count;
+    pp_window windows[PP_WINDOWS_MAX];
+} pp_flow;
+
+/* flows: [stages] zeroed, filled. False: out of memory. O(V · actions). */
+bool pp_flows_make(const pp_schedule *order, pp_arena *arena, pp_flow *flows);
+
 /* ---- terms --------------------------------------------------------------------------------- */
 
 /* Seconds of moving bytes: fixed_s + bytes · per_byte_s. */
@@ -220,10 +245,7 @@ typedef struct pp_terms {
                                                stage of the least time that any cut leaves */
     double visits, recomputes; /* microbatches, and how many are recomputed, in full ones */
     double scale;              /* of the smallest microbatch, at most 1 */
-    /* The rest follows from the order; NULL before pp_work_order. */
-    int *leading;            /* [stages] F before the stage's first backward, its own included */
-    int *leading_recomputes; /* [stages] R before it */
-    int *in_flight;          /* [stages] most microbatches between F and their B or I */
+    const pp_flow *flows;      /* [stages] what follows from the order; NULL: not known */
 } pp_terms;
 
 /* placement: [stages] stage → rank; NULL: stage s on rank s mod K. */

@@ -3,37 +3,44 @@
  *
  * Let F_s, B_s be the forward and the whole backward time of stage s for a full microbatch, R_s
  * that of its recomputation, c the transfers, N the microbatches counted in full ones (M - 1 + the
- * scale of the last), sigma ≤ 1 that scale (what the first microbatch to arrive may cost at the
- * least), and P(s) = sigma · Σ_{k<s} F_k + c_k, the least time before an F can start on s; Q(s) =
- * the same of B back to stage 0, the least time after the last B of s. U_s: the stage's gradient
- * reduction and optimizer step, which follow its last backward. A microbatch passes its chain in
- * order, so for every order of actions, and for each stage:
+ * scale of the last), N_R those recomputed, and sigma <= 1 that scale: what a microbatch of which
+ * no more is known costs at the least. P(s) = sigma Σ_{k<s} F_k + c is the least time before an F
+ * can start on s, Q(s) = sigma Σ_{k<s} B_k + c the least time after the last B of s, and J(s) =
+ * Σ_{k>s} (F_k + B_k) + c the journey from s to the end of the chain and back. U_s is the stage's
+ * gradient reduction and optimizer step, which follow its last backward. For each stage, in every
+ * execution of the order:
  *
- *   A  step >= P(s) + N (F_s + B_s) + N_R R_s + max(Q(s), U_s)
- *      its rank does all this work one after the other, starts it no sooner and ends it no later.
- *   B  step >= sigma (ΣF + Σ_{k≠s} B_k) + c + N B_s + the F and R of s that its own order puts
- * behind its first B + what of max(Q, U) is not in it yet for that first B cannot start before its
- * microbatch went all the way and back to s. C  step >= P(s) + (N · Σ_{k>=s} (F_k + B_k) + M · c
- * behind s) / h_s + max(Q(s), U_s) with h_s the most microbatches that the order has in flight on
- * s: each is in flight at least as long as it takes to the end and back, and at most h_s at once
- * (Little).
+ *   A  step >= P(s) + N (F_s + B_s) + N_R R_s + Σ over windows w of max(0, J(s) - work_w)
+ *              + max(Q(s), U_s)
+ *      The rank does all this work one action at a time, starts it no sooner and ends it no later.
+ * A window (windows.c) lasts at least J, and of the stage's own work only work_w lies in it; the
+ *      windows are disjoint, so what they lack of J is idle time that adds up. Without an order
+ *      there are no windows.
+ *   B  step >= P(s) + a F_s + sigma J(s) + N B_s + the F and R behind the first B of s
+ *              + max(Q(s), U_s)
+ *      with a the forwards that the LAST stage does before its first backward: all of them pass s
+ *      first; then one of them has to end its forward, turn and come back before s has a backward
+ *      to do at all. (In GPipe a = M, in 1F1B a = 1.)
  *
- * A family that splits the backward hands on after I alone: there, B_k of other stages is I_k, and
- * Q is 0, since only W may follow the last I.
+ * With several stages on a rank the rank's other work may fill a stage's idle time, but not shorten
+ * it: both hold. A family that splits the backward hands on after I alone: there B_k of other
+ * stages is I_k in J, and Q is 0, since only W may follow the last I.
  *
- * Each bound never falls when the stage's interval grows: a layer moved from the front of P or Q
- * into the stage enters with a factor N >= sigma (in C: N / h_s >= sigma, because h_s <= M). So min
- * over splits of max over stages of the bound is a chain cut (split.c), and below the step time of
- * every split.
+ * Both never fall when the stage's interval grows by a layer (f, b). To the left: P loses at most f
+ * and Q at most b, a window's idle time at most what of f and b is counted in it; but at least one
+ * F and one B lie outside all windows (a >= 1 in B), and they grow. To the right: each window's J
+ * loses f + b, but each has its own F and B, outside all windows, that grow by as much. So min over
+ * splits of max over stages of the bound is a chain cut (split.c), and below the step time of every
+ * split.
  *
  * Before that, from totals alone (pp_bound_totals), with T the work of one pass over all S stages:
  *
  *   step >= total work / K, with the updates: some rank has at least the average
  *   step >= N · the heaviest layer
- *   step >= sigma · T / (1 - (1 - sigma/N')^S) for whole backwards, N' = N + N_R · the least share
- * of F in a layer: A says X >= sigma·p_s + N' t_s for the pass p_s up to s and the pass t_s of s,
- * so X - sigma·p_{s+1} >= (X - sigma·p_s)(1 - sigma/N'); multiply over all s. step >= sigma · T +
- * (N - sigma) · ΣB / S: B with the largest B_s, all F before its first B. */
+ *   step >= sigma T / (1 - (1 - sigma/N')^S) for whole backwards, N' = N + N_R · the least share of
+ * F in a layer: A says X >= sigma p_s + N' t_s for the pass p_s up to s and the pass t_s of s, so
+ *      X - sigma p_{s+1} >= (X - sigma p_s)(1 - sigma/N'); multiply over all s.
+ *   step >= sigma T + (N - sigma) ΣB / S for whole backwards: B with the largest B_s. */
 #include <math.h>
 
 #include "planner/planner_internal.h"
@@ -140,54 +147,111 @@ static double gates_before(const pp_terms *terms, int stage, int first) {
     return timing->input[first] + weight + stage * terms->tables->overhead_s;
 }
 
+/* Scale of a microbatch that is the last one or is not. */
+static double scale_of(const pp_terms *terms, bool small) {
+    return small ? terms->scale : 1;
+}
+
+/* What `stage` can tell of its order; all may be of the last microbatch if that is not known. */
+static pp_flow flow_of(const pp_terms *terms, int stage) {
+    pp_flow unknown = {
+        .leading_small = true, .first_small = true, .turn_small = true, .final_small = true};
+    return terms->flows != NULL ? terms->flows[stage] : unknown;
+}
+
 /* max(Q(s), U_s) */
-static double tail_of(const pp_terms *terms, int stage, int first, int last) {
+static double tail_of(const pp_terms *terms, const pp_flow *flow, int stage, int first, int last) {
     double update = pp_terms_update_s(terms, stage, first, last);
     if (terms->mode.split_backward) return update;
-    double back = terms->scale * gates_before(terms, stage, first) + terms->backward_least[stage];
-    return fmax(back, update);
+    double scale = scale_of(terms, flow->final_small);
+    return fmax(scale * gates_before(terms, stage, first) + terms->backward_least[stage], update);
 }
 
-static double work_bound(const pp_terms *terms, int stage, int first, int last, double tail) {
-    double forward = pp_terms_forward_s(terms, first, last);
-    return terms->scale * forward_before(terms, stage, first) + terms->forward_least[stage] +
-           terms->visits * (forward + pp_terms_backward_s(terms, first, last)) +
-           terms->recomputes * forward + tail;
-}
+/* Parts of J(s). */
+typedef struct journey {
+    double forward_s, backward_s, recompute_s, links_s;
+} journey;
 
-static double return_bound(const pp_terms *terms, int stage, int first, int last, double tail) {
+static journey journey_of(const pp_terms *terms, int stage, int last) {
     int layers = terms->tables->layers, stages = terms->stages;
-    double partial = 1 - terms->scale; /* what a small microbatch may lack of a full one */
-    double pass = forward_before(terms, stages, layers) + gates_before(terms, stages, layers) -
-                  gates_before(terms, stage, first) - gate_s(terms, first, last);
-    double links = terms->forward_least[stages - 1] + terms->backward_least[stages - 1] -
-                   terms->backward_least[stage];
-    int microbatches = terms->candidate->microbatches;
-    double forwards = fmax(0, microbatches - terms->leading[stage] - partial);
-    double recomputes = fmax(0, terms->recomputes - terms->leading_recomputes[stage] - partial);
-    return terms->scale * pass + links + terms->visits * pp_terms_backward_s(terms, first, last) +
-           (forwards + recomputes) * pp_terms_forward_s(terms, first, last) + tail;
+    journey j = {.forward_s = forward_before(terms, stages, layers) -
+                              forward_before(terms, stage + 1, last + 1),
+                 .backward_s =
+                     gates_before(terms, stages, layers) - gates_before(terms, stage + 1, last + 1),
+                 .links_s = terms->forward_least[stages - 1] - terms->forward_least[stage] +
+                            terms->backward_least[stages - 1] - terms->backward_least[stage]};
+    if (terms->mode.recompute && stage < stages - 1) {
+        j.recompute_s = terms->timing->forward_each[layers - 1] + terms->tables->overhead_s;
+    }
+    return j;
 }
 
-static double flight_bound(const pp_terms *terms, int stage, int first, double tail) {
-    int layers = terms->tables->layers, stages = terms->stages;
-    double before = forward_before(terms, stage, first);
-    double pass = forward_before(terms, stages, layers) - before +
-                  gates_before(terms, stages, layers) - gates_before(terms, stage, first);
-    double links = terms->forward_least[stages - 1] - terms->forward_least[stage] +
-                   terms->backward_least[stages - 1] - terms->backward_least[stage];
-    double flight = terms->visits * pass + terms->candidate->microbatches * links;
-    return terms->scale * before + terms->forward_least[stage] + flight / terms->in_flight[stage] +
-           tail;
+/* J of a microbatch that is the last one or is not. */
+static double journey_s(const pp_terms *terms, const journey *j, bool small) {
+    bool recomputed = !small || terms->candidate->recompute == PP_RECOMPUTE_FULL;
+    double work = j->forward_s + j->backward_s + (recomputed ? j->recompute_s : 0);
+    return scale_of(terms, small) * work + j->links_s;
+}
+
+/* Times of one stage, and what it waits for. */
+typedef struct stage_terms {
+    double forward_s, input_s, weight_s; /* of a full microbatch, with their actions */
+    double front_s, tail_s;              /* P, and max(Q, U) */
+    journey journey;
+} stage_terms;
+
+static stage_terms terms_of(const pp_terms *terms, const pp_flow *flow, int stage, int first,
+                            int last) {
+    double input = gate_s(terms, first, last), whole = pp_terms_backward_s(terms, first, last);
+    double scale = scale_of(terms, flow->first_small);
+    return (stage_terms){.forward_s = pp_terms_forward_s(terms, first, last),
+                         .input_s = input,
+                         .weight_s = whole - input,
+                         .front_s = scale * forward_before(terms, stage, first) +
+                                    terms->forward_least[stage],
+                         .tail_s = tail_of(terms, flow, stage, first, last),
+                         .journey = journey_of(terms, stage, last)};
+}
+
+/* Σ over windows of max(0, J - work) */
+static double idle_of(const pp_terms *terms, const pp_flow *flow, const stage_terms *t) {
+    double idle = 0;
+    double full = journey_s(terms, &t->journey, false), small = journey_s(terms, &t->journey, true);
+    for (int i = 0; i < flow->window_count; i++) {
+        const pp_window *w = &flow->windows[i];
+        double work = (w->forwards + w->recomputes) * t->forward_s + w->inputs * t->input_s;
+        if (terms->mode.split_backward) work += w->weights * t->weight_s;
+        idle += (w->count - w->small) * fmax(0, full - work) + w->small * fmax(0, small - work);
+    }
+    return idle;
+}
+
+/* A */
+static double work_bound(const pp_terms *terms, const pp_flow *flow, const stage_terms *t) {
+    double work = terms->visits * (t->forward_s + t->input_s + t->weight_s) +
+                  terms->recomputes * t->forward_s;
+    return t->front_s + work + idle_of(terms, flow, t) + t->tail_s;
+}
+
+/* B. What the small microbatch may lack of a full one is taken off wherever it may be. */
+static double turn_bound(const pp_terms *terms, const pp_flow *flow, const stage_terms *t) {
+    const pp_flow *last = &terms->flows[terms->stages - 1];
+    double partial = 1 - terms->scale;
+    double before = last->leading - (last->leading_small ? partial : 0);
+    double behind = terms->candidate->microbatches - flow->leading;
+    if (!flow->leading_small) behind -= partial;
+    double recomputes = fmax(0, terms->recomputes - flow->leading_recomputes - partial);
+    double way = scale_of(terms, last->leading_small) * t->journey.forward_s +
+                 scale_of(terms, flow->turn_small) * t->journey.backward_s + t->journey.links_s;
+    return t->front_s + (before + fmax(0, behind) + recomputes) * t->forward_s + way +
+           terms->visits * (t->input_s + t->weight_s) + t->tail_s;
 }
 
 double pp_bound_stage(const pp_terms *terms, int stage, int first, int last) {
-    double tail = tail_of(terms, stage, first, last);
-    double bound = work_bound(terms, stage, first, last, tail);
-    if (terms->leading != NULL) {
-        bound = fmax(bound, return_bound(terms, stage, first, last, tail));
-        bound = fmax(bound, flight_bound(terms, stage, first, tail));
-    }
+    pp_flow flow = flow_of(terms, stage);
+    stage_terms t = terms_of(terms, &flow, stage, first, last);
+    double bound = work_bound(terms, &flow, &t);
+    if (terms->flows != NULL) bound = fmax(bound, turn_bound(terms, &flow, &t));
     return CAUTION * bound;
 }
 

@@ -45,27 +45,6 @@ void pp_work_interval(const pp_work *work, const int *splits, int stage, int *fi
 
 /* ---- what follows from the order ----------------------------------------------------------- */
 
-/* Counts for the bounds, in one pass over all actions. flying: [stages] zeroed; turned: [stages]
- * false, true once the stage had a backward. */
-static void follow_stage_order(pp_work *work, int *flying, bool *turned) {
-    pp_terms *terms = &work->terms;
-    const pp_schedule *order = work->order;
-    size_t count = order->first_action[order->ranks];
-    for (size_t i = 0; i < count; i++) {
-        pp_action action = order->actions[i];
-        int s = action.stage;
-        if (action.kind == PP_FORWARD) {
-            terms->leading[s] += !turned[s];
-            if (++flying[s] > terms->in_flight[s]) terms->in_flight[s] = flying[s];
-        } else if (action.kind == PP_RECOMPUTE) {
-            terms->leading_recomputes[s] += !turned[s];
-        } else if (action.kind == PP_BACKWARD || action.kind == PP_INPUT) {
-            turned[s] = true;
-            flying[s]--;
-        }
-    }
-}
-
 /* Activations held at the peak, where bytes follow from that number alone: one stage on the rank
  * and no I without its W. */
 static void count_alive(pp_work *work) {
@@ -97,12 +76,8 @@ static pp_status build_order(pp_work *work, pp_error *error) {
 
 static pp_status allocate(pp_work *work, pp_error *error) {
     pp_arena *arena = &work->arena;
-    pp_terms *terms = &work->terms;
     const pp_candidate *c = work->candidate;
-    int stages = terms->stages;
-    terms->leading = PP_NEW(arena, int, stages);
-    terms->leading_recomputes = PP_NEW(arena, int, stages);
-    terms->in_flight = PP_NEW(arena, int, stages);
+    int stages = work->terms.stages;
     work->input_slots = PP_NEW(arena, int, stages);
     work->gradient_slots = PP_NEW(arena, int, stages);
     work->alive = PP_NEW(arena, int, stages);
@@ -132,10 +107,11 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     PP_TRY(pp_terms_init(&work->terms, work->tables, candidate, work->order->placement,
                          &work->arena, error));
     PP_TRY(allocate(work, error));
-    int *flying = PP_NEW(&work->arena, int, work->terms.stages);
-    bool *turned = PP_NEW(&work->arena, bool, work->terms.stages);
-    if (work->arena.failed) return pp_fail_memory(error);
-    follow_stage_order(work, flying, turned);
+    pp_flow *flows = PP_NEW(&work->arena, pp_flow, work->terms.stages);
+    if (flows == NULL || !pp_flows_make(work->order, &work->arena, flows)) {
+        return pp_fail_memory(error);
+    }
+    work->terms.flows = flows;
     PP_TRY(pp_schedule_slots(work->order, work->input_slots, work->gradient_slots, error));
     count_alive(work);
     pp_assemble_header(&work->terms, &work->plan);
