@@ -59,12 +59,20 @@ static pp_json_node element_node(const pp_json_node *parent, size_t index) {
 
 /* ---- small values -------------------------------------------------------------------------- */
 
+/* The name goes into messages, so it must not steer a terminal. */
+static bool is_name(const json_t *value, size_t capacity) {
+    const char *text = json_string_value(value);
+    if (!text || json_string_length(value) >= capacity) return false;
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f) return false;
+    return true;
+}
+
 static pp_status read_name(reader *r, const pp_json_node *node) {
-    size_t length = json_string_length(node->value);
-    if (!json_is_string(node->value) || length >= sizeof r->name)
-        return pp_node_fail(node, r->error, "expected a name of at most %zu bytes",
+    if (!is_name(node->value, sizeof r->name))
+        return pp_node_fail(node, r->error, "expected a name of at most %zu printable bytes",
                             sizeof r->name - 1);
-    memcpy(r->name, json_string_value(node->value), length + 1);
+    memcpy(r->name, json_string_value(node->value), json_string_length(node->value) + 1);
     return PP_OK;
 }
 
@@ -316,7 +324,7 @@ static pp_status finish(reader *r) {
         return fail_culprit(r, culprit, &flaw);
     PP_TRY(check_given(r, KEY_VIRTUAL, r->virtual_stages, schedule->virtual_stages));
     PP_TRY(check_given(r, KEY_MICROBATCHES, r->microbatches, schedule->microbatches));
-    if (has(r, KEY_NAME))
+    if (r->name[0] != '\0')
         memcpy(schedule->name, r->name, sizeof schedule->name);
     else
         pp_schedule_name_after(schedule, r->stream.file_name);

@@ -22,12 +22,12 @@ enum { BACKWARD_BITS = 1 << PP_BACKWARD | 1 << PP_INPUT };
 static pp_status link_chain(pp_units *units, const pp_schedule *schedule, int c, pp_error *error) {
     pp_chain chain = schedule->chains[c];
     if (chain.first < 0 || chain.first > chain.last || chain.last >= schedule->stages)
-        return pp_fail(error, PP_E_INPUT, NULL,
+        return pp_fail(error, PP_E_INPUT, schedule->name,
                        "chain %d-%d is not a range of the stages 0 to %d, first before last",
                        chain.first, chain.last, schedule->stages - 1);
     for (int s = chain.first; s <= chain.last; s++) {
         if (units->chain[s] >= 0)
-            return pp_fail(error, PP_E_INPUT, NULL, "stage %d is in two chains", s);
+            return pp_fail(error, PP_E_INPUT, schedule->name, "stage %d is in two chains", s);
         units->chain[s] = c;
         units->previous[s] = s == chain.first ? -1 : s - 1;
         units->next[s] = s == chain.last ? -1 : s + 1;
@@ -42,11 +42,11 @@ static pp_status link_stages(pp_units *units, const pp_schedule *schedule, size_
     for (int c = 0; c < schedule->chain_count; c++) PP_TRY(link_chain(units, schedule, c, error));
     for (int s = 0; s < schedule->stages; s++)
         if (units->chain[s] < 0)
-            return pp_fail(error, PP_E_INPUT, NULL, "stage %d is in no chain", s);
+            return pp_fail(error, PP_E_INPUT, schedule->name, "stage %d is in no chain", s);
     *culprit = PP_CULPRIT_PLACEMENT;
     for (int s = 0; s < schedule->stages; s++)
         if (schedule->placement[s] < 0 || schedule->placement[s] >= schedule->ranks)
-            return pp_fail(error, PP_E_INPUT, NULL,
+            return pp_fail(error, PP_E_INPUT, schedule->name,
                            "stage %d is placed on rank %d, but the ranks are 0 to %d", s,
                            schedule->placement[s], schedule->ranks - 1);
     *culprit = PP_NO_CULPRIT;
@@ -95,9 +95,9 @@ static pp_status blame(const pp_schedule *schedule, size_t index, int rank, cons
     char text[32];
     *culprit = index;
     if (schedule->actions[index].kind >= PP_ACTION_KIND_COUNT)
-        return pp_fail(error, PP_E_INPUT, NULL, "action %zu of rank %d %s",
+        return pp_fail(error, PP_E_INPUT, schedule->name, "action %zu of rank %d %s",
                        index - schedule->first_action[rank], rank, flaw);
-    return pp_fail(error, PP_E_INPUT, NULL, "%s of rank %d %s",
+    return pp_fail(error, PP_E_INPUT, schedule->name, "%s of rank %d %s",
                    pp_action_text(schedule->actions[index], text), rank, flaw);
 }
 
