@@ -32,19 +32,23 @@ enum {
     WILL_R = 32, /* known beforehand: it is recomputed later */
 };
 
-/* What each kind needs and leaves in that state, and what it does to the counts of pairs alive and
- * of half activations held. */
+/* Pairs alive and half activations held, counted in one number: 2^32 of the first, 1 of the other.
+ * Both are at most twice PP_ACTIONS_MAX. */
+#define COUNTS(alive, halves) ((int64_t)(alive) * (INT64_C(1) << 32) + (halves))
+
+/* What each kind needs and leaves in that state, and how the counts change: up at its start, or
+ * down at its end, never both. */
 typedef struct kind_rule {
     uint8_t mask, want, set;
-    int8_t alive_rise, alive_fall, half_rise, half_fall;
+    int64_t rise, fall;
 } kind_rule;
 
 static const kind_rule rules[PP_COMPUTE_KINDS] = {
-    [PP_FORWARD] = {DID_F, 0, DID_F, 1, 0, 2, 0},
-    [PP_BACKWARD] = {DID_F | DID_I, DID_F, DID_B | DID_I | DID_W, 0, 1, 0, 2},
-    [PP_INPUT] = {DID_F | DID_I, DID_F, DID_I, 0, 0, 0, 1},
-    [PP_WEIGHT] = {DID_I | DID_W, DID_I, DID_W, 0, 1, 0, 1},
-    [PP_RECOMPUTE] = {DID_F | DID_R | DID_I, DID_F, DID_R, 0, 0, 0, 0},
+    [PP_FORWARD] = {DID_F, 0, DID_F, COUNTS(1, 2), 0},
+    [PP_BACKWARD] = {DID_F | DID_I, DID_F, DID_B | DID_I | DID_W, 0, COUNTS(1, 2)},
+    [PP_INPUT] = {DID_F | DID_I, DID_F, DID_I, 0, COUNTS(0, 1)},
+    [PP_WEIGHT] = {DID_I | DID_W, DID_I, DID_W, 0, COUNTS(1, 1)},
+    [PP_RECOMPUTE] = {DID_F | DID_R | DID_I, DID_F, DID_R, 0, 0},
 };
 
 /* What an action adds at its start and takes off at its end. A row per kind, and one more for the F
@@ -54,12 +58,19 @@ typedef struct effect {
 } effect;
 enum { F_RECOMPUTED = PP_COMPUTE_KINDS, EFFECT_ROWS };
 
+/* Where a stage's states are, for the loop. */
+typedef struct home {
+    int rank;
+    int local;    /* among the stages of its rank */
+    size_t first; /* in walk.state */
+} home;
+
 typedef struct walk {
     const pp_sim_input *input;
     const pp_schedule *schedule;
     const int *rank_first;  /* [ranks + 1] into rank_stages */
     const int *rank_stages; /* [stages] by rank, ascending */
-    const int *local;       /* [stages] place among the stages of its rank */
+    const home *homes;      /* [stages] */
     effect *effects;        /* [most stages of a rank][EFFECT_ROWS] */
     uint8_t *state;         /* [most stages of a rank][microbatches] */
     size_t *closed;         /* [stages] index of the first REDUCE_GRAD or STEP */
@@ -69,8 +80,9 @@ typedef struct walk {
 } walk;
 
 typedef struct tally {
-    int64_t alive, half, held, stash;
-    int64_t peak_alive, peak_half, peak_held, peak_stash;
+    int64_t counts, held, stash;
+    int64_t peak_counts; /* with the most pairs alive */
+    int64_t peak_halves, peak_held, peak_stash;
     size_t peak_index;
 } tally;
 
@@ -120,17 +132,17 @@ static pp_status fail_index(const walk *w, int p, size_t index, pp_error *error)
 
 static ALWAYS_INLINE void tally_rise(tally *t, const kind_rule *rule, const effect *e,
                                      bool with_bytes) {
-    t->alive += rule->alive_rise;
-    t->half += rule->half_rise;
+    t->counts += rule->rise;
     if (!with_bytes) return;
     t->held += e->held_rise;
     t->stash += e->stash_rise;
 }
 
 static ALWAYS_INLINE void tally_peak(tally *t, size_t index, bool with_bytes) {
-    if (t->alive > t->peak_alive) t->peak_alive = t->alive;
-    if (t->half > t->peak_half) {
-        t->peak_half = t->half;
+    int64_t halves = t->counts & UINT32_MAX;
+    if (t->counts > t->peak_counts) t->peak_counts = t->counts;
+    if (halves > t->peak_halves) {
+        t->peak_halves = halves;
         if (!with_bytes) t->peak_index = index;
     }
     if (with_bytes && t->held > t->peak_held) {
@@ -142,8 +154,7 @@ static ALWAYS_INLINE void tally_peak(tally *t, size_t index, bool with_bytes) {
 
 static ALWAYS_INLINE void tally_fall(tally *t, const kind_rule *rule, const effect *e,
                                      bool with_bytes) {
-    t->alive -= rule->alive_fall;
-    t->half -= rule->half_fall;
+    t->counts -= rule->fall;
     if (!with_bytes) return;
     t->held -= e->held_fall;
     t->stash -= e->stash_fall;
@@ -154,25 +165,16 @@ static ALWAYS_INLINE void tally_fall(tally *t, const kind_rule *rule, const effe
 /* Is this a compute action of a stage of rank p? */
 static ALWAYS_INLINE bool in_range(const walk *w, int p, pp_action action) {
     const pp_schedule *schedule = w->schedule;
-    return action.stage < schedule->stages && schedule->placement[action.stage] == p &&
+    return action.stage < schedule->stages && w->homes[action.stage].rank == p &&
            action.microbatch < (uint32_t)schedule->microbatches;
 }
 
 static ALWAYS_INLINE uint8_t *state_of(const walk *w, pp_action action) {
-    return w->state + (size_t)w->local[action.stage] * (size_t)w->schedule->microbatches +
-           action.microbatch;
+    return w->state + w->homes[action.stage].first + action.microbatch;
 }
 
-static ALWAYS_INLINE const effect *effect_of(const walk *w, pp_action action, uint8_t state) {
-    unsigned row = action.kind;
-    if (row == PP_FORWARD && (state & WILL_R)) row = F_RECOMPUTED;
-    return &w->effects[(unsigned)w->local[action.stage] * EFFECT_ROWS + row];
-}
-
-static ALWAYS_INLINE void count_action(walk *w, pp_action action, size_t index) {
-    pp_stage_order *stage = &w->stages[action.stage];
-    stage->last_use = index;
-    stage->count[action.kind]++;
+static ALWAYS_INLINE unsigned effect_row(pp_action action, uint8_t state) {
+    return action.kind == PP_FORWARD && (state & WILL_R) ? F_RECOMPUTED : action.kind;
 }
 
 /* An R that was not known when its F passed: the walk must be taken again, knowing it. */
@@ -211,7 +213,8 @@ static pp_status follow_pair(walk *w, int p, size_t index, tally *t, bool with_b
         const kind_rule *rule = &rules[pair[i].kind];
         if ((state & rule->mask) != rule->want) return fail_state(w, p, index + i, state, error);
         if (with_bytes && unforeseen(w, pair[i])) return PP_OK;
-        effects[i] = effect_of(w, pair[i], state);
+        effects[i] = &w->effects[(unsigned)w->homes[pair[i].stage].local * EFFECT_ROWS +
+                                 effect_row(pair[i], state)];
         tally_rise(t, rule, effects[i], with_bytes);
     }
     if (pair[0].stage == pair[1].stage && pair[0].microbatch == pair[1].microbatch)
@@ -220,45 +223,62 @@ static pp_status follow_pair(walk *w, int p, size_t index, tally *t, bool with_b
     for (size_t i = 0; i < 2; i++) {
         *state_of(w, pair[i]) |= rules[pair[i].kind].set;
         tally_fall(t, &rules[pair[i].kind], effects[i], with_bytes);
-        count_action(w, pair[i], index + i);
     }
     return PP_OK;
 }
 
+/* What is not a plain F, B, I, W or R. Returns through *length how many actions it was. */
+static pp_status follow_other(walk *w, int p, size_t index, bool with_bytes, tally *t,
+                              pp_rank_order *out, size_t *length, pp_error *error) {
+    if (w->schedule->actions[index].overlapped) {
+        *length = 2;
+        return follow_pair(w, p, index, t, with_bytes, error);
+    }
+    *length = 1;
+    out->compute_count--;
+    return follow_update(w, p, index, out, error);
+}
+
 /* The walk over one rank's actions. One long loop: it runs once per action of a step, and speed is
- * a promise (DESIGN.md, limits). */
+ * a promise (DESIGN.md, limits). What it needs is in locals, since a store to a state might
+ * otherwise change any of it. */
 static ALWAYS_INLINE pp_status follow_actions(walk *w, int p, bool with_bytes, tally *tally_out,
                                               pp_rank_order *out, pp_error *error) {
     const pp_action *actions = w->schedule->actions;
-    size_t end = w->schedule->first_action[p + 1];
-    size_t others = 0;
-    tally t = {.peak_alive = 0, .peak_half = -1, .peak_held = -1, .peak_index = PP_NO_INDEX};
-    for (size_t i = w->schedule->first_action[p]; i < end; i++) {
-        pp_action action = actions[i];
-        if (action.overlapped) {
-            PP_TRY(follow_pair(w, p, i, &t, with_bytes, error));
+    const home *homes = w->homes;
+    const effect *effects = w->effects;
+    uint8_t *const states = w->state;
+    const size_t begin = w->schedule->first_action[p], end = w->schedule->first_action[p + 1];
+    const int stages = w->schedule->stages;
+    const uint32_t microbatches = (uint32_t)w->schedule->microbatches;
+    tally t = {.peak_halves = -1, .peak_held = -1, .peak_index = PP_NO_INDEX};
+    out->compute_count = end - begin;
+    for (size_t i = begin; i < end; i++) {
+        const pp_action action = actions[i];
+        if (action.overlapped || action.kind >= PP_COMPUTE_KINDS) {
+            size_t length;
+            *tally_out = t;
+            PP_TRY(follow_other(w, p, i, with_bytes, tally_out, out, &length, error));
             if (w->again) return PP_OK;
-            i++;
+            t = *tally_out;
+            i += length - 1;
             continue;
         }
-        if (action.kind >= PP_COMPUTE_KINDS) {
-            PP_TRY(follow_update(w, p, i, out, error));
-            others++;
-            continue;
-        }
-        if (!in_range(w, p, action)) return fail_index(w, p, i, error);
-        uint8_t *state = state_of(w, action), before = *state;
+        if (action.stage >= stages || homes[action.stage].rank != p ||
+            action.microbatch >= microbatches)
+            return fail_index(w, p, i, error);
+        const home at = homes[action.stage];
         const kind_rule *rule = &rules[action.kind];
+        uint8_t *state = states + at.first + action.microbatch;
+        const uint8_t before = *state;
         if ((before & rule->mask) != rule->want) return fail_state(w, p, i, before, error);
-        if (with_bytes && unforeseen(w, action)) return PP_OK;
         *state = before | rule->set;
-        const effect *e = effect_of(w, action, before);
+        const effect *e = &effects[(unsigned)at.local * EFFECT_ROWS + effect_row(action, before)];
+        if (with_bytes && unforeseen(w, action)) return PP_OK;
         tally_rise(&t, rule, e, with_bytes);
         tally_peak(&t, i, with_bytes);
         tally_fall(&t, rule, e, with_bytes);
-        count_action(w, action, i);
     }
-    out->compute_count = end - w->schedule->first_action[p] - others;
     out->span_count += out->compute_count;
     *tally_out = t;
     return PP_OK;
@@ -291,23 +311,59 @@ static void foresee_recompute(walk *w, int p) {
     w->recompute_known = true;
 }
 
-/* No compute action may follow the REDUCE_GRAD or STEP of its stage. Also counts, per stage, the
- * actions of microbatch M-1, whose durations are scaled. */
+/* Actions of each kind of one stage, from the states of its microbatches. */
+static void count_kinds(const uint8_t *state, size_t microbatches, pp_stage_order *stage) {
+    uint32_t f = 0, r = 0, i = 0, w = 0, b = 0;
+    for (size_t m = 0; m < microbatches; m++) {
+        f += state[m] & DID_F;
+        r += (state[m] & DID_R) / DID_R;
+        i += (state[m] & DID_I) / DID_I;
+        w += (state[m] & DID_W) / DID_W;
+        b += (state[m] & DID_B) / DID_B;
+    }
+    stage->count[PP_FORWARD] = f;
+    stage->count[PP_RECOMPUTE] = r;
+    stage->count[PP_BACKWARD] = b;
+    stage->count[PP_INPUT] = i - b; /* a B has the marks of both */
+    stage->count[PP_WEIGHT] = w - b;
+}
+
+static void count_scaled(uint8_t last, pp_stage_order *stage) {
+    stage->scaled[PP_FORWARD] = (last & DID_F) != 0;
+    stage->scaled[PP_RECOMPUTE] = (last & DID_R) != 0;
+    stage->scaled[PP_BACKWARD] = (last & DID_B) != 0;
+    stage->scaled[PP_INPUT] = (last & DID_I) != 0 && !(last & DID_B);
+    stage->scaled[PP_WEIGHT] = (last & DID_W) != 0 && !(last & DID_B);
+}
+
+/* The last compute action of each stage of the rank: near its end, as a rule. */
+static void find_last_uses(walk *w, int p) {
+    int missing = w->rank_first[p + 1] - w->rank_first[p];
+    for (size_t i = w->schedule->first_action[p + 1];
+         missing > 0 && i > w->schedule->first_action[p]; i--) {
+        pp_action action = w->schedule->actions[i - 1];
+        if (action.kind >= PP_COMPUTE_KINDS) continue;
+        pp_stage_order *stage = &w->stages[action.stage];
+        if (stage->last_use != PP_NO_INDEX) continue;
+        stage->last_use = i - 1;
+        missing--;
+    }
+}
+
+/* What is known at the end of a rank. No compute action may follow the REDUCE_GRAD or STEP of its
+ * stage. */
 static pp_status close_rank(walk *w, int p, pp_error *error) {
+    size_t microbatches = (size_t)w->schedule->microbatches;
+    find_last_uses(w, p);
     for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++) {
         int s = w->rank_stages[i];
         pp_stage_order *stage = &w->stages[s];
         if (stage->last_use != PP_NO_INDEX && w->closed[s] < stage->last_use)
             return fail_action(w, p, w->closed[s],
                                "comes before the stage has done its last microbatch", error);
-        pp_action last = {.stage = (uint16_t)s,
-                          .microbatch = (uint32_t)w->schedule->microbatches - 1};
-        uint8_t state = *state_of(w, last);
-        stage->scaled[PP_FORWARD] = (state & DID_F) != 0;
-        stage->scaled[PP_RECOMPUTE] = (state & DID_R) != 0;
-        stage->scaled[PP_BACKWARD] = (state & DID_B) != 0;
-        stage->scaled[PP_INPUT] = (state & DID_I) != 0 && !(state & DID_B);
-        stage->scaled[PP_WEIGHT] = (state & DID_W) != 0 && !(state & DID_B);
+        const uint8_t *state = w->state + w->homes[s].first;
+        count_kinds(state, microbatches, stage);
+        count_scaled(state[microbatches - 1], stage);
     }
     return PP_OK;
 }
@@ -326,8 +382,8 @@ static pp_status follow_rank(walk *w, int p, pp_rank_order *out, tally *t, pp_er
     }
     if (status != PP_OK) return status;
     out->peak_index = t->peak_index;
-    out->peak_alive = t->peak_alive;
-    out->peak_weight = t->peak_half < 0 ? 0 : 0.5 * (double)t->peak_half;
+    out->peak_alive = t->peak_counts >> 32;
+    out->peak_weight = t->peak_halves < 0 ? 0 : 0.5 * (double)t->peak_halves;
     return close_rank(w, p, error);
 }
 
@@ -426,20 +482,21 @@ static pp_status walk_init(walk *w, const pp_sim_input *input, pp_arena *arena, 
     const pp_schedule *schedule = input->schedule;
     int *first = PP_NEW(arena, int, schedule->ranks + 1);
     int *stages = PP_NEW(arena, int, schedule->stages);
-    int *local = PP_NEW(arena, int, schedule->stages);
+    home *homes = PP_NEW(arena, home, schedule->stages);
     if (arena->failed) return pp_fail_memory(error);
     int most = 1;
-    for (int s = 0; s < schedule->stages; s++) local[s] = first[schedule->placement[s] + 1]++;
-    for (int p = 0; p < schedule->ranks; p++) {
-        if (first[p + 1] > most) most = first[p + 1];
-        first[p + 1] += first[p];
+    for (int s = 0; s < schedule->stages; s++) {
+        int rank = schedule->placement[s], local = first[rank + 1]++;
+        homes[s] = (home){rank, local, (size_t)local * (size_t)schedule->microbatches};
+        if (local >= most) most = local + 1;
     }
-    for (int s = 0; s < schedule->stages; s++) stages[first[schedule->placement[s]] + local[s]] = s;
+    for (int p = 0; p < schedule->ranks; p++) first[p + 1] += first[p];
+    for (int s = 0; s < schedule->stages; s++) stages[first[homes[s].rank] + homes[s].local] = s;
     *w = (walk){.input = input,
                 .schedule = schedule,
                 .rank_first = first,
                 .rank_stages = stages,
-                .local = local,
+                .homes = homes,
                 .effects = PP_NEW(arena, effect, most * EFFECT_ROWS),
                 .state = pp_arena_allocate(arena, (size_t)most, (size_t)schedule->microbatches),
                 .closed = PP_NEW(arena, size_t, schedule->stages)};
