@@ -29,7 +29,7 @@ expect 0 'modelled' plan --model tiny.json --ranks 2 --batch 8 --explain --out m
 expect 0 '"alternatives"' plan --model tiny.json --ranks 2 --batch 8 --json --out again.json
 cmp -s modelled.json again.json || fail "the same call wrote different plans"
 expect 0 '' plan --model tiny.json --ranks 2 --batch 8 --db cpu.db --split 1 --schedule gpipe --recompute full -M 4 --out gpipe.json
-expect 2 'tiny' plan --model tiny.json --ranks 2 --batch 8 --split 7
+expect 2 'rising positions' plan --model tiny.json --ranks 2 --batch 8 --split 7
 expect 3 'rank' plan --model tiny.json --ranks 2 --batch 8 --memory 1KiB
 expect 2 'ppsim profile' plan --model gpt-nano --ranks 2 --batch 8 --db cpu.db
 expect 2 'schedule' plan --model tiny.json --ranks 2 --batch 8 --schedule none
