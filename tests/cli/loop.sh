@@ -15,7 +15,7 @@ cat >opaque.json <<'END'
   {"name": "b", "op": "opaque", "forward_s": 0.001, "input_s": 0.001, "weight_s": 0.001,
    "parameter_bytes": 4096, "output_bytes": 1024, "activation_bytes": 2048}]}
 END
-cp "$0" text.txt
+seq 1 3000 >text.txt
 
 expect 0 'session 1' profile tiny.json --db cpu.db --microbatch 1,2 --cap 0.05
 expect 0 'session 2' profile tiny.json --db cpu.db --microbatch 1 --cap 0.02 --alone
