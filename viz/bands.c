@@ -106,43 +106,58 @@ static void count_fits(const viz_bands *bands, const viz_view *view, const doubl
     }
 }
 
-/* Sets labelled[] for the form in *bands: those kinds of which nearly all spans hold their longest
- * label. True if that is so for every kind that there is. */
-static bool plan_kinds(viz_canvas *canvas, viz_bands *bands, const viz_view *views,
-                       int view_count) {
+/* Of one view: sets fits[] for those kinds of which nearly all spans hold their longest label, or
+ * that it does not have. */
+static void view_fits(viz_canvas *canvas, const viz_bands *bands, const viz_view *view,
+                      bool *fits) {
+    double needed[PP_ACTION_KIND_COUNT];
+    size_t count[PP_ACTION_KIND_COUNT] = {0};
+    for (int kind = 0; kind < PP_ACTION_KIND_COUNT; kind++) {
+        char text[32];
+        longest_label(bands, view, kind, text);
+        needed[kind] = viz_label_width(canvas, bands->label_size, text) + LABEL_PADDING + HAIR;
+    }
+    count_fits(bands, view, needed, count);
+    for (int kind = 0; kind < PP_ACTION_KIND_COUNT; kind++)
+        fits[kind] = (double)count[kind] >= 0.95 * (double)view->count[kind];
+}
+
+/* Sets labelled[] for the form in *bands: the kinds that fit in every view, or with `any` in one at
+ * least. True if that is so for every kind that there is. */
+static bool plan_kinds(viz_canvas *canvas, viz_bands *bands, const viz_view *views, int view_count,
+                       bool any) {
+    int fitting[PP_ACTION_KIND_COUNT] = {0}, having[PP_ACTION_KIND_COUNT] = {0};
     bool all = true;
-    size_t fits[PP_ACTION_KIND_COUNT] = {0}, total[PP_ACTION_KIND_COUNT] = {0};
     for (int i = 0; i < view_count; i++) {
-        double needed[PP_ACTION_KIND_COUNT];
+        bool fits[PP_ACTION_KIND_COUNT];
+        view_fits(canvas, bands, &views[i], fits);
         for (int kind = 0; kind < PP_ACTION_KIND_COUNT; kind++) {
-            char text[32];
-            longest_label(bands, &views[i], kind, text);
-            needed[kind] = viz_label_width(canvas, bands->label_size, text) + LABEL_PADDING + HAIR;
-            total[kind] += views[i].count[kind];
+            having[kind] += views[i].count[kind] > 0;
+            fitting[kind] += views[i].count[kind] > 0 && fits[kind];
         }
-        count_fits(bands, &views[i], needed, fits);
     }
     for (int kind = 0; kind < PP_ACTION_KIND_COUNT; kind++) {
-        bands->labelled[kind] = total[kind] > 0 && (double)fits[kind] >= 0.95 * (double)total[kind];
         bool optional = !viz_kind_get((unsigned)kind)->letter; /* words may be left out */
-        if (total[kind] > 0 && !bands->labelled[kind] && !optional) all = false;
+        bands->labelled[kind] = having[kind] > 0 && fitting[kind] >= (any ? 1 : having[kind]);
+        if (having[kind] > 0 && !bands->labelled[kind] && !optional) all = false;
     }
     return all;
 }
 
-/* One form and size for the whole picture: the longest that all kinds have room for, else the
- * shortest, for those kinds that have. */
+/* One form and size for the whole picture: the longest that all kinds have room for in every view,
+ * else in one of them, else the shortest for those kinds that have. */
 static void plan_labels(viz_canvas *canvas, viz_bands *bands, const viz_view *views,
                         int view_count) {
     static const struct {
         bool longer;
         double size;
     } forms[] = {{true, 8.5}, {true, 7.5}, {false, 8.5}, {false, 7.5}, {false, 6.5}};
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        bands->label_long = forms[i].longer;
-        bands->label_size = forms[i].size;
-        if (plan_kinds(canvas, bands, views, view_count)) return;
-    }
+    for (int any = 0; any < 2; any++)
+        for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+            bands->label_long = forms[i].longer;
+            bands->label_size = forms[i].size;
+            if (plan_kinds(canvas, bands, views, view_count, any == 1)) return;
+        }
 }
 
 viz_bands viz_bands_plan(viz_canvas *canvas, const viz_theme *theme, const viz_axis *axis,
