@@ -64,10 +64,10 @@ static int stage_of(const pp_plan *plan, int layer) {
 
 /* Adds the all-reduce of one tied matrix to every stage that holds it, if they are on several
  * ranks. `tie` is the lowest layer of the group. */
-static void add_tie(const pp_terms *terms, int tie, int *devices, bool *holds, pp_plan *plan) {
+static void add_tie(const pp_terms *terms, int tie, pp_plan *plan) {
     const pp_tables *tables = terms->tables;
-    int count = 0;
-    memset(holds, 0, (size_t)plan->stage_count * sizeof *holds);
+    int *devices = terms->tie_devices, count = 0;
+    memset(terms->tie_holds, 0, (size_t)plan->stage_count * sizeof *terms->tie_holds);
     for (int i = 0; i < tables->tied_count; i++) {
         int layer = tables->tied_layers[i];
         if (tables->tie[layer] != tie) continue;
@@ -76,31 +76,24 @@ static void add_tie(const pp_terms *terms, int tie, int *devices, bool *holds, p
         bool known = false;
         for (int k = 0; k < count; k++) known = known || devices[k] == device;
         if (!known) devices[count++] = device;
-        holds[s] = true;
+        terms->tie_holds[s] = true;
     }
     if (count < 2) return;
     pp_line ring = pp_ring(tables->cluster, devices, count);
     double seconds = ring.fixed_s + ring.per_byte_s * (double)tables->tied_bytes[tie];
     for (int s = 0; s < plan->stage_count; s++) {
-        if (!holds[s]) continue;
+        if (!terms->tie_holds[s]) continue;
         if (plan->stages[s].reduce_s == 0) plan->stages[s].reduce_s = tables->overhead_s;
         plan->stages[s].reduce_s += seconds;
     }
 }
 
-static bool add_ties(const pp_terms *terms, pp_plan *plan) {
+static void add_ties(const pp_terms *terms, pp_plan *plan) {
     const pp_tables *tables = terms->tables;
-    if (tables->tied_count == 0) return true;
-    int *devices = pp_allocate((size_t)tables->tied_count * sizeof *devices);
-    bool *holds = pp_allocate((size_t)plan->stage_count * sizeof *holds);
-    bool enough = devices != NULL && holds != NULL;
-    for (int i = 0; enough && i < tables->tied_count; i++) {
+    for (int i = 0; i < tables->tied_count; i++) {
         int layer = tables->tied_layers[i];
-        if (tables->tie[layer] == layer) add_tie(terms, layer, devices, holds, plan);
+        if (tables->tie[layer] == layer) add_tie(terms, layer, plan);
     }
-    pp_free(devices);
-    pp_free(holds);
-    return enough;
 }
 
 bool pp_assemble_stages(const pp_terms *terms, pp_footprints *footprints, const int *splits,
@@ -110,7 +103,8 @@ bool pp_assemble_stages(const pp_terms *terms, pp_footprints *footprints, const 
         int last = s == terms->stages - 1 ? terms->tables->layers - 1 : splits[s] - 1;
         if (!fill_stage(terms, footprints, s, first, last, &plan->stages[s])) return false;
     }
-    return add_ties(terms, plan);
+    add_ties(terms, plan);
+    return true;
 }
 
 /* ---- the plan ------------------------------------------------------------------------------ */

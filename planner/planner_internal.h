@@ -245,6 +245,8 @@ typedef struct pp_terms {
                                                stage of the least time that any cut leaves */
     double visits, recomputes; /* microbatches, and how many are recomputed, in full ones */
     double scale;              /* of the smallest microbatch, at most 1 */
+    int *tie_devices;          /* [tied layers] scratch of the assembling … */
+    bool *tie_holds;           /* [stages] … of tied stages */
     const pp_flow *flows;      /* [stages] what follows from the order; NULL: not known */
 } pp_terms;
 
@@ -309,6 +311,12 @@ typedef struct pp_work {
     pp_stage_bytes *probe;   /* [stages] all zero but the one asked for */
     pp_memo needs;           /* (stage, kind of interval) → bytes */
     pp_plan plan;            /* filled for each split in turn; owns nothing */
+    pp_schedule *expanded;   /* the order of the plan's last split, with reductions and steps */
+    uint64_t expanded_ties;  /* for these stages of tied layers */
+    pp_stage_cost *costs;    /* [stages] of the plan's split, as are the next three */
+    pp_border_cost *borders; /* [stages] */
+    pp_link *links;          /* [stages][2] behind each stage, there and back */
+    int *groups;             /* [stages] that reduce together */
     int *splits;             /* [stages - 1] the best so far … */
     int *trial;              /* … and the one being tried */
     double best_s;           /* its step time; INFINITY: none fits */
@@ -333,6 +341,9 @@ pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error);
 /* Bytes that `stage` needs by itself as layers first … last; INT64_MAX: out of memory. */
 int64_t pp_work_need(pp_work *work, int stage, int first, int last);
 bool pp_work_fits(pp_work *work, int stage, int first, int last);
+/* Simulates work->plan's stages: search_time.c. */
+pp_status pp_work_prepare_times(pp_work *work, pp_error *error);
+pp_status pp_work_time(pp_work *work, double *seconds, pp_error *error);
 /* Simulates the splits in work->trial and keeps them if they fit and are faster than the best. */
 pp_status pp_work_try(pp_work *work, pp_error *error);
 /* The time is up, or somebody asked to stop: leave loops with what there is. */

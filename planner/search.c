@@ -9,6 +9,7 @@
  *
  * One thread and one order, with ties broken by (time, devices, ranks, peak bytes, listing), so the
  * result does not depend on the machine. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -188,6 +189,7 @@ static pp_status take(search *s, size_t index) {
 /* ---- the loop ------------------------------------------------------------------------------ */
 
 static pp_status fill_heap(search *s) {
+    if ((size_t)s->wanted > s->space.count) s->wanted = (int)s->space.count;
     s->heap = PP_NEW(&s->arena, size_t, s->space.count);
     s->best = PP_NEW(&s->arena, kept, s->wanted);
     s->group_bounds = PP_NEW(&s->arena, double, 2 * s->space.group_count);
@@ -242,7 +244,9 @@ static pp_status hand_out(search *s, const kept *from, pp_plan **plan) {
     PP_TRY(pp_work_start(&s->work, &s->space.candidates[from->candidate], s->error));
     int boundaries = s->work.terms.stages - 1;
     memcpy(s->work.splits, from->splits, (size_t)boundaries * sizeof *from->splits);
-    return pp_assemble_plan(&s->work.terms, &s->footprints, from->splits, plan, s->error);
+    PP_TRY(pp_assemble_plan(&s->work.terms, &s->footprints, from->splits, plan, s->error));
+    assert((*plan)->predicted.iteration_time_s == from->seconds);
+    return PP_OK;
 }
 
 static pp_status hand_out_all(search *s) {

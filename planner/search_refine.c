@@ -20,8 +20,8 @@
 
 #include "planner/planner_internal.h"
 
-#define REFINE_ACTIONS 8e6
-#define ENUMERATE_ACTIONS 8e6
+#define REFINE_ACTIONS 4e6
+#define ENUMERATE_ACTIONS 4e6
 #define ENUMERATE_NODES 200000
 #define REST_CELLS 4e6 /* bounds that the table of rests may cost */
 

@@ -22,7 +22,8 @@ void pp_work_init(pp_work *work, pp_tables *tables, pp_footprints *footprints,
 
 static void drop_candidate(pp_work *work) {
     pp_schedule_free(work->order);
-    work->order = NULL;
+    pp_schedule_free(work->expanded);
+    work->order = work->expanded = NULL;
     pp_memo_clear(&work->needs);
     pp_arena_reset(&work->arena);
 }
@@ -115,7 +116,7 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     PP_TRY(pp_schedule_slots(work->order, work->input_slots, work->gradient_slots, error));
     count_alive(work);
     pp_assemble_header(&work->terms, &work->plan);
-    return PP_OK;
+    return pp_work_prepare_times(work, error);
 }
 
 /* ---- memory -------------------------------------------------------------------------------- */
@@ -216,31 +217,42 @@ pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {
 
 /* ---- trying -------------------------------------------------------------------------------- */
 
-static bool ranks_fit(const pp_work *work, const pp_sim_result *result, int64_t *peak) {
+/* Bytes of a rank with several stages, under the plan's split. */
+static int64_t rank_bytes(pp_work *work, int rank) {
+    const pp_plan *plan = &work->plan;
+    for (int s = 0; s < plan->stage_count; s++) work->probe[s] = plan->stages[s].bytes;
+    pp_peak_bytes peak = pp_rank_peak_bytes(work->order, rank, work->probe, work->input_slots,
+                                            work->gradient_slots, NULL);
+    memset(work->probe, 0, (size_t)plan->stage_count * sizeof *work->probe);
+    return peak.total >= 0 ? peak.total : INT64_MAX;
+}
+
+/* Whether every rank holds the plan's split; *peak: the most that one of them needs. */
+static bool ranks_fit(pp_work *work, int64_t *peak) {
+    const pp_plan *plan = &work->plan;
     *peak = 0;
-    for (int p = 0; p < work->terms.ranks; p++) {
-        int64_t total = result->rank[p].peak.total;
-        if (total > work->terms.limit_bytes[p]) return false;
+    for (int s = 0; s < plan->stage_count; s++) {
+        int rank = plan->placement[s];
+        int64_t total = plan->virtual_stages > 1
+                            ? rank_bytes(work, rank)
+                            : pp_work_need(work, s, plan->stages[s].first, plan->stages[s].last);
+        if (total > work->terms.limit_bytes[rank]) return false;
         if (total > *peak) *peak = total;
     }
     return true;
 }
 
 pp_status pp_work_try(pp_work *work, pp_error *error) {
-    pp_sim_result *result = NULL;
     if (!pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)) {
         return pp_fail_memory(error);
     }
-    PP_TRY(pp_simulate_plan(&work->plan, false, NULL, &result, error));
-    work->simulations++;
+    double seconds;
     int64_t peak;
-    double seconds = result->makespan_s;
-    if (ranks_fit(work, result, &peak) && seconds < work->best_s) {
-        work->best_s = seconds;
-        work->best_peak_bytes = peak;
-        memcpy(work->splits, work->trial, (size_t)(work->terms.stages - 1) * sizeof *work->splits);
-    }
-    pp_sim_result_free(result);
+    PP_TRY(pp_work_time(work, &seconds, error));
+    if (seconds >= work->best_s || !ranks_fit(work, &peak)) return PP_OK;
+    work->best_s = seconds;
+    work->best_peak_bytes = peak;
+    memcpy(work->splits, work->trial, (size_t)(work->terms.stages - 1) * sizeof *work->splits);
     return PP_OK;
 }
 

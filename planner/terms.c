@@ -120,6 +120,8 @@ pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candi
                         .placement = PP_NEW(arena, int, stages),
                         .limit_bytes = PP_NEW(arena, int64_t, ranks),
                         .ring = PP_NEW(arena, pp_line, ranks),
+                        .tie_devices = PP_NEW(arena, int, tables->tied_count + 1),
+                        .tie_holds = PP_NEW(arena, bool, stages),
                         .forward = PP_NEW(arena, pp_line, stages),
                         .backward = PP_NEW(arena, pp_line, stages),
                         .forward_least = PP_NEW(arena, double, stages + 1),
