@@ -67,8 +67,20 @@ static viz_item *add_item(viz_canvas *canvas) {
     return item;
 }
 
+/* Whether the last item is a rectangle that this one continues to the right. */
+static bool continues(const viz_canvas *canvas, viz_rect box, viz_colour colour) {
+    if (canvas->item_count == 0) return false;
+    const viz_item *last = &canvas->items[canvas->item_count - 1];
+    return !last->text && last->colour == colour && last->box.y == box.y &&
+           last->box.height == box.height && fabs(last->box.x + last->box.width - box.x) < 1e-6;
+}
+
 void viz_fill(viz_canvas *canvas, viz_rect box, viz_colour colour) {
     if (!(box.width > 0 && box.height > 0)) return;
+    if (continues(canvas, box, colour)) { /* one rectangle instead of two */
+        canvas->items[canvas->item_count - 1].box.width += box.width;
+        return;
+    }
     viz_item *item = add_item(canvas);
     if (!item) return;
     item->box = box;
