@@ -9,8 +9,9 @@
  *   5 random numbers         random.c      counter-based, so order and threads do not matter
  *   6 models                 model.c model_presets.c layer.c
  *   7 clusters               cluster.c
- *   8 schedules as data      schedule.c notation.c schedule_csv.c transfers.c check.c
- *   9 stage memory           layout.c      the one table that simulator and executor share
+ *   8 schedules as data      schedule.c notation.c schedule_csv.c schedule_json.c
+ *                            schedule_units.c transfers.c wait_graph.c check.c check_cycle.c
+ *   9 stage memory           slots.c layout.c  the one table that simulator and executor share
  *  10 plans                  plan.c
  *  11 traces and samples     trace.c
  *

@@ -104,7 +104,8 @@ int pp_schedule_rank_of(const pp_schedule *schedule, size_t index) {
 
 /* ---- completing what a reader found -------------------------------------------------------- */
 
-pp_status pp_schedule_count_virtual(pp_schedule *schedule, pp_error *error) {
+/* Sets virtual_stages from placement; every rank must have a stage. */
+static pp_status count_virtual(pp_schedule *schedule, pp_error *error) {
     int *held = pp_allocate_zeroed((size_t)schedule->ranks, sizeof *held);
     if (!held) return pp_fail_memory(error);
     int most = 0;
@@ -199,7 +200,7 @@ pp_status pp_schedule_finish(pp_schedule *schedule, pp_schedule_given given, siz
     pp_units units;
     PP_TRY(pp_units_init(&units, schedule, culprit, error));
     pp_units_deinit(&units);
-    return pp_schedule_count_virtual(schedule, error);
+    return count_virtual(schedule, error);
 }
 
 /* ---- copies and hashes --------------------------------------------------------------------- */

@@ -53,9 +53,6 @@ typedef struct pp_schedule_given {
 pp_status pp_schedule_finish(pp_schedule *schedule, pp_schedule_given given, size_t *culprit,
                              pp_error *error);
 
-/* Sets virtual_stages from placement. */
-pp_status pp_schedule_count_virtual(pp_schedule *schedule, pp_error *error);
-
 /* file_name without folders, cut to fit. */
 void pp_schedule_name_after(pp_schedule *schedule, const char *file_name);
 

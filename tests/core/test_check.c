@@ -138,6 +138,23 @@ Test(check, slices_run_forward_in_order_and_backward_in_reverse) {
     pp_schedule_free(schedule);
 }
 
+/* A group ends at F, B, I, W or R, and at nothing else. */
+Test(check, only_compute_actions_part_groups) {
+    static const char *const between[] = {"0REDUCE_GRAD", "0UNSHARD", "0STEP", "0R0"};
+    for (int i = 0; i < 4; i++) {
+        char csv[256];
+        pp_error error;
+        snprintf(csv, sizeof csv,
+                 "0F0,0SEND_F0,0F1,0RECV_B0,%s,0SEND_F1,0RECV_B1,0B0,0B1\n"
+                 "1RECV_F0,1F0,1RECV_F1,1F1,1B0,1SEND_B0,1B1,1SEND_B1\n",
+                 between[i]);
+        pp_schedule *schedule = sample_read(csv);
+        cr_expect_eq(check(schedule, false, &error), i < 3 ? PP_OK : PP_E_DEADLOCK, "%s: %s",
+                     between[i], error.message);
+        pp_schedule_free(schedule);
+    }
+}
+
 /* ---- hangs in words ------------------------------------------------------------------------ */
 
 /* Each line of a case is a rank; `words` is the whole of the message behind "the schedule hangs: ".
@@ -185,6 +202,16 @@ static const struct hang {
      "rank 1 waits in 1F0 for its own 1RECV_F0, which stands behind it"},
     {true, "0F0,0SEND_F0,0B0,0RECV_B0\n1RECV_F0,1F0,1B0,1SEND_B0\n",
      "rank 0 waits in 0B0 for its own 0RECV_B0, which stands behind it"},
+    /* a ring of three ranks and one of two: the shorter is told */
+    {true,
+     "# placement: 0,1,2,0,3,4\n# chains: 0-3,4-5\n"
+     "0F0,3RECV_F0,3F0,3B0,3SEND_B0,0SEND_F0,0RECV_B0,0B0\n"
+     "1RECV_F0,1F0,1SEND_F0,1RECV_B0,1B0,1SEND_B0\n"
+     "2RECV_F0,2F0,2SEND_F0,2RECV_B0,2B0,2SEND_B0\n"
+     "4F0,4RECV_B0,4SEND_F0,4B0\n5RECV_F0,5F0,5B0,5SEND_B0\n",
+     "rank 3 waits in 4RECV_B0 for rank 4 to reach 5SEND_B0; rank 4 waits in 5RECV_F0 for rank 3 "
+     "to "
+     "reach 4SEND_F0"},
     /* three in a ring, none of them neighbours of two others twice */
     {true,
      "# placement: 0,1,2,0\n"
