@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* For the fini of a suite: every test has freed what it made. */
+static inline void expect_nothing_lives(void) {
+    cr_assert_eq(pp_live_bytes(), 0, "%lld bytes leaked", (long long)pp_live_bytes());
+}
+
 /* ---- malformed documents -------------------------------------------------------------------- */
 
 /* A good text with `find` replaced (once), and what the refusal must say. find NULL: the

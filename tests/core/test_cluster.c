@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+TestSuite(cluster, .fini = expect_nothing_lives);
+
 /* ---- helpers -------------------------------------------------------------------------------- */
 
 static pp_text written(const pp_cluster *cluster) {

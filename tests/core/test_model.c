@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+TestSuite(model, .fini = expect_nothing_lives);
+
 /* ---- comparing ------------------------------------------------------------------------------ */
 
 static bool same_text(const char *a, const char *b) {
@@ -428,6 +430,11 @@ static pp_status open_preset(void *context, pp_error *error) {
 
 Test(model, any_allocation_may_fail) {
     char preset[] = "gpt3-175b";
+    /* a token far beyond Jansson's first buffer, with escapes */
+    char long_name[] =
+        "{\"format\":\"ppsim-model\",\"version\":1,\"name\":\"" HUNDRED "\\u00e9\\\\" TEN TEN
+        "\",\"layers\":[{\"name\":\"" HUNDRED "\",\"op\":\"relu\",\"dim\":8}]}";
+    expect_survives_allocation_failures(read_and_copy, long_name);
     expect_survives_allocation_failures(read_and_copy, (void *)(uintptr_t)design_example);
     expect_survives_allocation_failures(open_preset, preset);
 }

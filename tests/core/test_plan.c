@@ -4,6 +4,8 @@
 #include <math.h>
 #include <unistd.h>
 
+TestSuite(plan, .fini = expect_nothing_lives);
+
 /* ---- making plans --------------------------------------------------------------------------- */
 
 static pp_model *opaque_model(dice *d, int layers) {
@@ -408,6 +410,7 @@ Test(plan, a_plan_is_opened_by_its_path) {
     cr_assert_eq(pp_file_write(path, &text, &error), PP_OK, "%s", error.message);
     cr_assert_eq(pp_plan_open(path, &again, &error), PP_OK, "%s", error.message);
     expect_same_plan(plan, again);
+    pp_plan_free(again);
     unlink(path);
     cr_assert_eq(pp_plan_open(path, &again, &error), PP_E_INPUT);
     cr_assert_null(again);

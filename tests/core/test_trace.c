@@ -1,6 +1,8 @@
 /* Traces: exact round trips through the viewers' format, and what is refused. */
 #include "document_support.h"
 
+TestSuite(trace, .fini = expect_nothing_lives);
+
 /* ---- making traces -------------------------------------------------------------------------- */
 
 static pp_trace *random_trace(uint64_t seed) {
