@@ -129,7 +129,7 @@ Test(notation, recompute_policies) {
     pp_recompute policy;
     for (int i = 0; i < PP_RECOMPUTE_COUNT; i++) {
         cr_expect(pp_recompute_from_name(pp_recompute_name((pp_recompute)i), &policy));
-        cr_expect_eq(policy, i);
+        cr_expect_eq((int)policy, i);
     }
     cr_expect_not(pp_recompute_from_name("some", &policy));
     for (int m = 0; m < 4; m++) {
