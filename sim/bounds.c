@@ -148,6 +148,7 @@ static void count_actions(const pp_schedule *schedule, pp_stage_order *stages) {
     uint32_t last = (uint32_t)schedule->microbatches - 1;
     for (size_t i = 0; i < schedule->first_action[schedule->ranks]; i++) {
         pp_action action = schedule->actions[i];
+        if (action.stage >= schedule->stages) continue;
         pp_stage_order *stage = &stages[action.stage];
         if (action.kind == PP_REDUCE_GRAD) stage->reduces = true;
         if (action.kind == PP_STEP) stage->steps = true;

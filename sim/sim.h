@@ -22,7 +22,18 @@ typedef struct pp_schedule_request {
     int virtual_stages;     /* V; 0: the family's natural value */
     pp_recompute recompute; /* R actions are put before the backward of these microbatches */
     bool reverse_backward;  /* gpipe: backward of the last microbatch first, as torchgpipe runs */
+    int group;              /* interleaved: microbatches that pass a chunk before the next; 0: ours */
+    int slices;             /* seq1f1b: slices of a microbatch along the sequence; 0: 2 */
 } pp_schedule_request;
+
+/* Where the stages are. Bidirectional: two chains of K stages, each with a copy of the weights;
+ * stage s of chain 0 is on rank s, stage K+j of chain 1 on rank K-1-j. M counts both directions and
+ * must be even, microbatch numbers are per chain; V stays 1, since each visit is of a whole rank. */
+typedef enum pp_stage_placement {
+    PP_PLACE_LOOP,          /* stage s on rank s mod K */
+    PP_PLACE_ZIGZAG,        /* 0 … K-1, then K-1 … 0, and so on; with V = 2 the V shape */
+    PP_PLACE_BIDIRECTIONAL,
+} pp_stage_placement;
 
 /* Durations of one stage visit on uniform stages, for closed forms. */
 typedef struct pp_uniform {
@@ -35,20 +46,28 @@ typedef struct pp_schedule_family {
     const char *constraint; /* in words: "M >= 1" */
     const char *source;     /* paper, section */
     int natural_virtual;
-    bool splits_backward; /* has I and W rather than B */
+    bool splits_backward; /* has I and W, in place of B or beside it */
+    pp_stage_placement placement;
     /* PP_E_INPUT with a reason if K, M, V are outside the definition. May be NULL: always fine. */
     pp_status (*validate)(const pp_schedule_request *request, pp_error *error);
     /* Upper bound of the number of actions, for allocation; then the order itself: compute actions
-     * without recompute, into an allocated schedule whose capacity is that bound. */
+     * without recompute, into an allocated schedule whose capacity is that bound and whose stages
+     * are placed. Allocates nothing. O(actions). */
     size_t (*count)(const pp_schedule_request *request);
     void (*build)(const pp_schedule_request *request, pp_schedule *schedule);
     /* 1 - busy / (K · makespan) on uniform stages; NAN outside the formula's domain (c > 0
-     * always is). */
+     * always is). An overlapped pair counts the sum of its parts. */
     double (*closed_form_bubble)(const pp_schedule_request *request, const pp_uniform *cost);
+    /* The same of the span: 1 - VMT / span. c > 0 is fine where the formula has it. */
+    double (*closed_form_span_bubble)(const pp_schedule_request *request, const pp_uniform *cost);
 } pp_schedule_family;
 
 const pp_schedule_family *pp_schedule_families(int *count);
 const pp_schedule_family *pp_schedule_family_find(const char *name); /* NULL if unknown */
+
+/* How many stages a request has: K·V, or 2K if bidirectional. */
+int64_t pp_schedule_family_stages(const pp_schedule_family *family,
+                                  const pp_schedule_request *request);
 
 /* Builds the compute actions of a named schedule, R actions included. Unknown names are PP_E_INPUT
  * and list the known ones; sizes beyond PP_ACTIONS_MAX are refused before allocating. */

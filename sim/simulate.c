@@ -174,6 +174,8 @@ static pp_status set_result(simulation *sim, pp_sim_result *result, pp_error *er
         busy_s += times->compute_s + times->update_s;
         compute_s = fmax(compute_s, times->compute_s);
     }
+    if (!isfinite(result->makespan_s))
+        return pp_fail(error, PP_E_INPUT, "stage costs", "the durations add up to infinity");
     for (int p = 0; p < schedule->ranks; p++)
         set_rank(sim, p, visits, result->makespan_s, &result->rank[p]);
     if (result->makespan_s > 0)

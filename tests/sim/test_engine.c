@@ -217,6 +217,37 @@ Test(engine, the_last_microbatch_is_scaled) {
     costs_free(&c);
 }
 
+/* Transfers that stand in a schedule are ignored unless blocking: the same times and memory. */
+Test(engine, written_transfers_change_nothing) {
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        dice d = {seed};
+        const char *names[] = {"naive", "gpipe", "1f1b"};
+        int ranks = 1 + dice_below(&d, 6);
+        pp_schedule *schedule = build(names[dice_below(&d, 3)], ranks, 1 + dice_below(&d, 8));
+        pp_schedule *lowered;
+        cr_assert_eq(pp_schedule_add_transfers(schedule, &lowered, NULL), PP_OK);
+        costs c = costs_random(&d, ranks, true);
+        pp_sim_input input = input_of(schedule, &c);
+        input.keep_spans = true;
+        pp_sim_result *plain = simulate(&input);
+        input.schedule = lowered;
+        pp_sim_result *with = simulate(&input);
+        cr_assert_eq(plain->makespan_s, with->makespan_s, "seed %lu", seed);
+        cr_assert_eq(plain->action_count, with->action_count);
+        cr_assert_eq(plain->trace->span_count, with->trace->span_count);
+        for (int p = 0; p < ranks; p++) {
+            cr_assert_eq(plain->rank[p].peak.total, with->rank[p].peak.total, "seed %lu", seed);
+            cr_assert_eq(plain->rank[p].first_start_s, with->rank[p].first_start_s, "seed %lu",
+                         seed);
+        }
+        pp_sim_result_free(plain);
+        pp_sim_result_free(with);
+        pp_schedule_free(schedule);
+        pp_schedule_free(lowered);
+        costs_free(&c);
+    }
+}
+
 /* ---- blocking ------------------------------------------------------------------------------ */
 
 Test(engine, blocking_holds_both_ends) {
@@ -324,6 +355,9 @@ Test(engine, bad_numbers_are_named) {
     refuse(&input, PP_E_INPUT, "2^63");
     bytes[1] = (pp_stage_bytes){.parameters = INT64_MAX, .gradients = 1};
     refuse(&input, PP_E_INPUT, "rank 1");
+    bytes[1] = (pp_stage_bytes){0};
+    c.stage[0].forward_s = 1e308;
+    refuse(&input, PP_E_INPUT, "infinity");
     input.stage = NULL;
     refuse(&input, PP_E_INPUT, "stage costs");
     input.schedule = NULL;
