@@ -1,4 +1,4 @@
-/* Arenas: a chain of blocks, each at least twice the one before, handed out front to back.
+/* Arenas: a chain of blocks, each twice the one before up to a limit, handed out front to back.
  *
  * Reset keeps the blocks, so a search of a million candidates does no malloc once it is warm. The
  * failure flag is sticky: a builder may allocate many times and look at `failed` once. */
@@ -15,7 +15,9 @@ typedef struct pp_arena_block {
     _Alignas(16) unsigned char bytes[];
 } block;
 
-enum { FIRST_BLOCK_BYTES = 4096, ALIGNMENT = 16 };
+/* Past LARGEST_BLOCK_BYTES only an allocation that needs more gets more: a small one behind a huge
+ * array must not reserve twice that array. */
+enum { FIRST_BLOCK_BYTES = 4096, LARGEST_BLOCK_BYTES = 1 << 20, ALIGNMENT = 16 };
 
 void pp_arena_init(pp_arena *arena) {
     *arena = (pp_arena){0};
@@ -36,6 +38,7 @@ static block *block_with_room(pp_arena *arena, size_t need) {
     for (block *b = arena->current; b; last = b, b = b->next)
         if (b->size_bytes - b->used_bytes >= need) return b;
     size_t size = last ? 2 * last->size_bytes : FIRST_BLOCK_BYTES;
+    if (size > LARGEST_BLOCK_BYTES) size = LARGEST_BLOCK_BYTES;
     block *fresh = block_new(size < need ? need : size);
     if (!fresh) return NULL;
     *(last ? &last->next : &arena->first) = fresh;
