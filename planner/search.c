@@ -158,7 +158,7 @@ static pp_status solve(search *s, size_t index) {
     candidate->level = 2;
     PP_TRY(pp_work_bound(work, &bound, s->error));
     raise_bound(candidate, bound);
-    if (candidate->bound_s > ceiling_of(s)) return PP_OK;
+    if (bound == INFINITY || candidate->bound_s > ceiling_of(s)) return PP_OK;
     double ceiling = ceiling_of(s);
     PP_TRY(pp_work_solve(work, ceiling, s->error));
     s->result->searched++;

@@ -1,0 +1,367 @@
+/* The search against trying everything: every number of ranks, replicas, microbatches, every
+ * schedule, every recomputation and every split, each assembled here by other code and simulated.
+ */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+#include "planner_fixture.h"
+
+enum { WORLDS = 60, BEST = 4 };
+
+/* ---- the oracle ---------------------------------------------------------------------------- */
+
+/* One combination, as the oracle enumerates them. */
+typedef struct shape {
+    int ranks, dp, microbatches;
+    int64_t size;
+    const char *schedule;
+    pp_recompute recompute;
+} shape;
+
+typedef struct oracle {
+    const world *w;
+    double fastest[BEST]; /* least step times of different shapes, rising */
+    int combinations;
+} oracle;
+
+static double layer_s(const world *w, int layer, pp_phase phase, int64_t samples) {
+    return pp_costs_layer(w->costs, layer, phase, samples).seconds;
+}
+
+static double total_s(const world *w, int64_t samples) {
+    double seconds = 0;
+    for (int i = 0; i < w->model->layer_count; i++) {
+        seconds += layer_s(w, i, PP_PHASE_FORWARD, samples) +
+                   layer_s(w, i, PP_PHASE_INPUT, samples) + layer_s(w, i, PP_PHASE_WEIGHT, samples);
+    }
+    return seconds;
+}
+
+/* All-reduce over replicas d of rank p: devices p·dp + d in a ring. */
+static double ring_s(const world *w, const shape *c, int p, double bytes) {
+    double latency = 0, per_byte = 0;
+    for (int d = 0; d < c->dp; d++) {
+        pp_link link = pp_cluster_link(w->cluster, p * c->dp + d, p * c->dp + (d + 1) % c->dp);
+        latency = fmax(latency, link.latency_s);
+        per_byte = fmax(per_byte, 1 / link.bandwidth_bytes_per_s);
+    }
+    return 2 * (c->dp - 1) * latency + 2 * (c->dp - 1.0) / c->dp * bytes * per_byte;
+}
+
+static void fill_stage(const world *w, const shape *c, int s, int first, int last,
+                       pp_stage *stage) {
+    pp_arena arena;
+    pp_arena_init(&arena);
+    pp_layout_request ask = {.model = w->model,
+                             .first = first,
+                             .last = last,
+                             .samples = c->size,
+                             .dtype = PP_FP32,
+                             .optimizer = PP_ADAMW,
+                             .recompute = c->recompute != PP_RECOMPUTE_NONE,
+                             .dp = c->dp};
+    pp_stage_layout layout;
+    cr_assert_eq(pp_stage_layout_make(&ask, &arena, &layout, NULL), PP_OK);
+    *stage =
+        (pp_stage){.first = first, .last = last, .recompute = c->recompute, .bytes = layout.bytes};
+    pp_arena_deinit(&arena);
+    for (int i = first; i <= last; i++) {
+        stage->forward_s += layer_s(w, i, PP_PHASE_FORWARD, c->size);
+        stage->input_s += layer_s(w, i, PP_PHASE_INPUT, c->size);
+        stage->weight_s += layer_s(w, i, PP_PHASE_WEIGHT, c->size);
+        stage->optimizer_s += layer_s(w, i, PP_PHASE_OPTIMIZER, 1);
+    }
+    if (c->recompute != PP_RECOMPUTE_NONE) stage->recompute_s = stage->forward_s;
+    if (w->request.zero == 1) {
+        stage->optimizer_s /= c->dp;
+        stage->bytes.optimizer = (stage->bytes.optimizer + c->dp - 1) / c->dp;
+    }
+    if (c->dp > 1) stage->reduce_s = ring_s(w, c, s, (double)stage->bytes.gradients);
+}
+
+/* Step time of one split, INFINITY if it does not fit. first: [ranks + 1] */
+static double time_split(const world *w, const shape *c, const int *first) {
+    pp_plan *plan;
+    pp_sim_result *result;
+    cr_assert_eq(pp_plan_new(w->model, w->cluster, c->ranks, c->ranks, c->dp, 1, &plan, NULL),
+                 PP_OK);
+    plan->microbatches = c->microbatches;
+    plan->microbatch_size = c->size;
+    plan->global_batch = w->request.global_batch;
+    plan->dtype = PP_FP32;
+    plan->recompute = c->recompute;
+    strcpy(plan->schedule, c->schedule);
+    int64_t batch = plan->global_batch / c->dp, rest = batch - (c->microbatches - 1) * c->size;
+    plan->last_microbatch_scale = total_s(w, rest) / total_s(w, c->size);
+    for (int s = 0; s < c->ranks; s++) {
+        fill_stage(w, c, s, first[s], first[s + 1] - 1, &plan->stages[s]);
+    }
+    cr_assert_eq(pp_simulate_plan(plan, false, NULL, &result, NULL), PP_OK);
+    double seconds = result->makespan_s;
+    for (int p = 0; p < c->ranks; p++) {
+        for (int d = 0; d < c->dp; d++) {
+            int64_t limit = w->request.memory_bytes;
+            if (limit == 0) limit = pp_cluster_device(w->cluster, p * c->dp + d)->memory_bytes;
+            if (result->rank[p].peak.total > limit) seconds = INFINITY;
+        }
+    }
+    pp_sim_result_free(result);
+    pp_plan_free(plan);
+    return seconds;
+}
+
+static double best_split(const world *w, const shape *c, int *first, int stage) {
+    int layers = w->model->layer_count;
+    if (stage == c->ranks) {
+        first[stage] = layers;
+        return time_split(w, c, first);
+    }
+    double best = INFINITY;
+    for (int at = first[stage - 1] + 1; at <= layers - (c->ranks - stage); at++) {
+        first[stage] = at;
+        best = fmin(best, best_split(w, c, first, stage + 1));
+    }
+    return best;
+}
+
+static void note(oracle *o, double seconds) {
+    for (int i = 0; i < BEST; i++) {
+        if (seconds >= o->fastest[i]) continue;
+        memmove(&o->fastest[i + 1], &o->fastest[i], (size_t)(BEST - 1 - i) * sizeof *o->fastest);
+        o->fastest[i] = seconds;
+        return;
+    }
+}
+
+static void try_shape(oracle *o, const shape *c) {
+    const pp_plan_request *r = &o->w->request;
+    int first[64] = {0};
+    if (r->schedule != NULL && strcmp(r->schedule, c->schedule) != 0) return;
+    if (r->recompute != NULL && strcmp(r->recompute, pp_recompute_name(c->recompute)) != 0) return;
+    if (c->recompute == PP_RECOMPUTE_EXCEPT_LAST && c->microbatches == 1 && r->recompute == NULL) {
+        return; /* the same as none */
+    }
+    o->combinations++;
+    note(o, best_split(o->w, c, first, 1));
+}
+
+/* Every size whose M no smaller size has. */
+static void try_sizes(oracle *o, shape c) {
+    int64_t batch = o->w->request.global_batch / c.dp;
+    int families;
+    const pp_schedule_family *family = pp_schedule_families(&families);
+    for (c.size = 1; c.size <= batch; c.size++) {
+        c.microbatches = (int)((batch + c.size - 1) / c.size);
+        if (c.size > 1 && (batch + c.size - 2) / (c.size - 1) == c.microbatches) continue;
+        for (int f = 0; f < families; f++) {
+            c.schedule = family[f].name;
+            if (family[f].natural_virtual != 1 || family[f].splits_backward) continue;
+            for (int r = 0; r < PP_RECOMPUTE_COUNT; r++) {
+                c.recompute = (pp_recompute)r;
+                try_shape(o, &c);
+            }
+        }
+    }
+}
+
+static oracle try_everything(const world *w) {
+    oracle o = {.w = w};
+    for (int i = 0; i < BEST; i++) o.fastest[i] = INFINITY;
+    int devices = pp_cluster_device_count(w->cluster);
+    for (int ranks = 1; ranks <= devices && ranks <= w->model->layer_count; ranks++) {
+        if (w->request.ranks != 0 && w->request.ranks != ranks) continue;
+        for (int dp = 1; ranks * dp <= devices; dp++) {
+            if (w->request.global_batch % dp != 0) continue;
+            try_sizes(&o, (shape){.ranks = ranks, .dp = dp});
+        }
+    }
+    return o;
+}
+
+/* ---- comparison ---------------------------------------------------------------------------- */
+
+static bool close_to(double a, double b) {
+    return fabs(a - b) <= 1e-9 * fmax(fabs(a), fabs(b));
+}
+
+static void compare(const world *w, const oracle *o, uint64_t seed) {
+    pp_plan_result *result;
+    pp_error error = {0};
+    pp_status status = pp_plan_search(&w->request, &result, &error);
+    if (o->fastest[0] == INFINITY) {
+        cr_expect_eq(status, PP_E_NO_FIT, "seed %d: %s", (int)seed, error.message);
+        cr_expect(result->miss.known, "seed %d", (int)seed);
+    } else {
+        cr_assert_eq(status, PP_OK, "seed %d: %s", (int)seed, error.message);
+        double found = result->best->predicted.iteration_time_s;
+        cr_expect(close_to(found, o->fastest[0]), "seed %d: %.12g, but %.12g can be had", (int)seed,
+                  found, o->fastest[0]);
+        cr_expect_leq(result->lower_bound_s, o->fastest[0], "seed %d: the bound is wrong",
+                      (int)seed);
+        for (int i = 1; i < BEST; i++) {
+            bool there = i <= result->alternative_count;
+            cr_expect_eq(there, o->fastest[i] < INFINITY, "seed %d: runner-up %d", (int)seed, i);
+            if (!there || o->fastest[i] == INFINITY) continue;
+            found = result->alternatives[i - 1]->predicted.iteration_time_s;
+            cr_expect(close_to(found, o->fastest[i]), "seed %d: runner-up %d: %.12g, not %.12g",
+                      (int)seed, i, found, o->fastest[i]);
+        }
+    }
+    pp_plan_result_free(result);
+}
+
+Test(search, equals_trying_everything, .timeout = 300) {
+    int combinations = 0;
+    for (uint64_t seed = 0; seed < WORLDS; seed++) {
+        world w = world_random(seed, (world_size){5, 3, 6, .memory = seed % 3 != 0});
+        if (seed % 5 == 1) w.request.schedule = "1f1b";
+        if (seed % 7 == 1) w.request.recompute = "except-last";
+        if (seed % 11 == 1) w.request.ranks = 2 <= pp_cluster_device_count(w.cluster) ? 2 : 1;
+        if (seed % 13 == 1) w.request.memory_bytes = 9000;
+        oracle o = try_everything(&w);
+        combinations += o.combinations;
+        compare(&w, &o, seed);
+        world_free(&w);
+    }
+    cr_expect_gt(combinations, 500);
+}
+
+/* ---- the search against itself ------------------------------------------------------------- */
+
+static double seconds_of(const world *w, int alternatives) {
+    pp_plan_request request = w->request;
+    request.alternative_count = alternatives;
+    pp_plan_result *result;
+    pp_error error = {0};
+    pp_status status = pp_plan_search(&request, &result, &error);
+    double seconds = status == PP_OK ? result->best->predicted.iteration_time_s : INFINITY;
+    pp_plan_result_free(result);
+    return seconds;
+}
+
+/* Wanting every plan there is as a runner-up leaves nothing to prune. */
+Test(search, pruning_changes_nothing, .timeout = 300) {
+    for (uint64_t seed = 1000; seed < 1015; seed++) {
+        world w = world_random(seed, (world_size){10, 5, 12, .memory = seed % 2 == 0});
+        double pruned = seconds_of(&w, 1), whole = seconds_of(&w, 1 << 20);
+        cr_expect(pruned == whole || close_to(pruned, whole), "seed %d: %.12g, unpruned %.12g",
+                  (int)seed, pruned, whole);
+        world_free(&w);
+    }
+}
+
+/* ---- bounds -------------------------------------------------------------------------------- */
+
+static void random_splits(pp_random_key key, uint64_t *n, int layers, int stages, int *splits) {
+    for (int s = 1; s < stages; s++) {
+        int least = s == 1 ? 1 : splits[s - 2] + 1, room = layers - (stages - s) - least;
+        splits[s - 1] = least + (int)pp_random_below(key, (*n)++, (uint64_t)(room + 1));
+    }
+}
+
+static void check_bounds(pp_work *work, const int *splits, uint64_t seed) {
+    double bound = pp_bound_totals(work->tables, work->candidate);
+    double without = 0, seconds;
+    if (bound == INFINITY) bound = 0; /* its weights do not fit: no claim about time */
+    memcpy(work->trial, splits, (size_t)(work->terms.stages - 1) * sizeof *splits);
+    work->best_s = INFINITY;
+    cr_assert(pp_assemble_stages(&work->terms, work->footprints, splits, &work->plan));
+    cr_assert_eq(pp_work_time(work, &seconds, NULL), PP_OK);
+    pp_terms blind = work->terms;
+    blind.flows = NULL;
+    for (int s = 0; s < work->terms.stages; s++) {
+        int first, last;
+        pp_work_interval(work, splits, s, &first, &last);
+        bound = fmax(bound, pp_bound_stage(&work->terms, s, first, last));
+        without = fmax(without, pp_bound_stage(&blind, s, first, last));
+        pp_sim_result *result;
+        if (s > 0) continue;
+        cr_assert_eq(pp_simulate_plan(&work->plan, false, NULL, &result, NULL), PP_OK);
+        cr_expect_eq(result->makespan_s, seconds, "seed %d: two simulations differ", (int)seed);
+        for (int p = 0; p < work->terms.ranks; p++) {
+            pp_work_interval(work, splits, p, &first, &last);
+            cr_expect_eq(result->rank[p].peak.total, pp_work_need(work, p, first, last),
+                         "seed %d: bytes of rank %d", (int)seed, p);
+        }
+        pp_sim_result_free(result);
+    }
+    cr_expect_leq(bound, seconds, "seed %d: %s K=%d M=%d dp=%d recompute %s: bound %.17g of %.17g",
+                  (int)seed, work->candidate->family->name, work->candidate->ranks,
+                  work->candidate->microbatches, work->candidate->dp,
+                  pp_recompute_name(work->candidate->recompute), bound, seconds);
+    cr_expect_leq(without, seconds, "seed %d: the bound without order", (int)seed);
+}
+
+/* No split beats its bound, and memory by intervals is the simulator's memory. */
+static void check_world(world *w, uint64_t seed) {
+    pp_tables tables;
+    pp_footprints footprints;
+    pp_split_method method;
+    pp_space space;
+    pp_work work;
+    pp_arena arena;
+    pp_error error = {0};
+    pp_arena_init(&arena);
+    cr_assert_eq(pp_split_method_read(NULL, w->model, &arena, &method, &error), PP_OK);
+    cr_assert_eq(pp_tables_init(&tables, &w->request, &error), PP_OK);
+    cr_assert_eq(pp_footprints_init(&footprints, &tables, &error), PP_OK);
+    cr_assert_eq(pp_space_init(&space, &tables, &method, &error), PP_OK, "%s", error.message);
+    pp_work_init(&work, &tables, &footprints, &method);
+    pp_random_key key = pp_random_key_make(seed, "splits", 0);
+    uint64_t n = 0;
+    int splits[64];
+    for (size_t i = 0; i < space.count; i += 1 + space.count / 40) {
+        if (space.candidates[i].virtual_stages > 1) continue;
+        if (pp_work_start(&work, &space.candidates[i], &error) != PP_OK) continue;
+        work.share = 1;
+        for (int k = 0; k < 4; k++) {
+            random_splits(key, &n, w->model->layer_count, work.terms.stages, splits);
+            check_bounds(&work, splits, seed);
+        }
+    }
+    pp_work_deinit(&work);
+    pp_space_deinit(&space);
+    pp_footprints_deinit(&footprints);
+    pp_tables_deinit(&tables);
+    pp_arena_deinit(&arena);
+}
+
+Test(search, no_split_beats_its_bound, .timeout = 300) {
+    for (uint64_t seed = 2000; seed < 2030; seed++) {
+        world w = world_random(seed, (world_size){12, 8, 24, .memory = false});
+        check_world(&w, seed);
+        world_free(&w);
+    }
+    world w = world_open("gpt-nano", "dgx-h100:1", 20);
+    check_world(&w, 1);
+    world_free(&w);
+}
+
+/* Equal stages, no transfers: 1F1B's closed form (M + K - 1) T is the bound and the time. */
+Test(search, bound_is_tight_on_equal_stages) {
+    world w = world_read(
+        "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"even\", \"layers\": ["
+        "{\"name\": \"a\", \"op\": \"opaque\", \"forward_s\": 1, \"input_s\": 1, \"weight_s\": 1, "
+        "\"parameter_bytes\": 0, \"output_bytes\": 8, \"activation_bytes\": 8},"
+        "{\"name\": \"b\", \"op\": \"opaque\", \"forward_s\": 1, \"input_s\": 1, \"weight_s\": 1, "
+        "\"parameter_bytes\": 0, \"output_bytes\": 8, \"activation_bytes\": 8},"
+        "{\"name\": \"c\", \"op\": \"opaque\", \"forward_s\": 1, \"input_s\": 1, \"weight_s\": 1, "
+        "\"parameter_bytes\": 0, \"output_bytes\": 8, \"activation_bytes\": 8}]}",
+        "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"box\", \"devices\": "
+        "[{\"name\": \"d\", \"memory_bytes\": 1073741824, \"flops\": {\"fp32\": 1e9}, "
+        "\"memory_bandwidth_bytes_per_s\": 1e9}], \"nodes\": [{\"device\": \"d\", \"count\": 3, "
+        "\"repeat\": 1}], \"intra\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}, "
+        "\"inter\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}}",
+        8);
+    w.request.ranks = 3;
+    w.request.microbatches = 8;
+    w.request.schedule = "1f1b";
+    pp_plan_result *result;
+    cr_assert_eq(pp_plan_search(&w.request, &result, NULL), PP_OK);
+    cr_expect_float_eq(result->best->predicted.iteration_time_s, 30, 1e-9);
+    cr_expect_float_eq(result->lower_bound_s, 30, 1e-6);
+    cr_expect_float_eq(result->best->predicted.bubble_fraction, 0.2, 1e-9);
+    pp_plan_result_free(result);
+    world_free(&w);
+}
