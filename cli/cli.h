@@ -97,9 +97,6 @@ bool pp_terminal_colour(int file); /* a terminal, and NO_COLOR is not set */
 
 /* ---- shared by subcommands: report.c ------------------------------------------------------- */
 
-/* The JSON of a prediction or measurement: {"iteration_time", …, "rank": […]}. */
-void pp_report_prediction_json(const pp_prediction *prediction, int ranks, bool measured,
-                               pp_json *json);
 /* Predicted beside measured: step time, bubble, busy time and peak memory of each rank. */
 void pp_report_compare(const pp_plan *plan, const pp_prediction *measured, pp_text *text);
 /* "K=4 V=1 M=8 x 2 samples, dp=1, 1f1b, recompute none" */

@@ -102,10 +102,6 @@ static int busy_neighbours(const planning *p, int64_t pinned) {
     return devices > 1 ? (int)devices - 1 : 0;
 }
 
-static bool is_local(const plan_settings *settings) {
-    return !settings->cluster || strcmp(settings->cluster, "local") == 0;
-}
-
 static pp_status open_inputs(const plan_settings *settings, planning *p, pp_error *error) {
     int64_t pinned = pinned_devices(settings);
     if (!settings->model) return pp_fail(error, PP_E_INPUT, NULL, "ppsim plan needs --model MODEL");
@@ -121,9 +117,6 @@ static pp_status open_inputs(const plan_settings *settings, planning *p, pp_erro
     PP_TRY(pp_cluster_open(settings->cluster ? settings->cluster : "local", (int)pinned,
                            &p->cluster, error));
     PP_TRY(choose_dtype(settings, p, error));
-    if (is_local(settings) && pinned > sysconf(_SC_NPROCESSORS_ONLN))
-        pp_warn("%lld ranks on %ld cores: they take turns, so the predicted times will not hold",
-                (long long)pinned, sysconf(_SC_NPROCESSORS_ONLN));
     pp_costs_request costs = {.model = p->model,
                               .cluster = p->cluster,
                               .dtype = p->request.dtype,
@@ -233,7 +226,7 @@ static void alternatives_json(const pp_plan_result *result, pp_json *json) {
         pp_json_key(json, "plan");
         plan_json(plan, json);
         pp_json_key(json, "predicted");
-        pp_report_prediction_json(&plan->predicted, plan->ranks, false, json);
+        pp_prediction_write(&plan->predicted, plan->ranks, json);
         pp_json_end_object(json);
     }
     pp_json_end_array(json);
@@ -247,7 +240,7 @@ static void result_json(const pp_plan_result *result, pp_text *text) {
     pp_json_key(&json, "split");
     split_json(result, &json);
     pp_json_key(&json, "predicted");
-    pp_report_prediction_json(&result->best->predicted, result->best->ranks, false, &json);
+    pp_prediction_write(&result->best->predicted, result->best->ranks, &json);
     pp_json_key(&json, "alternatives");
     alternatives_json(result, &json);
     pp_json_key(&json, "lower_bound");

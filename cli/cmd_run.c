@@ -104,9 +104,9 @@ static void print_json(const pp_executed *executed, pp_text *text) {
     }
     pp_json_end_array(&json);
     pp_json_key(&json, "predicted");
-    pp_report_prediction_json(&executed->plan->predicted, ranks, false, &json);
+    pp_prediction_write(&executed->plan->predicted, ranks, &json);
     pp_json_key(&json, "measured");
-    pp_report_prediction_json(&result->measured, ranks, true, &json);
+    pp_prediction_write(&result->measured, ranks, &json);
     pp_json_end_object(&json);
     pp_text_string(text, "\n");
 }

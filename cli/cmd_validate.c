@@ -163,9 +163,9 @@ static void print_json(validation *v, pp_text *text) {
     pp_json json = pp_json_start(text);
     pp_json_object(&json);
     pp_json_key(&json, "predicted");
-    pp_report_prediction_json(&v->executed.plan->predicted, ranks, false, &json);
+    pp_prediction_write(&v->executed.plan->predicted, ranks, &json);
     pp_json_key(&json, "measured");
-    pp_report_prediction_json(&v->executed.result->measured, ranks, true, &json);
+    pp_prediction_write(&v->executed.result->measured, ranks, &json);
     pp_json_key(&json, "difference");
     pp_json_double(&json, v->difference);
     pp_json_key(&json, "tolerance");

@@ -5,35 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static void number(pp_json *json, const char *key, double value, bool known) {
-    pp_json_key(json, key);
-    pp_json_double(json, known ? value : NAN);
-}
-
-void pp_report_prediction_json(const pp_prediction *prediction, int ranks, bool measured,
-                               pp_json *json) {
-    pp_json_object(json);
-    number(json, "iteration_time", prediction->iteration_time_s, true);
-    number(json, "throughput", prediction->throughput, true);
-    number(json, "tokens_per_s", prediction->tokens_per_s, prediction->tokens_per_s > 0);
-    if (!measured) {
-        number(json, "mfu", prediction->mfu, prediction->mfu > 0);
-        number(json, "cost_per_step", prediction->cost_per_step, prediction->cost_per_step > 0);
-    }
-    number(json, "bubble_fraction", prediction->bubble_fraction, true);
-    pp_json_key(json, "rank");
-    pp_json_array(json);
-    for (int p = 0; p < ranks; p++) {
-        pp_json_object_flat(json);
-        number(json, "busy", prediction->rank[p].busy_s, true);
-        pp_json_key(json, "peak_bytes");
-        pp_json_int(json, prediction->rank[p].peak_bytes);
-        pp_json_end_object(json);
-    }
-    pp_json_end_array(json);
-    pp_json_end_object(json);
-}
-
 /* ---- predicted beside measured ------------------------------------------------------------- */
 
 typedef const char *format_value(double value, char buffer[32]);

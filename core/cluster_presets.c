@@ -79,7 +79,7 @@ static int64_t physical_memory(void) {
     return pages > 0 && page_bytes > 0 ? (int64_t)pages * page_bytes : GIB;
 }
 
-/* The rates are nominal: a core of the 2020s with AVX2, and memory copies through its cache. They
+/* The rates are nominal: a core of the 2020s with AVX2 or better, and memory copies through its cache. They
  * only order plans sensibly until a profile tells the truth. */
 static pp_status make_local(int device_count, pp_cluster **cluster, pp_error *error) {
     long online = sysconf(_SC_NPROCESSORS_ONLN);
@@ -94,7 +94,7 @@ static pp_status make_local(int device_count, pp_cluster **cluster, pp_error *er
     int64_t memory_bytes = physical_memory() / count;
     pp_device device = {.name = "cpu",
                         .memory_bytes = memory_bytes > 0 ? memory_bytes : 1,
-                        .fp32_flops = 5e10,
+                        .fp32_flops = 1e11,
                         .memory_bandwidth_bytes_per_s = 1e10};
     pp_link copy = {.bandwidth_bytes_per_s = 5e9, .latency_s = 5e-6};
     return make("local", &device, (pp_node){0, count, 1}, copy, copy, cluster, error);

@@ -11,7 +11,7 @@ typedef struct random_model {
     pp_model model;
     pp_layer layers[LAYERS_MAX];
     pp_edge edges[LAYERS_MAX * LAYERS_MAX];
-    char names[LAYERS_MAX][16];
+    char names[LAYERS_MAX][24];
     int order[LAYERS_MAX];
 } random_model;
 
