@@ -37,8 +37,9 @@ static const pp_option options[] = {
 /* ---- printing ------------------------------------------------------------------------------ */
 
 static void print_text(const pp_schedule *schedule, pp_text *text) {
-    pp_text_printf(text, "%s: %d ranks, %d stages, %d microbatches\n", schedule->name,
-                   schedule->ranks, schedule->stages, schedule->microbatches);
+    pp_text_printf(text, "%s: %d ranks, %d stages, %lld microbatches\n", schedule->name,
+                   schedule->ranks, schedule->stages,
+                   (long long)pp_schedule_all_microbatches(schedule));
     for (int p = 0; p < schedule->ranks; p++) {
         pp_text_printf(text, "rank %d:", p);
         for (size_t i = schedule->first_action[p]; i < schedule->first_action[p + 1]; i++) {
@@ -73,8 +74,9 @@ static void print_schedule(const pp_schedule *schedule, const char *format, pp_t
 
 static void print_report(const pp_check_report *report, const pp_schedule *schedule,
                          pp_text *text) {
-    pp_text_printf(text, "%s: %d ranks, %d stages, %d microbatches\n", schedule->name,
-                   schedule->ranks, schedule->stages, schedule->microbatches);
+    pp_text_printf(text, "%s: %d ranks, %d stages, %lld microbatches\n", schedule->name,
+                   schedule->ranks, schedule->stages,
+                   (long long)pp_schedule_all_microbatches(schedule));
     pp_text_printf(text, "complete      %s\n", report->complete ? "yes" : "no");
     pp_text_printf(text, "dependencies  %s\n", report->dependencies ? "kept" : "broken");
     pp_text_printf(text, "matched       %s\n", report->matched ? "yes" : "no");

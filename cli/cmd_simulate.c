@@ -83,8 +83,9 @@ static pp_status open_schedule_file(const simulate_settings *settings, simulatio
     const pp_schedule *s = sim->schedule;
     if (settings->ranks && settings->ranks != s->ranks)
         return contradiction("--ranks", settings->ranks, s->ranks, error);
-    if (settings->microbatches && settings->microbatches != s->microbatches)
-        return contradiction("--microbatches", settings->microbatches, s->microbatches, error);
+    int microbatches = (int)pp_schedule_all_microbatches(s);
+    if (settings->microbatches && settings->microbatches != microbatches)
+        return contradiction("--microbatches", settings->microbatches, microbatches, error);
     if (settings->virtual_stages && settings->virtual_stages != s->virtual_stages)
         return contradiction("--virtual", settings->virtual_stages, s->virtual_stages, error);
     if (settings->recompute)
@@ -326,7 +327,7 @@ static double closed_form(const simulate_settings *settings, const simulation *s
     const pp_schedule_family *family = pp_schedule_family_find(settings->schedule);
     pp_schedule_request request = {.name = settings->schedule,
                                    .ranks = sim->schedule->ranks,
-                                   .microbatches = sim->schedule->microbatches,
+                                   .microbatches = settings->microbatches,
                                    .virtual_stages = sim->schedule->virtual_stages};
     if (settings->recompute) pp_recompute_from_name(settings->recompute, &request.recompute);
     if (!family || !family->closed_form_bubble) return NAN;
@@ -334,10 +335,9 @@ static double closed_form(const simulate_settings *settings, const simulation *s
 }
 
 static double throughput(const simulation *sim) {
-    double units = sim->plan
-                       ? (double)sim->plan->global_batch
-                       : (double)sim->schedule->microbatches * (double)sim->schedule->chain_count;
-    return units / sim->result->makespan_s;
+    int64_t units =
+        sim->plan ? sim->plan->global_batch : pp_schedule_all_microbatches(sim->schedule);
+    return (double)units / sim->result->makespan_s;
 }
 
 static void bytes_or_null(pp_json *json, const char *key, int64_t bytes) {
@@ -394,7 +394,7 @@ static void print_json(const simulate_settings *settings, const simulation *sim,
     pp_json_key(&json, "ranks");
     pp_json_int(&json, s->ranks);
     pp_json_key(&json, "microbatches");
-    pp_json_int(&json, s->microbatches);
+    pp_json_int(&json, pp_schedule_all_microbatches(s));
     pp_json_key(&json, "virtual");
     pp_json_int(&json, s->virtual_stages);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -433,8 +433,8 @@ static void print_text(const simulate_settings *settings, const simulation *sim,
     const pp_sim_result *r = sim->result;
     const pp_schedule *s = sim->schedule;
     char time[32], bound[32];
-    pp_text_printf(text, "%s: K=%d M=%d V=%d, %zu compute actions\n", s->name, s->ranks,
-                   s->microbatches, s->virtual_stages, r->action_count);
+    pp_text_printf(text, "%s: K=%d M=%lld V=%d, %zu compute actions\n", s->name, s->ranks,
+                   (long long)pp_schedule_all_microbatches(s), s->virtual_stages, r->action_count);
     pp_text_printf(text, "step time    %s (%.4g %s/s)\n", pp_format_seconds(r->makespan_s, time),
                    throughput(sim), sim->plan ? "samples" : "microbatches");
     pp_text_printf(text, "bubble       %.4f", r->bubble_fraction);

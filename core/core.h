@@ -478,8 +478,8 @@ typedef struct pp_chain {
 typedef struct pp_schedule {
     char name[64];           /* "1f1b", or the file's name */
     int ranks, stages;       /* K, S */
-    int virtual_stages;      /* V: stages of the rank that has most */
-    int microbatches;        /* M: largest microbatch number of any chain, plus 1 */
+    int virtual_stages;      /* V: stages that the rank with most has of one chain */
+    int microbatches;        /* largest microbatch number of any chain, plus 1 */
     int slices;              /* per microbatch; 1 */
     int *placement;          /* [stages] rank of each stage */
     pp_chain *chains;
@@ -531,6 +531,9 @@ uint64_t pp_schedule_hash(const pp_schedule *schedule);
  * without transfers that is complete. */
 pp_status pp_schedule_add_transfers(const pp_schedule *schedule, pp_schedule **lowered,
                                     pp_error *error);
+/* M as people count it: the microbatches of all chains. O(chains · actions). */
+int64_t pp_schedule_all_microbatches(const pp_schedule *schedule);
+
 /* A copy without transfers. */
 pp_status pp_schedule_drop_transfers(const pp_schedule *schedule, pp_schedule **compute,
                                      pp_error *error);

@@ -104,16 +104,25 @@ int pp_schedule_rank_of(const pp_schedule *schedule, size_t index) {
 
 /* ---- completing what a reader found -------------------------------------------------------- */
 
+/* The most stages that one rank has of one chain. held : [ranks] zeroes, counts stages. */
+static int most_of_a_chain(const pp_schedule *schedule, int *held, int *before) {
+    int most = 0;
+    for (int c = 0; c < schedule->chain_count; c++) {
+        memcpy(before, held, (size_t)schedule->ranks * sizeof *held);
+        for (int s = schedule->chains[c].first; s <= schedule->chains[c].last; s++) {
+            int p = schedule->placement[s];
+            int now = ++held[p] - before[p];
+            if (now > most) most = now;
+        }
+    }
+    return most;
+}
+
 /* Sets virtual_stages from placement; every rank must have a stage. */
 static pp_status count_virtual(pp_schedule *schedule, pp_error *error) {
-    int *held = pp_allocate_zeroed((size_t)schedule->ranks, sizeof *held);
+    int *held = pp_allocate_zeroed(2 * (size_t)schedule->ranks, sizeof *held);
     if (!held) return pp_fail_memory(error);
-    int most = 0;
-    for (int s = 0; s < schedule->stages; s++) {
-        int now = ++held[schedule->placement[s]];
-        if (now > most) most = now;
-    }
-    schedule->virtual_stages = most;
+    schedule->virtual_stages = most_of_a_chain(schedule, held, held + schedule->ranks);
     int p = 0;
     while (p < schedule->ranks && held[p] > 0) p++;
     pp_free(held);
@@ -319,4 +328,21 @@ bool pp_recompute_applies(pp_recompute policy, int microbatch, int microbatches)
     default:
         return false;
     }
+}
+
+int64_t pp_schedule_all_microbatches(const pp_schedule *schedule) {
+    int64_t all = 0;
+    if (schedule->chain_count == 1) return schedule->microbatches;
+    for (int c = 0; c < schedule->chain_count; c++) {
+        uint32_t of_chain = 0;
+        for (size_t i = 0; i < schedule->first_action[schedule->ranks]; i++) {
+            pp_action action = schedule->actions[i];
+            bool inside = action.stage >= schedule->chains[c].first &&
+                          action.stage <= schedule->chains[c].last;
+            if (action.kind == PP_FORWARD && inside && action.microbatch >= of_chain)
+                of_chain = action.microbatch + 1;
+        }
+        all += of_chain;
+    }
+    return all;
 }

@@ -323,7 +323,8 @@ static pp_status finish(reader *r) {
     if (pp_schedule_finish(schedule, given, &culprit, &flaw) != PP_OK)
         return fail_culprit(r, culprit, &flaw);
     PP_TRY(check_given(r, KEY_VIRTUAL, r->virtual_stages, schedule->virtual_stages));
-    PP_TRY(check_given(r, KEY_MICROBATCHES, r->microbatches, schedule->microbatches));
+    PP_TRY(check_given(r, KEY_MICROBATCHES, r->microbatches,
+                       (int)pp_schedule_all_microbatches(schedule)));
     if (r->name[0] != '\0')
         memcpy(schedule->name, r->name, sizeof schedule->name);
     else
@@ -372,7 +373,7 @@ void pp_schedule_write_json(const pp_schedule *schedule, pp_json *json) {
     pp_json_key(json, "virtual");
     pp_json_int(json, schedule->virtual_stages);
     pp_json_key(json, "microbatches");
-    pp_json_int(json, schedule->microbatches);
+    pp_json_int(json, pp_schedule_all_microbatches(schedule));
     pp_json_key(json, "placement");
     pp_json_array_flat(json);
     for (int s = 0; s < schedule->stages; s++) pp_json_int(json, schedule->placement[s]);
