@@ -273,10 +273,14 @@ static void tell_alternatives(const pp_plan_result *result, pp_text *text) {
 static void tell_proof(const pp_story *story, pp_text *text) {
     const pp_plan_result *result = story->result;
     char bound[32];
-    pp_text_printf(text,
-                   "Proof: no plan of this search can take less than %s, so this one is within "
-                   "%.3g %% of the best; %lld of %lld combinations were simulated%s.\n",
-                   seconds_text(result->lower_bound_s, bound), 100 * result->gap,
+    pp_text_printf(text, "Proof: no plan of this search can take less than %s, so ",
+                   seconds_text(result->lower_bound_s, bound));
+    if (result->gap <= 2 * PP_NEGLIGIBLE) {
+        pp_text_string(text, "none is faster than this one");
+    } else {
+        pp_text_printf(text, "this one is within %.3g %% of the best", 100 * result->gap);
+    }
+    pp_text_printf(text, "; %lld of %lld combinations were simulated%s.\n",
                    (long long)result->searched, (long long)(result->searched + result->pruned),
                    story->timed_out ? " before the time was up" : ", the rest ruled out by bounds");
     if (strcmp(result->split.method, "optimal") != 0) {

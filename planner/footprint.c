@@ -29,6 +29,22 @@ static uint64_t shape_of(const pp_model *model, int i, bool shared) {
     return pp_hash(PP_HASH_START, fields, sizeof fields);
 }
 
+/* What a reader sees of a layer: rows at two sizes, because they may grow with the samples or not.
+ */
+static uint64_t output_of(const pp_model *model, pp_dtype dtype, int i) {
+    uint64_t hash = PP_HASH_START;
+    for (int64_t samples = 1; samples <= 2; samples++) {
+        pp_tensor tensors[PP_LAYER_TENSORS];
+        int count = pp_layer_tensors(&model->layers[i], samples, dtype, tensors);
+        for (int t = 0; t < count; t++) {
+            if (tensors[t].role != PP_TENSOR_OUTPUT) continue;
+            int64_t extent[] = {tensors[t].rows, tensors[t].columns, (int64_t)tensors[t].dtype};
+            hash = pp_hash(hash, extent, sizeof extent);
+        }
+    }
+    return hash;
+}
+
 /* Outputs that cross the border in front of each layer, as lists in one array. */
 static pp_status list_crossings(pp_footprints *footprints, pp_error *error) {
     const pp_tables *tables = footprints->tables;
@@ -77,7 +93,7 @@ static uint64_t hash_border(const pp_footprints *footprints, int first, int last
     for (size_t c = footprints->crossing_start[first]; c < footprints->crossing_start[first + 1];
          c++) {
         int from = footprints->crossing[c];
-        hash = add(hash, footprints->shape[from]);
+        hash = add(hash, footprints->output[from]);
         hash = add(hash, footprints->tables->last_reader[from] > last);
     }
     return add(hash, UINT64_MAX);
@@ -123,9 +139,11 @@ pp_status pp_footprints_init(pp_footprints *footprints, const pp_tables *tables,
     pp_arena_init(&footprints->arena);
     pp_arena_init(&footprints->scratch);
     footprints->shape = PP_NEW(&footprints->arena, uint64_t, tables->layers);
-    if (footprints->shape == NULL) return pp_fail_memory(error);
+    footprints->output = PP_NEW(&footprints->arena, uint64_t, tables->layers);
+    if (footprints->arena.failed) return pp_fail_memory(error);
     for (int i = 0; i < tables->layers; i++) {
         footprints->shape[i] = shape_of(tables->model, i, tables->tied_bytes[i] > 0);
+        footprints->output[i] = output_of(tables->model, tables->request->dtype, i);
     }
     PP_TRY(list_crossings(footprints, error));
     return list_readers(footprints, error);

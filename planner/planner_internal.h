@@ -105,6 +105,7 @@ bool pp_tables_tied_before(const pp_tables *tables, int layer, int first);
 typedef struct pp_footprints {
     const pp_tables *tables;
     uint64_t *shape;        /* [layers] hash of what a layer's tensors depend on */
+    uint64_t *output;       /* [layers] hash of what a reader sees of it */
     size_t *crossing_start; /* [layers + 2] outputs that cross the border in front of layer i are */
     int *crossing;      /* crossing[crossing_start[i]] … crossing[crossing_start[i + 1] - 1] */
     size_t *read_start; /* [layers + 1] the same for the layers that layer i reads */

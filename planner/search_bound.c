@@ -276,7 +276,8 @@ pp_status pp_bound_splits(const pp_terms *terms, pp_arena *arena, double *bound,
                                 .context = terms};
     int *splits = PP_NEW(arena, int, terms->stages);
     if (splits == NULL) return pp_fail_memory(error);
-    pp_status status = pp_chain_cut(&problem, arena, splits, bound, error);
+    pp_status status = pp_chain_cut(&problem, arena, splits, bound, NULL);
+    if (status == PP_E_OUT_OF_MEMORY) return pp_fail_memory(error);
     if (status == PP_E_NO_FIT) *bound = INFINITY;
-    return status == PP_E_NO_FIT ? PP_OK : status;
+    return PP_OK;
 }

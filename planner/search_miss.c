@@ -11,6 +11,8 @@
 
 #include "planner/planner_internal.h"
 
+enum { FEW_CANDIDATES = 512 };
+
 typedef struct miss {
     const pp_candidate *candidate; /* NULL: none */
     double excess_bytes;           /* of the worst rank; at most 0: it fits */
@@ -38,8 +40,8 @@ static pp_status measure(pp_work *work, const pp_candidate *candidate, miss *nea
     return PP_OK;
 }
 
-/* The leanest of the candidates first … end - 1, which have the same number of ranks: they are
- * listed by rising replicas and, within those, falling microbatch size. */
+/* Measures the leanest of the candidates first … end - 1, which have the same number of ranks: they
+ * are listed by rising replicas and, within those, falling microbatch size. */
 static pp_status measure_leanest(pp_work *work, const pp_space *space, size_t first, size_t end,
                                  miss *nearest, pp_error *error) {
     const pp_candidate *all = space->candidates;
@@ -47,9 +49,10 @@ static pp_status measure_leanest(pp_work *work, const pp_space *space, size_t fi
     int64_t smallest = 0;
     for (size_t i = end; i-- > first;) {
         if (i + 1 == end || all[i].dp != all[i + 1].dp) smallest = all[i].size;
+        bool few = space->count <= FEW_CANDIDATES;
         bool outer = all[i].dp == all[first].dp || all[i].dp == all[end - 1].dp;
         bool lean = pinned || all[i].recompute == PP_RECOMPUTE_FULL;
-        if (!outer || !lean || all[i].size != smallest) continue;
+        if (!few && (!outer || !lean || all[i].size != smallest)) continue;
         PP_TRY(measure(work, &all[i], nearest, error));
     }
     return PP_OK;
@@ -65,7 +68,6 @@ static pp_status find_nearest(pp_work *work, const pp_space *space, miss *neares
                space->candidates[first - 1].ranks == space->candidates[end - 1].ranks) {
             first--;
         }
-        if (nearest->candidate != NULL && nearest->excess_bytes <= 0) return PP_OK;
         if (nearest->candidate != NULL && pp_work_must_stop(work)) return PP_OK;
         PP_TRY(measure_leanest(work, space, first, end, nearest, error));
         end = first;

@@ -204,10 +204,10 @@ static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, dou
                                 .exact = cut_exact,
                                 .border = borders ? cut_border : NULL,
                                 .context = &cut};
-    pp_status status = pp_chain_cut(&problem, &work->arena, work->trial, largest, error);
-    if (work->failure != PP_OK) return pp_fail_memory(error);
+    pp_status status = pp_chain_cut(&problem, &work->arena, work->trial, largest, NULL);
+    if (status == PP_E_OUT_OF_MEMORY || work->failure != PP_OK) return pp_fail_memory(error);
     if (status == PP_E_NO_FIT) *largest = INFINITY;
-    return status == PP_E_NO_FIT ? PP_OK : status;
+    return PP_OK;
 }
 
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {

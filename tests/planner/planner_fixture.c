@@ -75,7 +75,7 @@ static void write_cluster(dice *d, int devices, bool memory, pp_text *text) {
     pp_text_string(text, "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"box\", "
                          "\"devices\": [");
     for (int i = 0; i < devices; i++) {
-        int64_t bytes = memory ? 4096 + 512 * roll(d, 24) : 1 << 30;
+        int64_t bytes = memory ? 6144 + 2048 * roll(d, 10) : 1 << 30;
         pp_text_printf(text,
                        "%s{\"name\": \"d%d\", \"memory_bytes\": %lld, \"flops\": {\"fp32\": 1e9}, "
                        "\"memory_bandwidth_bytes_per_s\": 1e9, \"cost_per_hour\": 2.5}",
@@ -97,7 +97,8 @@ static void write_cluster(dice *d, int devices, bool memory, pp_text *text) {
 world world_random(uint64_t seed, world_size size) {
     dice d = {.key = pp_random_key_make(seed, "world", 0)};
     pp_text model = {0}, cluster = {0};
-    int layers = 2 + roll(&d, size.layers_max - 1), devices = 1 + roll(&d, size.devices_max);
+    int layers = 2 + roll(&d, size.layers_max - 1);
+    int devices = 2 + roll(&d, size.devices_max - 1);
     write_model(&d, layers, &model);
     write_cluster(&d, devices, size.memory, &cluster);
     world w = world_read(model.bytes, cluster.bytes, 1 + roll(&d, size.batch_max));

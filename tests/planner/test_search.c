@@ -7,7 +7,7 @@
 
 #include "planner_fixture.h"
 
-enum { WORLDS = 60, BEST = 4 };
+enum { WORLDS = 200, BEST = 4 };
 
 /* ---- the oracle ---------------------------------------------------------------------------- */
 
@@ -214,7 +214,7 @@ static void compare(const world *w, const oracle *o, uint64_t seed) {
 Test(search, equals_trying_everything, .timeout = 300) {
     int combinations = 0;
     for (uint64_t seed = 0; seed < WORLDS; seed++) {
-        world w = world_random(seed, (world_size){5, 3, 6, .memory = seed % 3 != 0});
+        world w = world_random(seed, (world_size){6, 4, 8, .memory = seed % 4 != 0});
         if (seed % 5 == 1) w.request.schedule = "1f1b";
         if (seed % 7 == 1) w.request.recompute = "except-last";
         if (seed % 11 == 1) w.request.ranks = 2 <= pp_cluster_device_count(w.cluster) ? 2 : 1;
