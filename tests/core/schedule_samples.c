@@ -55,6 +55,19 @@ static sample sample_like(const sample *s) {
     return copy;
 }
 
+/* Stages that a rank has of one chain, at most. */
+static int most_of_a_chain(const sample *s, const int *placement) {
+    int most = 0;
+    for (int c = 0; c < s->chain_count; c++)
+        for (int p = 0; p < s->ranks; p++) {
+            int held = 0;
+            for (int stage = s->chains[c].first; stage <= s->chains[c].last; stage++)
+                held += placement[stage] == p;
+            if (held > most) most = held;
+        }
+    return most;
+}
+
 pp_schedule *sample_build(const sample *s) {
     size_t count = 0;
     for (int p = 0; p < s->ranks; p++) count += (size_t)s->row[p].count;
@@ -68,6 +81,7 @@ pp_schedule *sample_build(const sample *s) {
         memcpy(schedule->chains, s->chains, sizeof s->chains);
         schedule->chain_count = 2;
     }
+    schedule->virtual_stages = most_of_a_chain(s, schedule->placement);
     size_t next = 0;
     for (int p = 0; p < s->ranks; p++) {
         schedule->first_action[p] = next;
