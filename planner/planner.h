@@ -1,10 +1,21 @@
 /* planner: split, search, explain. Floor 3; uses sim and profiles.
  *
- *   split.c     exact dynamic programming for the split points under each rank's own memory limit
- *   baselines.c the other --split methods, by name
- *   assemble.c  from a candidate (K, M, dp, schedule, recompute, split) to a full pp_plan
- *   search.c    every combination, pruned by proved bounds, simulated exactly
- *   explain.c   why this plan, in sentences */
+ * Splitting:  split.c          exact dynamic programming under each stage's own limits
+ *             baselines.c      the other --split methods, by name
+ * Knowing:    tables.c         what layers cost at each microbatch size
+ *             footprint.c      the bytes of any interval of layers
+ *             terms.c          what the stages of one candidate cost, wherever they are cut
+ *             windows.c        when a stage must wait, from its order alone
+ *             memo.c           a small map of numbers
+ * Searching:  search.c         every combination, best bound first
+ *             search_space.c   which combinations there are; contradictory requests
+ *             search_bound.c   proved lower bounds of the step time
+ *             search_work.c    one candidate: splits, memory, the best of them
+ *             search_time.c    its step time
+ *             search_refine.c  better splits: moves, and all that could still win
+ *             search_miss.c    nothing fits: by how much, and what to change
+ * Answering:  assemble.c       from a candidate and its splits to a full pp_plan
+ *             explain.c        why this plan, in sentences */
 #ifndef PPSIM_PLANNER_H
 #define PPSIM_PLANNER_H
 

@@ -368,9 +368,10 @@ pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error);
 bool pp_split_has_measure(const pp_split_method *method);
 /* Fills what a result says of work->splits. */
 pp_status pp_work_report(pp_work *work, pp_plan_split *split, pp_error *error);
-/* Cuts into work->trial so that the largest excess of a stage's need over its rank's limit is
- * least; *excess is that (negative: it fits) and *stage where. */
-pp_status pp_work_least_excess(pp_work *work, double *excess, int *stage, pp_error *error);
+/* Cuts into work->trial so that the largest excess of a stage's need over its share of the rank's
+ * limit is least. *rank is then furthest above its limit (or least below) and needs *needed bytes.
+ */
+pp_status pp_work_least_excess(pp_work *work, int *rank, int64_t *needed, pp_error *error);
 
 /* Looks for what came closest to fitting, and for the cheapest change that would fit; fills *miss
  * and returns PP_E_NO_FIT with both in the message. */

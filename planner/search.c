@@ -175,15 +175,18 @@ static pp_status take(search *s, size_t index) {
         return PP_OK;
     }
     pp_error reason = {0};
+    pp_error *error = s->error;
+    s->error = &reason;
     pp_status status = pp_work_start(&s->work, candidate, &reason);
-    if (status == PP_OK) return solve(s, index);
-    if (status != PP_E_UNSUPPORTED) {
-        if (s->error != NULL) *s->error = reason;
-        return status;
+    if (status == PP_OK) status = solve(s, index);
+    s->error = error;
+    if (status == PP_E_UNSUPPORTED) {
+        s->unsupported = reason;
+        candidate->bound_s = INFINITY;
+        return PP_OK;
     }
-    s->unsupported = reason;
-    candidate->bound_s = INFINITY;
-    return PP_OK;
+    if (status != PP_OK && error != NULL) *error = reason;
+    return status;
 }
 
 /* ---- the loop ------------------------------------------------------------------------------ */

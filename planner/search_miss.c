@@ -27,16 +27,11 @@ static pp_status measure(pp_work *work, const pp_candidate *candidate, miss *nea
     pp_status status = pp_work_start(work, candidate, error);
     if (status == PP_E_UNSUPPORTED) return PP_OK;
     if (status != PP_OK) return status;
-    double excess;
-    int stage, first, last;
-    PP_TRY(pp_work_least_excess(work, &excess, &stage, error));
-    if (nearest->candidate != NULL && excess >= nearest->excess_bytes) return PP_OK;
-    pp_work_interval(work, work->trial, stage, &first, &last);
-    *nearest = (miss){.candidate = candidate,
-                      .excess_bytes = excess,
-                      .rank = work->terms.placement[stage],
-                      .needed_bytes = pp_work_need(work, stage, first, last)};
-    nearest->limit_bytes = work->terms.limit_bytes[nearest->rank];
+    miss found = {.candidate = candidate};
+    PP_TRY(pp_work_least_excess(work, &found.rank, &found.needed_bytes, error));
+    found.limit_bytes = work->terms.limit_bytes[found.rank];
+    found.excess_bytes = (double)(found.needed_bytes - found.limit_bytes);
+    if (nearest->candidate == NULL || found.excess_bytes < nearest->excess_bytes) *nearest = found;
     return PP_OK;
 }
 

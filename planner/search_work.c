@@ -68,6 +68,13 @@ static pp_status build_order(pp_work *work, pp_error *error) {
                                    .virtual_stages = c->virtual_stages,
                                    .recompute = c->recompute};
     PP_TRY(pp_schedule_build(&request, &work->order, error));
+    if (work->order->slices > 1) {
+        return pp_fail(
+            error, PP_E_UNSUPPORTED, "--schedule",
+            "%s cuts microbatches along the sequence; the planner does not know what such "
+            "a slice costs yet",
+            c->family->name);
+    }
     if (work->order->chain_count == 1) return PP_OK;
     return pp_fail(error, PP_E_UNSUPPORTED, "--schedule",
                    "%s sends microbatches both ways through copies of the stages; the planner does "
@@ -217,7 +224,7 @@ pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {
 
 /* ---- trying -------------------------------------------------------------------------------- */
 
-/* Bytes of a rank with several stages, under the plan's split. */
+/* Bytes of a rank under the plan's split. */
 static int64_t rank_bytes(pp_work *work, int rank) {
     const pp_plan *plan = &work->plan;
     for (int s = 0; s < plan->stage_count; s++) work->probe[s] = plan->stages[s].bytes;
@@ -338,31 +345,47 @@ pp_status pp_work_report(pp_work *work, pp_plan_split *split, pp_error *error) {
     return PP_OK;
 }
 
-/* Bytes above the limit, by what has to be there at the least, and exactly. */
+/* Bytes above the stage's share of the limit, by what has to be there at the least, and exactly. */
 static double excess_floor(const void *context, int stage, int first, int last) {
-    const pp_terms *terms = &((const pp_work *)context)->terms;
+    const pp_work *work = context;
+    const pp_terms *terms = &work->terms;
     return (double)pp_bound_bytes(terms, first, last) -
-           (double)terms->limit_bytes[terms->placement[stage]];
+           (double)(terms->limit_bytes[terms->placement[stage]] / work->share);
 }
 
 static double excess_exact(const void *context, int stage, int first, int last) {
     pp_work *work = (pp_work *)(uintptr_t)context;
     const pp_terms *terms = &work->terms;
     return (double)pp_work_need(work, stage, first, last) -
-           (double)terms->limit_bytes[terms->placement[stage]];
+           (double)(terms->limit_bytes[terms->placement[stage]] / work->share);
 }
 
-pp_status pp_work_least_excess(pp_work *work, double *excess, int *stage, pp_error *error) {
+/* The rank of work->plan that is most above its limit. */
+static int worst_rank(pp_work *work, int64_t *needed) {
+    const pp_terms *terms = &work->terms;
+    int worst = 0;
+    for (int p = 0; p < terms->ranks; p++) {
+        int64_t bytes = rank_bytes(work, p);
+        if (p > 0 && bytes - terms->limit_bytes[p] <= *needed - terms->limit_bytes[worst]) continue;
+        worst = p;
+        *needed = bytes;
+    }
+    return worst;
+}
+
+pp_status pp_work_least_excess(pp_work *work, int *rank, int64_t *needed, pp_error *error) {
+    double excess;
     pp_chain_problem problem = {.items = work->tables->layers,
                                 .stages = work->terms.stages,
                                 .floor = excess_floor,
                                 .exact = excess_exact,
                                 .context = work};
-    PP_TRY(pp_chain_cut(&problem, &work->arena, work->trial, excess, error));
-    for (*stage = 0; *stage < work->terms.stages - 1; ++*stage) {
-        int first, last;
-        pp_work_interval(work, work->trial, *stage, &first, &last);
-        if (excess_exact(work, *stage, first, last) >= *excess) break;
+    work->share = work->candidate->virtual_stages;
+    PP_TRY(pp_chain_cut(&problem, &work->arena, work->trial, &excess, error));
+    if (work->failure != PP_OK ||
+        !pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)) {
+        return pp_fail_memory(error);
     }
-    return work->failure != PP_OK ? pp_fail_memory(error) : PP_OK;
+    *rank = worst_rank(work, needed);
+    return PP_OK;
 }

@@ -177,7 +177,7 @@ Test(refusals, nearest_miss_is_nearest) {
         world w = world_random(seed, (world_size){7, 4, 8, .memory = false});
         w.request.zero = 0;
         if (seed % 3 == 0) w.request.recompute = "none";
-        if (seed % 4 == 0) w.request.schedule = "gpipe";
+        w.request.schedule = seed % 4 == 0 ? "gpipe" : "1f1b";
         check_miss(&w, 1 << 12, seed);
         check_miss(&w, 1 << 13, seed);
         world_free(&w);

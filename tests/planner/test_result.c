@@ -135,6 +135,7 @@ Test(result, tied_weights_cost_a_reduction_across_ranks) {
     world w = world_open("gpt-nano", "dgx-h100:1", 8);
     w.request.dp = 1;
     w.request.ranks = 2;
+    w.request.schedule = "1f1b"; /* a V-shaped placement would bring the two together */
     pp_plan_result *apart = search_or_fail(&w.request);
     cr_expect_gt(apart->best->stages[0].reduce_s, 0);
     cr_expect_eq(apart->best->stages[0].reduce_s, apart->best->stages[1].reduce_s);

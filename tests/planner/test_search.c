@@ -15,7 +15,8 @@ enum { WORLDS = 200, BEST = 4 };
 typedef struct shape {
     int ranks, dp, microbatches;
     int64_t size;
-    const char *schedule;
+    const pp_schedule_family *family;
+    const pp_schedule *order; /* of the family, for the placement */
     pp_recompute recompute;
 } shape;
 
@@ -59,6 +60,7 @@ static void fill_stage(const world *w, const shape *c, int s, int first, int las
                              .samples = c->size,
                              .dtype = PP_FP32,
                              .optimizer = PP_ADAMW,
+                             .split_backward = c->family->splits_backward,
                              .recompute = c->recompute != PP_RECOMPUTE_NONE,
                              .dp = c->dp};
     pp_stage_layout layout;
@@ -77,24 +79,26 @@ static void fill_stage(const world *w, const shape *c, int s, int first, int las
         stage->optimizer_s /= c->dp;
         stage->bytes.optimizer = (stage->bytes.optimizer + c->dp - 1) / c->dp;
     }
-    if (c->dp > 1) stage->reduce_s = ring_s(w, c, s, (double)stage->bytes.gradients);
+    int rank = c->order->placement[s];
+    if (c->dp > 1) stage->reduce_s = ring_s(w, c, rank, (double)stage->bytes.gradients);
 }
 
-/* Step time of one split, INFINITY if it does not fit. first: [ranks + 1] */
+/* Step time of one split, INFINITY if it does not fit. first: [stages + 1] */
 static double time_split(const world *w, const shape *c, const int *first) {
     pp_plan *plan;
     pp_sim_result *result;
-    cr_assert_eq(pp_plan_new(w->model, w->cluster, c->ranks, c->ranks, c->dp, 1, &plan, NULL),
-                 PP_OK);
+    int stages = c->order->stages;
+    cr_assert_eq(pp_plan_new(w->model, w->cluster, c->ranks, stages, c->dp, 1, &plan, NULL), PP_OK);
+    memcpy(plan->placement, c->order->placement, (size_t)stages * sizeof *plan->placement);
     plan->microbatches = c->microbatches;
     plan->microbatch_size = c->size;
     plan->global_batch = w->request.global_batch;
     plan->dtype = PP_FP32;
     plan->recompute = c->recompute;
-    strcpy(plan->schedule, c->schedule);
+    strcpy(plan->schedule, c->family->name);
     int64_t batch = plan->global_batch / c->dp, rest = batch - (c->microbatches - 1) * c->size;
     plan->last_microbatch_scale = total_s(w, rest) / total_s(w, c->size);
-    for (int s = 0; s < c->ranks; s++) {
+    for (int s = 0; s < stages; s++) {
         fill_stage(w, c, s, first[s], first[s + 1] - 1, &plan->stages[s]);
     }
     cr_assert_eq(pp_simulate_plan(plan, false, NULL, &result, NULL), PP_OK);
@@ -112,13 +116,13 @@ static double time_split(const world *w, const shape *c, const int *first) {
 }
 
 static double best_split(const world *w, const shape *c, int *first, int stage) {
-    int layers = w->model->layer_count;
-    if (stage == c->ranks) {
+    int layers = w->model->layer_count, stages = c->order->stages;
+    if (stage == stages) {
         first[stage] = layers;
         return time_split(w, c, first);
     }
     double best = INFINITY;
-    for (int at = first[stage - 1] + 1; at <= layers - (c->ranks - stage); at++) {
+    for (int at = first[stage - 1] + 1; at <= layers - (stages - stage); at++) {
         first[stage] = at;
         best = fmin(best, best_split(w, c, first, stage + 1));
     }
@@ -134,16 +138,25 @@ static void note(oracle *o, double seconds) {
     }
 }
 
-static void try_shape(oracle *o, const shape *c) {
+static void try_shape(oracle *o, shape c) {
     const pp_plan_request *r = &o->w->request;
     int first[64] = {0};
-    if (r->schedule != NULL && strcmp(r->schedule, c->schedule) != 0) return;
-    if (r->recompute != NULL && strcmp(r->recompute, pp_recompute_name(c->recompute)) != 0) return;
-    if (c->recompute == PP_RECOMPUTE_EXCEPT_LAST && c->microbatches == 1 && r->recompute == NULL) {
+    pp_schedule *order;
+    if (r->schedule != NULL && strcmp(r->schedule, c.family->name) != 0) return;
+    if (r->recompute != NULL && strcmp(r->recompute, pp_recompute_name(c.recompute)) != 0) return;
+    if (c.recompute == PP_RECOMPUTE_EXCEPT_LAST && c.microbatches == 1 && r->recompute == NULL) {
         return; /* the same as none */
     }
-    o->combinations++;
-    note(o, best_split(o->w, c, first, 1));
+    pp_schedule_request ask = {
+        .name = c.family->name, .ranks = c.ranks, .microbatches = c.microbatches};
+    if (pp_schedule_build(&ask, &order, NULL) != PP_OK) return;
+    c.order = order;
+    bool plannable = order->chain_count == 1 && order->slices <= 1;
+    if (plannable && order->stages <= o->w->model->layer_count) {
+        o->combinations++;
+        note(o, best_split(o->w, &c, first, 1));
+    }
+    pp_schedule_free(order);
 }
 
 /* Every size whose M no smaller size has. */
@@ -155,11 +168,10 @@ static void try_sizes(oracle *o, shape c) {
         c.microbatches = (int)((batch + c.size - 1) / c.size);
         if (c.size > 1 && (batch + c.size - 2) / (c.size - 1) == c.microbatches) continue;
         for (int f = 0; f < families; f++) {
-            c.schedule = family[f].name;
-            if (family[f].natural_virtual != 1 || family[f].splits_backward) continue;
+            c.family = &family[f];
             for (int r = 0; r < PP_RECOMPUTE_COUNT; r++) {
                 c.recompute = (pp_recompute)r;
-                try_shape(o, &c);
+                try_shape(o, c);
             }
         }
     }
@@ -276,7 +288,7 @@ static void check_bounds(pp_work *work, const int *splits, uint64_t seed) {
         bound = fmax(bound, pp_bound_stage(&work->terms, s, first, last));
         without = fmax(without, pp_bound_stage(&blind, s, first, last));
         pp_sim_result *result;
-        if (s > 0) continue;
+        if (s > 0 || work->order->virtual_stages > 1) continue;
         cr_assert_eq(pp_simulate_plan(&work->plan, false, NULL, &result, NULL), PP_OK);
         cr_expect_eq(result->makespan_s, seconds, "seed %d: two simulations differ", (int)seed);
         for (int p = 0; p < work->terms.ranks; p++) {
@@ -291,6 +303,32 @@ static void check_bounds(pp_work *work, const int *splits, uint64_t seed) {
                   work->candidate->microbatches, work->candidate->dp,
                   pp_recompute_name(work->candidate->recompute), bound, seconds);
     cr_expect_leq(without, seconds, "seed %d: the bound without order", (int)seed);
+}
+
+/* Least step time over all splits that fit, by trying each. */
+static void try_all(pp_work *work, int stage) {
+    int layers = work->tables->layers, left = work->terms.stages - stage;
+    if (left == 0) { /* stages - 1 boundaries are set */
+        cr_assert_eq(pp_work_try(work, NULL), PP_OK);
+        return;
+    }
+    int from = stage > 1 ? work->trial[stage - 2] + 1 : 1;
+    for (int at = from; at <= layers - left; at++) {
+        work->trial[stage - 1] = at;
+        try_all(work, stage + 1);
+    }
+}
+
+/* Enumeration alone, without a good split to start from, finds the same as trying each. */
+static void check_enumeration(pp_work *work, uint64_t seed) {
+    work->best_s = INFINITY;
+    cr_assert_eq(pp_enumerate(work, INFINITY, NULL), PP_OK);
+    cr_expect(work->proved, "seed %d", (int)seed);
+    double enumerated = work->best_s;
+    work->best_s = INFINITY;
+    try_all(work, 1);
+    bool equal = enumerated == work->best_s || close_to(enumerated, work->best_s);
+    cr_expect(equal, "seed %d: %.12g, but %.12g can be had", (int)seed, enumerated, work->best_s);
 }
 
 /* No split beats its bound, and memory by intervals is the simulator's memory. */
@@ -312,13 +350,13 @@ static void check_world(world *w, uint64_t seed) {
     uint64_t n = 0;
     int splits[64];
     for (size_t i = 0; i < space.count; i += 1 + space.count / 40) {
-        if (space.candidates[i].virtual_stages > 1) continue;
         if (pp_work_start(&work, &space.candidates[i], &error) != PP_OK) continue;
         work.share = 1;
         for (int k = 0; k < 4; k++) {
             random_splits(key, &n, w->model->layer_count, work.terms.stages, splits);
             check_bounds(&work, splits, seed);
         }
+        if (w->model->layer_count <= 8) check_enumeration(&work, seed);
     }
     pp_work_deinit(&work);
     pp_space_deinit(&space);
