@@ -1,25 +1,28 @@
 /* The table of families of schedules, and building a named schedule from it.
  *
  * A family gives the order of compute actions alone. What all share is done here: default of V,
- * limits of size, the loop placement (stage s on rank s mod K), and the R actions of recomputation.
- */
+ * limits of size, where the stages are, and the R actions of recomputation. */
 #include "sim/families_internal.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 static const pp_schedule_family families[] = {
-#define X(prefix, name_, summary_, constraint_, source_, natural, splits)                          \
+#define X(prefix, name_, summary_, constraint_, source_, natural, splits, placement_, count_,      \
+          bubble_, span_bubble_)                                                                   \
     {.name = name_,                                                                                \
      .summary = summary_,                                                                          \
      .constraint = constraint_,                                                                    \
      .source = source_,                                                                            \
      .natural_virtual = natural,                                                                   \
      .splits_backward = splits,                                                                    \
+     .placement = placement_,                                                                      \
      .validate = pp_##prefix##_validate,                                                           \
-     .count = pp_##prefix##_count,                                                                 \
+     .count = count_,                                                                              \
      .build = pp_##prefix##_build,                                                                 \
-     .closed_form_bubble = pp_##prefix##_bubble},
+     .closed_form_bubble = bubble_,                                                                \
+     .closed_form_span_bubble = span_bubble_},
     PP_FAMILY_LIST(X)
 #undef X
 };
@@ -37,19 +40,85 @@ const pp_schedule_family *pp_schedule_family_find(const char *name) {
     return NULL;
 }
 
-pp_status pp_family_plain(const pp_schedule_request *request, pp_error *error) {
-    if (request->virtual_stages != 1)
+/* ---- what families share ------------------------------------------------------------------- */
+
+double pp_no_closed_form(const pp_schedule_request *request, const pp_uniform *cost) {
+    (void)request, (void)cost;
+    return NAN;
+}
+
+static size_t visits(const pp_schedule_request *request) {
+    return (size_t)request->ranks * (size_t)request->virtual_stages * (size_t)request->microbatches;
+}
+
+size_t pp_count_whole(const pp_schedule_request *request) {
+    return 2 * visits(request);
+}
+
+size_t pp_count_split(const pp_schedule_request *request) {
+    return 3 * visits(request);
+}
+
+pp_status pp_family_options(const pp_schedule_request *request, unsigned takes, pp_error *error) {
+    if (request->virtual_stages != 1 && !(takes & PP_TAKES_VIRTUAL))
         return pp_fail(error, PP_E_INPUT, "-V",
                        "%s has one stage on each rank, not %d; leave -V out or set it to 1",
                        request->name, request->virtual_stages);
-    if (request->reverse_backward)
+    if (request->reverse_backward && !(takes & PP_TAKES_REVERSE))
         return pp_fail(error, PP_E_INPUT, request->name,
                        "the reversed backward order belongs to gpipe alone");
+    if (request->group != 0 && !(takes & PP_TAKES_GROUP))
+        return pp_fail(error, PP_E_INPUT, "--group",
+                       "%s has no groups of microbatches; interleaved has", request->name);
+    if (request->slices != 0 && !(takes & PP_TAKES_SLICES))
+        return pp_fail(error, PP_E_INPUT, "--slices",
+                       "%s does not cut microbatches along the sequence; seq1f1b does",
+                       request->name);
     return PP_OK;
 }
 
+pp_status pp_family_vshape(const pp_schedule_request *request, pp_error *error) {
+    PP_TRY(pp_family_options(request, PP_TAKES_VIRTUAL, error));
+    if (request->virtual_stages == 2) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, "-V",
+                   "%s has two stages on each rank, not %d; leave -V out or set it to 2",
+                   request->name, request->virtual_stages);
+}
+
+bool pp_family_nothing_recomputed(const pp_schedule_request *request) {
+    return request->recompute == PP_RECOMPUTE_NONE;
+}
+
 bool pp_family_uniform_domain(const pp_schedule_request *request, const pp_uniform *cost) {
-    return request->recompute == PP_RECOMPUTE_NONE && !(cost->transfer_s > 0);
+    return pp_family_nothing_recomputed(request) && !(cost->transfer_s > 0);
+}
+
+bool pp_same_time(double a, double b) {
+    return fabs(a - b) <= 1e-14 * fmax(a, b);
+}
+
+double pp_uniform_visit(const pp_uniform *cost) {
+    return cost->forward_s + cost->input_s + cost->weight_s;
+}
+
+double pp_idle_share(double work, double idle) {
+    return idle > 0 ? idle / (work + idle) : 0;
+}
+
+int pp_rounds_group(const pp_schedule_request *request) {
+    int rounds = request->microbatches / request->ranks;
+    if (rounds < 1) rounds = 1;
+    return request->microbatches % rounds == 0 ? request->microbatches / rounds : 0;
+}
+
+void pp_family_build_ranks(const pp_schedule_request *request, pp_schedule *schedule,
+                           pp_build_rank *build_rank) {
+    size_t at = 0;
+    for (int p = 0; p < request->ranks; p++) {
+        schedule->first_action[p] = at;
+        at = build_rank(request, schedule, p, at);
+    }
+    schedule->first_action[request->ranks] = at;
 }
 
 /* ---- building ------------------------------------------------------------------------------ */
@@ -75,9 +144,55 @@ static pp_status check_sizes(const pp_schedule_request *request, pp_error *error
         return pp_fail(error, PP_E_INPUT, "-V",
                        "%d virtual stages on each of %d ranks, expected 1 to %d",
                        request->virtual_stages, request->ranks, PP_STAGES_MAX / request->ranks);
+    if (request->group < 0)
+        return pp_fail(error, PP_E_INPUT, "--group", "%d microbatches, expected 1 or more",
+                       request->group);
+    if (request->slices < 0 || request->slices > UINT8_MAX + 1)
+        return pp_fail(error, PP_E_INPUT, "--slices", "%d slices, expected 1 to %d",
+                       request->slices, UINT8_MAX + 1);
     if ((unsigned)request->recompute >= PP_RECOMPUTE_COUNT)
         return pp_fail(error, PP_E_INPUT, "recompute", "unknown policy %d", request->recompute);
     return PP_OK;
+}
+
+int64_t pp_schedule_family_stages(const pp_schedule_family *family,
+                                  const pp_schedule_request *request) {
+    bool bidirectional = family->placement == PP_PLACE_BIDIRECTIONAL;
+    return (int64_t)request->ranks * (bidirectional ? 2 : request->virtual_stages);
+}
+
+static int rank_of_stage(pp_stage_placement placement, int ranks, int s) {
+    int pass = s / ranks, position = s % ranks;
+    bool backwards = placement != PP_PLACE_LOOP && pass % 2 == 1;
+    return backwards ? ranks - 1 - position : position;
+}
+
+static pp_status set_chains(pp_schedule *schedule, pp_error *error) {
+    schedule->chains = PP_NEW(&schedule->arena, pp_chain, 2);
+    if (!schedule->chains) return pp_fail_memory(error);
+    schedule->chains[0] = (pp_chain){0, schedule->ranks - 1};
+    schedule->chains[1] = (pp_chain){schedule->ranks, schedule->stages - 1};
+    schedule->chain_count = 2;
+    return PP_OK;
+}
+
+/* A schedule without actions: sizes, name, placement and chains. */
+static pp_status make_frame(const pp_schedule_family *family, const pp_schedule_request *request,
+                            size_t capacity, pp_schedule **schedule, pp_error *error) {
+    bool bidirectional = family->placement == PP_PLACE_BIDIRECTIONAL;
+    int64_t stages = pp_schedule_family_stages(family, request);
+    if (stages > PP_STAGES_MAX)
+        return pp_fail(error, PP_E_INPUT, "-K", "%s on %d ranks has %lld stages, the most is %d",
+                       family->name, request->ranks, (long long)stages, PP_STAGES_MAX);
+    PP_TRY(pp_schedule_new(request->ranks, (int)stages,
+                           request->microbatches / (bidirectional ? 2 : 1), capacity, schedule,
+                           error));
+    pp_schedule *made = *schedule;
+    snprintf(made->name, sizeof made->name, "%s", family->name);
+    made->virtual_stages = request->virtual_stages;
+    for (int s = 0; s < made->stages; s++)
+        made->placement[s] = rank_of_stage(family->placement, made->ranks, s);
+    return bidirectional ? set_chains(made, error) : PP_OK;
 }
 
 static pp_status build_order(const pp_schedule_family *family, const pp_schedule_request *request,
@@ -88,13 +203,16 @@ static pp_status build_order(const pp_schedule_family *family, const pp_schedule
                        "%s with K = %d, V = %d, M = %d has %zu actions, more than the limit of %d",
                        family->name, request->ranks, request->virtual_stages, request->microbatches,
                        capacity, PP_ACTIONS_MAX);
-    int stages = request->ranks * request->virtual_stages;
-    pp_schedule *made;
-    PP_TRY(pp_schedule_new(request->ranks, stages, request->microbatches, capacity, &made, error));
-    snprintf(made->name, sizeof made->name, "%s", family->name);
-    made->virtual_stages = request->virtual_stages;
-    for (int s = 0; s < stages; s++) made->placement[s] = s % request->ranks;
-    family->build(request, made);
+    pp_schedule *made = NULL;
+    pp_status status = make_frame(family, request, capacity, &made, error);
+    if (status == PP_OK) {
+        family->build(request, made);
+        if (made->arena.failed) status = pp_fail_memory(error); /* a build's own working memory */
+    }
+    if (status != PP_OK) {
+        pp_schedule_free(made);
+        return status;
+    }
     *schedule = made;
     return PP_OK;
 }

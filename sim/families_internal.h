@@ -1,33 +1,107 @@
-/* The families of schedules, one line each. A new family is a new file in sim/schedule/ that
- * defines the four functions pp_<prefix>_validate, _count, _build and _bubble, and one line here.
- */
+/* The families of schedules, one row each. A new family is a new file in sim/schedule/ that defines
+ * pp_<prefix>_validate and pp_<prefix>_build, and one row here. */
 #ifndef PPSIM_SIM_FAMILIES_INTERNAL_H
 #define PPSIM_SIM_FAMILIES_INTERNAL_H
 
 #include "sim/sim.h"
 
-/* prefix of the functions, name, summary, constraint, source, natural V, splits the backward */
+/* prefix of the functions, name, summary, constraint, source,
+ * natural V, splits the backward, placement, count, closed form of the bubble, and of the span's */
 #define PP_FAMILY_LIST(X)                                                                          \
     X(naive, "naive", "one microbatch at a time through all ranks", "M >= 1",                      \
-      "model parallelism without a pipeline", 1, false)                                            \
+      "model parallelism without a pipeline", 1, false, PP_PLACE_LOOP, pp_count_whole,             \
+      pp_naive_bubble, pp_naive_bubble)                                                            \
     X(gpipe, "gpipe", "all forwards, then all backwards (fill-drain)", "M >= 1",                   \
-      "Huang et al. 2019, GPipe, section 2.3", 1, false)                                           \
+      "Huang et al. 2019, GPipe, section 2.3", 1, false, PP_PLACE_LOOP, pp_count_whole,            \
+      pp_gpipe_bubble, pp_gpipe_bubble)                                                            \
     X(one_f_one_b, "1f1b", "one forward, one backward after a short warm-up", "M >= 1",            \
-      "Narayanan et al. 2021, Megatron-LM, section 2.2.1; Fan et al. 2021, DAPPLE", 1, false)
+      "Narayanan et al. 2021, Megatron-LM, section 2.2.1; Fan et al. 2021, DAPPLE", 1, false,      \
+      PP_PLACE_LOOP, pp_count_whole, pp_gpipe_bubble, pp_gpipe_bubble)                             \
+    X(interleaved, "interleaved", "1f1b over V chunks on each rank, in groups of microbatches",    \
+      "M a multiple of max(1, M / K); with a group G: K <= G <= M, and M mod G is 0 or >= K",      \
+      "Narayanan et al. 2021, Megatron-LM, section 2.2.2", 2, false, PP_PLACE_LOOP,                \
+      pp_count_whole, pp_interleaved_bubble, pp_interleaved_bubble)                                \
+    X(bfs, "bfs", "looped breadth-first: all microbatches pass a chunk before the next", "M >= 1", \
+      "Lamy-Poirier 2023, Breadth-first pipeline parallelism", 2, false, PP_PLACE_LOOP,            \
+      pp_count_whole, pp_bfs_bubble, pp_bfs_bubble)                                                \
+    X(zb_h1, "zb-h1", "1f1b with the backward split; weight halves fill the bubbles",              \
+      "with V > 1: M a multiple of K",                                                             \
+      "Qi et al. 2023, Zero bubble pipeline parallelism, "                                         \
+      "section 2.1",                                                                               \
+      1, true, PP_PLACE_LOOP, pp_count_split, pp_zb_h1_bubble, pp_zb_h1_bubble)                    \
+    X(zb_h2, "zb-h2", "zb-h1 with twice the warm-up: more memory, hardly a bubble",                \
+      "M >= 1, of use from M >= 2K-1",                                                             \
+      "Qi et al. 2023, Zero bubble pipeline parallelism, "                                         \
+      "section 2.2",                                                                               \
+      1, true, PP_PLACE_LOOP, pp_count_split, pp_zb_h2_bubble, pp_zb_h2_span_bubble)               \
+    X(pytorch_zb, "pytorch-interleaved-zb", "PyTorch's interleaved schedule with weight halves",   \
+      "M a multiple of max(1, M / K)",                                                             \
+      "torch.distributed.pipelining, ScheduleInterleavedZeroBubble", 2, true, PP_PLACE_LOOP,       \
+      pp_count_split, pp_no_closed_form, pp_no_closed_form)                                        \
+    X(zbv, "zbv", "zero bubble on a V-shaped placement, with the memory of 1f1b", "V = 2",         \
+      "Qi et al. 2024, Pipeline parallelism with controllable memory, ZB-V", 2, true,              \
+      PP_PLACE_ZIGZAG, pp_count_split, pp_zbv_bubble, pp_zbv_span_bubble)                          \
+    X(dualpipe, "dualpipe", "two directions, forward and backward overlapped as one action",       \
+      "K and M even, M >= 2K", "DeepSeek-AI 2024, DeepSeek-V3, section 3.2.1", 1, true,            \
+      PP_PLACE_BIDIRECTIONAL, pp_count_split, pp_dualpipe_bubble, pp_dualpipe_bubble)              \
+    X(dualpipev, "dualpipev", "dualpipe cut in half: one direction on a V-shaped placement",       \
+      "V = 2, M >= 2K", "Qi 2025, DualPipe could be better without the dual", 2, true,             \
+      PP_PLACE_ZIGZAG, pp_count_split, pp_dualpipev_bubble, pp_dualpipev_bubble)                   \
+    X(chimera, "chimera", "two directions, K/2 microbatches of each in flight", "K and M even",    \
+      "Li and Hoefler 2021, Chimera", 1, false, PP_PLACE_BIDIRECTIONAL, pp_count_whole,            \
+      pp_chimera_bubble, pp_chimera_bubble)                                                        \
+    X(seq1f1b, "seq1f1b", "1f1b over slices of each sequence", "1 <= slices <= 256",               \
+      "Sun et al. 2024, Seq1F1B", 1, false, PP_PLACE_LOOP, pp_seq1f1b_count, pp_no_closed_form,    \
+      pp_no_closed_form)
 
 #define X(prefix, ...)                                                                             \
     pp_status pp_##prefix##_validate(const pp_schedule_request *request, pp_error *error);         \
-    size_t pp_##prefix##_count(const pp_schedule_request *request);                                \
-    void pp_##prefix##_build(const pp_schedule_request *request, pp_schedule *schedule);           \
-    double pp_##prefix##_bubble(const pp_schedule_request *request, const pp_uniform *cost);
+    void pp_##prefix##_build(const pp_schedule_request *request, pp_schedule *schedule);
 PP_FAMILY_LIST(X)
 #undef X
 
-/* V = 1 and no reversed backward: what a family without options of its own accepts. */
-pp_status pp_family_plain(const pp_schedule_request *request, pp_error *error);
+typedef double pp_closed_form(const pp_schedule_request *request, const pp_uniform *cost);
+pp_closed_form pp_naive_bubble, pp_gpipe_bubble, pp_interleaved_bubble, pp_bfs_bubble,
+    pp_zb_h1_bubble, pp_zb_h2_bubble, pp_zb_h2_span_bubble, pp_zbv_bubble, pp_zbv_span_bubble,
+    pp_dualpipe_bubble, pp_dualpipev_bubble, pp_chimera_bubble;
 
-/* True where closed forms hold at all: nothing recomputed, no transfer time. */
+/* ---- what families share (families.c) -------------------------------------------------------- */
+
+/* NAN: there is none. */
+double pp_no_closed_form(const pp_schedule_request *request, const pp_uniform *cost);
+
+/* Every stage visit has two actions (F, B), or at most three (F, I, W). */
+size_t pp_count_whole(const pp_schedule_request *request);
+size_t pp_count_split(const pp_schedule_request *request);
+size_t pp_seq1f1b_count(const pp_schedule_request *request);
+
+/* Refuses options that the family does not take; V must be 1 unless it is one of them. */
+enum pp_family_takes {
+    PP_TAKES_VIRTUAL = 1,
+    PP_TAKES_GROUP = 2,
+    PP_TAKES_SLICES = 4,
+    PP_TAKES_REVERSE = 8,
+};
+pp_status pp_family_options(const pp_schedule_request *request, unsigned takes, pp_error *error);
+/* V = 2 and no options: the V shape. */
+pp_status pp_family_vshape(const pp_schedule_request *request, pp_error *error);
+
+/* True where closed forms hold at all: nothing recomputed. */
+bool pp_family_nothing_recomputed(const pp_schedule_request *request);
+/* … and no transfer time. */
 bool pp_family_uniform_domain(const pp_schedule_request *request, const pp_uniform *cost);
+
+/* Equal but for the last bits: 0.1 + 0.2 and 0.3 are. */
+bool pp_same_time(double a, double b);
+
+/* F + I + W of a visit; and idle / (work + idle), 0 where there is no time at all. */
+double pp_uniform_visit(const pp_uniform *cost);
+double pp_idle_share(double work, double idle);
+
+/* PyTorch's group: M / R microbatches of R = max(1, M / K) rounds; 0 where R does not divide M. */
+int pp_rounds_group(const pp_schedule_request *request);
+
+/* ---- writing orders -------------------------------------------------------------------------- */
 
 /* Puts an action behind the ones that a build has made so far; returns the place after it. */
 static inline size_t pp_put(pp_schedule *schedule, size_t at, pp_action_kind kind, int stage,
@@ -36,6 +110,37 @@ static inline size_t pp_put(pp_schedule *schedule, size_t at, pp_action_kind kin
                                         .stage = (uint16_t)stage,
                                         .microbatch = (uint32_t)microbatch};
     return at + 1;
+}
+
+/* Writes one rank's actions from `at` on; returns the place behind them. */
+typedef size_t pp_build_rank(const pp_schedule_request *request, pp_schedule *schedule, int p,
+                             size_t at);
+void pp_family_build_ranks(const pp_schedule_request *request, pp_schedule *schedule,
+                           pp_build_rank *build_rank);
+
+/* Visits of a rank in groups (schedule/groups.c): `group` microbatches pass chunk 0, then chunk 1
+ * …, then the next group; the last group may be smaller. Backward visits go through the chunks in
+ * reverse. Puts the k-th visit of rank p. */
+size_t pp_put_visit(const pp_schedule_request *request, pp_schedule *schedule, size_t at,
+                    pp_action_kind kind, int group, int p, int64_t k);
+/* `warm_up` forwards, then F and I in turn, each I from the lag-th on followed by the W that is
+ * `lag` behind it, then the W that are left. */
+size_t pp_put_split_rank(const pp_schedule_request *request, pp_schedule *schedule, size_t at,
+                         int group, int p, int64_t warm_up, int64_t lag);
+
+/* The V-shaped families write a rank as a sequence of (kind, chunk), microbatches counted up. Those
+ * made for more microbatches than there are skip the rest. */
+typedef struct pp_two_chunks {
+    pp_schedule *schedule;
+    size_t at;
+    int stage[2];
+    int next[2][PP_ACTION_KIND_COUNT]; /* microbatch of the next action of a chunk and kind */
+} pp_two_chunks;
+
+static inline void pp_put_next(pp_two_chunks *rank, pp_action_kind kind, int chunk) {
+    int microbatch = rank->next[chunk][kind]++;
+    if (microbatch < rank->schedule->microbatches)
+        rank->at = pp_put(rank->schedule, rank->at, kind, rank->stage[chunk], microbatch);
 }
 
 #endif

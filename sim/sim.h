@@ -22,16 +22,17 @@ typedef struct pp_schedule_request {
     int virtual_stages;     /* V; 0: the family's natural value */
     pp_recompute recompute; /* R actions are put before the backward of these microbatches */
     bool reverse_backward;  /* gpipe: backward of the last microbatch first, as torchgpipe runs */
-    int group;              /* interleaved: microbatches that pass a chunk before the next; 0: ours */
-    int slices;             /* seq1f1b: slices of a microbatch along the sequence; 0: 2 */
+    int group;  /* interleaved: microbatches that pass a chunk before the next; 0: ours */
+    int slices; /* seq1f1b: slices of a microbatch along the sequence; 0: 2 */
 } pp_schedule_request;
 
 /* Where the stages are. Bidirectional: two chains of K stages, each with a copy of the weights;
  * stage s of chain 0 is on rank s, stage K+j of chain 1 on rank K-1-j. M counts both directions and
- * must be even, microbatch numbers are per chain; V stays 1, since each visit is of a whole rank. */
+ * must be even, microbatch numbers are per chain; V stays 1, since each visit is of a whole rank.
+ */
 typedef enum pp_stage_placement {
-    PP_PLACE_LOOP,          /* stage s on rank s mod K */
-    PP_PLACE_ZIGZAG,        /* 0 … K-1, then K-1 … 0, and so on; with V = 2 the V shape */
+    PP_PLACE_LOOP,   /* stage s on rank s mod K */
+    PP_PLACE_ZIGZAG, /* 0 … K-1, then K-1 … 0, and so on; with V = 2 the V shape */
     PP_PLACE_BIDIRECTIONAL,
 } pp_stage_placement;
 

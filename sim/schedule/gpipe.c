@@ -8,27 +8,22 @@
 #include <math.h>
 
 pp_status pp_gpipe_validate(const pp_schedule_request *request, pp_error *error) {
-    pp_schedule_request plain = *request;
-    plain.reverse_backward = false;
-    return pp_family_plain(&plain, error);
+    return pp_family_options(request, PP_TAKES_REVERSE, error);
 }
 
-size_t pp_gpipe_count(const pp_schedule_request *request) {
-    return 2 * (size_t)request->ranks * (size_t)request->microbatches;
+static size_t build_rank(const pp_schedule_request *request, pp_schedule *schedule, int p,
+                         size_t at) {
+    int microbatches = request->microbatches;
+    for (int m = 0; m < microbatches; m++) at = pp_put(schedule, at, PP_FORWARD, p, m);
+    for (int i = 0; i < microbatches; i++) {
+        int m = request->reverse_backward ? microbatches - 1 - i : i;
+        at = pp_put(schedule, at, PP_BACKWARD, p, m);
+    }
+    return at;
 }
 
 void pp_gpipe_build(const pp_schedule_request *request, pp_schedule *schedule) {
-    int microbatches = request->microbatches;
-    size_t at = 0;
-    for (int p = 0; p < request->ranks; p++) {
-        schedule->first_action[p] = at;
-        for (int m = 0; m < microbatches; m++) at = pp_put(schedule, at, PP_FORWARD, p, m);
-        for (int i = 0; i < microbatches; i++) {
-            int m = request->reverse_backward ? microbatches - 1 - i : i;
-            at = pp_put(schedule, at, PP_BACKWARD, p, m);
-        }
-    }
-    schedule->first_action[request->ranks] = at;
+    pp_family_build_ranks(request, schedule, build_rank);
 }
 
 /* (K-1) / (M+K-1) */

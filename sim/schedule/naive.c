@@ -5,23 +5,20 @@
 #include <math.h>
 
 pp_status pp_naive_validate(const pp_schedule_request *request, pp_error *error) {
-    return pp_family_plain(request, error);
+    return pp_family_options(request, 0, error);
 }
 
-size_t pp_naive_count(const pp_schedule_request *request) {
-    return 2 * (size_t)request->ranks * (size_t)request->microbatches;
+static size_t build_rank(const pp_schedule_request *request, pp_schedule *schedule, int p,
+                         size_t at) {
+    for (int m = 0; m < request->microbatches; m++) {
+        at = pp_put(schedule, at, PP_FORWARD, p, m);
+        at = pp_put(schedule, at, PP_BACKWARD, p, m);
+    }
+    return at;
 }
 
 void pp_naive_build(const pp_schedule_request *request, pp_schedule *schedule) {
-    size_t at = 0;
-    for (int p = 0; p < request->ranks; p++) {
-        schedule->first_action[p] = at;
-        for (int m = 0; m < request->microbatches; m++) {
-            at = pp_put(schedule, at, PP_FORWARD, p, m);
-            at = pp_put(schedule, at, PP_BACKWARD, p, m);
-        }
-    }
-    schedule->first_action[request->ranks] = at;
+    pp_family_build_ranks(request, schedule, build_rank);
 }
 
 /* 1 - M·K·T / (K · K·T·M) */
