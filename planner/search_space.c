@@ -174,12 +174,24 @@ static bool stages_possible(const lister *l, const pp_candidate *c) {
     return stages * c->microbatches <= PP_ACTIONS_MAX / 4;
 }
 
+/* What a plan cannot describe yet: two copies of every stage, and parts of a microbatch. */
+static bool can_be_planned(lister *l, const pp_schedule_family *family) {
+    bool two_chains = family->placement == PP_PLACE_BIDIRECTIONAL;
+    if (!two_chains && !family->cuts_sequence) return true;
+    pp_fail(&l->refusal, PP_E_INPUT, "--schedule", "%s %s, which cannot be planned yet",
+            family->name,
+            two_chains ? "runs two copies of the model in opposite directions"
+                       : "cuts microbatches along the sequence");
+    return false;
+}
+
 static bool family_accepts(lister *l, const pp_candidate *c) {
     pp_schedule_request request = {.name = c->family->name,
                                    .ranks = c->ranks,
                                    .microbatches = c->microbatches,
                                    .virtual_stages = c->virtual_stages,
                                    .recompute = c->recompute};
+    if (!can_be_planned(l, c->family)) return false;
     if (c->family->validate == NULL) return true;
     return c->family->validate(&request, &l->refusal) == PP_OK;
 }

@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const pp_schedule_family families[] = {
-#define X(prefix, name_, summary_, constraint_, source_, natural, splits, placement_, count_,      \
-          bubble_, span_bubble_)                                                                   \
+#define X(prefix, name_, summary_, constraint_, source_, natural, splits, placement_, cuts_,       \
+          count_, bubble_, span_bubble_)                                                           \
     {.name = name_,                                                                                \
      .summary = summary_,                                                                          \
      .constraint = constraint_,                                                                    \
@@ -18,6 +18,7 @@ static const pp_schedule_family families[] = {
      .natural_virtual = natural,                                                                   \
      .splits_backward = splits,                                                                    \
      .placement = placement_,                                                                      \
+     .cuts_sequence = cuts_,                                                                       \
      .validate = pp_##prefix##_validate,                                                           \
      .count = count_,                                                                              \
      .build = pp_##prefix##_build,                                                                 \

@@ -49,6 +49,7 @@ typedef struct pp_schedule_family {
     int natural_virtual;
     bool splits_backward; /* has I and W, in place of B or beside it */
     pp_stage_placement placement;
+    bool cuts_sequence; /* its units are slices of microbatches */
     /* PP_E_INPUT with a reason if K, M, V are outside the definition. May be NULL: always fine. */
     pp_status (*validate)(const pp_schedule_request *request, pp_error *error);
     /* Upper bound of the number of actions, for allocation; then the order itself: compute actions
