@@ -193,7 +193,7 @@ static const pp_node *locate(const pp_cluster *cluster, int index, int *node_num
         index -= node->count * node->repeat;
         *node_number += node->repeat;
     }
-    assert(!"device index out of range");
+    assert(false && "device index out of range");
     return NULL;
 }
 

@@ -283,7 +283,7 @@ static void write_value(pp_json *json, const pp_field *field, const void *at) {
         break;
     }
     default:
-        assert(!"not a scalar");
+        assert(false && "not a scalar");
     }
 }
 

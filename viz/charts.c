@@ -34,30 +34,38 @@ const char *pp_cairo_version(void) {
     return cairo_version_string();
 }
 
-static pp_status find_chart(const char *name, int trace_count, int *index, pp_error *error) {
+/* Position in the tables, or -1. */
+static int find_chart(const char *name) {
+    for (int i = 0; i < CHART_COUNT; i++)
+        if (strcmp(name, charts[i].name) == 0) return i;
+    return -1;
+}
+
+static pp_status fail_unknown(const char *name, pp_error *error) {
     char known[256] = "";
     for (int i = 0; i < CHART_COUNT; i++) {
-        if (strcmp(name, charts[i].name) == 0) {
-            *index = i;
-            if (trace_count == charts[i].traces) return PP_OK;
-            return pp_fail(
-                error, PP_E_INPUT, name, "this chart takes %d plan%s or trace%s, but got %d%s",
-                charts[i].traces, charts[i].traces == 1 ? "" : "s",
-                charts[i].traces == 1 ? "" : "s", trace_count,
-                charts[i].traces == 2 ? "; give the prediction, then the measurement" : "");
-        }
         if (i > 0) strcat(known, ", ");
         strcat(known, charts[i].name);
     }
     return pp_fail(error, PP_E_INPUT, name, "there is no such chart; choose one of: %s", known);
 }
 
+static pp_status fail_trace_count(const pp_chart *chart, int trace_count, pp_error *error) {
+    const char *plural = chart->traces == 1 ? "" : "s";
+    return pp_fail(error, PP_E_INPUT, chart->name,
+                   "this chart takes %d plan%s or trace%s, but got %d%s", chart->traces, plural,
+                   plural, trace_count,
+                   chart->traces == 2 ? "; give the prediction, then the measurement" : "");
+}
+
 pp_status viz_chart_draw(const char *chart, const pp_trace *const *traces, int trace_count,
                          const double size[2], bool dark, viz_canvas *canvas, pp_error *error) {
     pp_arena arena;
-    int index;
+    int index = find_chart(chart);
     *canvas = (viz_canvas){0};
-    PP_TRY(find_chart(chart, trace_count, &index, error));
+    if (index < 0) return fail_unknown(chart, error);
+    if (trace_count != charts[index].traces)
+        return fail_trace_count(&charts[index], trace_count, error);
     PP_TRY(viz_canvas_init(canvas, error));
     pp_arena_init(&arena);
     viz_job job = {traces, viz_theme_get(dark), {size[0], size[1]}, &arena};

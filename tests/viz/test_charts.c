@@ -243,7 +243,7 @@ Test(timeline, pixels_have_the_colour_of_what_happened) {
     double scale = (thirty->box.x + thirty->box.width / 2 - origin) / 30e-3;
     int looked = 0;
     for (int p = 0; p < 4; p++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "rank %d", p);
         const viz_item *row = find_text(&canvas, name);
         cr_assert(row != NULL);
