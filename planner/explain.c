@@ -87,9 +87,10 @@ static const dimension dimensions[] = {{"Ranks", same_ranks, ranks_value},
                                        {"Schedule", same_schedule, schedule_value},
                                        {"Recomputation", same_recompute, recompute_value}};
 
-/* What is known of a candidate's step time: it, or a bound below it. */
+/* What is known of a candidate's step time: it, or a bound below it. INFINITY: no split fits, or
+ * none that fits was found. */
 static double least_seconds(const pp_candidate *c) {
-    return c->seconds < INFINITY ? c->seconds : c->bound_s;
+    return c->tried ? c->seconds : c->bound_s;
 }
 
 /* Fastest candidate with another value of the dimension. *others: there are some at all. */
@@ -125,7 +126,11 @@ static void tell_dimension(const pp_story *story, const dimension *by, pp_text *
                        other);
         return;
     }
-    if (!simulated && percent < 0) percent = 0; /* the search was stopped before it knew */
+    if (!simulated && percent <= 0) {
+        pp_text_printf(text, "%s: %s; plans with %s take at least %s, and not all were tried.\n",
+                       by->name, chosen, other, seconds_text(seconds, buffer));
+        return;
+    }
     pp_text_printf(text, "%s: %s; the best plan with %s takes %s%s (+%.2f %%).\n", by->name, chosen,
                    other, simulated ? "" : "at least ", seconds_text(seconds, buffer), percent);
 }

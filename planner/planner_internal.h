@@ -178,6 +178,7 @@ typedef struct pp_candidate {
     pp_timing *timing;
     double bound_s; /* no split of it is faster; INFINITY: it does not fit */
     double seconds; /* step time of its best split; INFINITY: none simulated that fits */
+    bool tried;     /* splits of it were simulated */
     int group;      /* equal where nothing but the family differs */
     int level;      /* how sharp bound_s is: 0, 1; 2: sharpest */
 } pp_candidate;
@@ -325,6 +326,7 @@ typedef struct pp_work {
     int share;               /* of a rank's limit that each of its stages may use: 1/share */
     double deadline_s;       /* on pp_now_s's clock; 0: none */
     int64_t simulations;     /* of this candidate */
+    double bound_s;          /* of pp_work_bound; 0: not asked yet */
     bool proved;             /* best_s is the least over all splits */
     pp_status failure;       /* what went wrong inside a callback */
     pp_arena arena;          /* reset for each candidate */
@@ -355,6 +357,8 @@ pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error);
 /* First and last layer of a stage under some splits. */
 void pp_work_interval(const pp_work *work, const int *splits, int stage, int *first, int *last);
 
+/* Too far from the ceiling to be worth the next two. */
+bool pp_work_is_hopeless(const pp_work *work, double ceiling);
 /* Moves boundaries while the simulated step time falls. */
 pp_status pp_refine(pp_work *work, pp_error *error);
 /* Tries every split that could beat both the best and the ceiling, as long as the effort stays

@@ -162,6 +162,7 @@ static pp_status solve(search *s, size_t index) {
     double ceiling = ceiling_of(s);
     PP_TRY(pp_work_solve(work, ceiling, s->error));
     s->result->searched++;
+    candidate->tried = true;
     candidate->seconds = work->best_s;
     if (work->proved) raise_bound(candidate, fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE));
     return work->best_s < INFINITY ? keep(s, index) : PP_OK;

@@ -20,13 +20,24 @@
 
 #include "planner/planner_internal.h"
 
-#define REFINE_ACTIONS 4e6
-#define ENUMERATE_ACTIONS 4e6
-#define ENUMERATE_NODES 200000
+#define REFINE_ACTIONS 2e6
+#define ENUMERATE_ACTIONS 1e6
+#define FAR_ABOVE 1.15
+#define MANY_SPLITS 5000.0
+#define ENUMERATE_NODES 50000
 #define REST_CELLS 4e6 /* bounds that the table of rests may cost */
 
 static double actions_of(const pp_work *work) {
     return (double)work->order->first_action[work->order->ranks];
+}
+
+bool pp_work_is_hopeless(const pp_work *work, double ceiling) {
+    if (work->best_s <= FAR_ABOVE * ceiling) return false;
+    double splits = 1; /* (layers - 1) choose (stages - 1) */
+    for (int i = 1; i < work->terms.stages && splits <= MANY_SPLITS; i++) {
+        splits *= (double)(work->tables->layers - i) / i;
+    }
+    return splits > MANY_SPLITS;
 }
 
 /* ---- moves --------------------------------------------------------------------------------- */
@@ -157,7 +168,8 @@ static bool descend(enumeration *e, int stage, int first) {
 
 pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error) {
     int layers = work->tables->layers, stages = work->terms.stages;
-    if ((double)stages * layers * layers > REST_CELLS) return PP_OK;
+    work->proved = work->bound_s >= fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE);
+    if (work->proved || (double)stages * layers * layers > REST_CELLS) return PP_OK;
     size_t cells = ((size_t)stages + 1) * ((size_t)layers + 1);
     enumeration e = {.work = work,
                      .ceiling = ceiling,

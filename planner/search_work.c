@@ -108,6 +108,7 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     work->best_s = INFINITY;
     work->best_peak_bytes = 0;
     work->simulations = 0;
+    work->bound_s = 0;
     work->proved = false;
     work->failure = PP_OK;
     PP_TRY(pp_tables_expand(work->tables, candidate->timing, error));
@@ -219,7 +220,9 @@ static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, dou
 
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {
     work->share = 1;
-    return cut_by(work, pp_bound_stage, false, bound, error);
+    PP_TRY(cut_by(work, pp_bound_stage, false, bound, error));
+    work->bound_s = *bound;
+    return PP_OK;
 }
 
 /* ---- trying -------------------------------------------------------------------------------- */
@@ -301,6 +304,7 @@ pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
     if (work->best_s == INFINITY && work->candidate->virtual_stages > 1) {
         PP_TRY(try_shares(work, error));
     }
+    if (pp_work_is_hopeless(work, ceiling)) return PP_OK;
     if (work->best_s < INFINITY) PP_TRY(pp_refine(work, error));
     return pp_enumerate(work, ceiling, error);
 }

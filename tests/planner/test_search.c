@@ -7,7 +7,7 @@
 
 #include "planner_fixture.h"
 
-enum { WORLDS = 200, BEST = 4 };
+enum { WORLDS = 120, BEST = 4 };
 
 /* ---- the oracle ---------------------------------------------------------------------------- */
 
