@@ -34,13 +34,13 @@
 /* name, exit status of the program, what kind of thing went wrong */
 #define PP_STATUS_LIST(X)                                                                          \
     X(PP_OK, 0, "ok")                                                                              \
-    X(PP_E_INPUT, 2, "bad input")              /* a file, option or value is wrong or missing */   \
-    X(PP_E_UNSUPPORTED, 2, "not supported")    /* well formed, but this build cannot do it */      \
-    X(PP_E_DEADLOCK, 2, "the schedule hangs")  /* refused by the check */                          \
-    X(PP_E_NO_FIT, 3, "nothing fits")          /* no plan or schedule meets the constraints */     \
+    X(PP_E_INPUT, 2, "bad input")             /* a file, option or value is wrong or missing */    \
+    X(PP_E_UNSUPPORTED, 2, "not supported")   /* well formed, but this build cannot do it */       \
+    X(PP_E_DEADLOCK, 2, "the schedule hangs") /* refused by the check */                           \
+    X(PP_E_NO_FIT, 3, "nothing fits")         /* no plan or schedule meets the constraints */      \
     X(PP_E_OUT_OF_MEMORY, 1, "out of memory")                                                      \
-    X(PP_E_IO, 1, "input/output error")        /* reading or writing failed underneath us */       \
-    X(PP_E_FAILED, 1, "failed while working")  /* a worker, library or device failed */            \
+    X(PP_E_IO, 1, "input/output error")       /* reading or writing failed underneath us */        \
+    X(PP_E_FAILED, 1, "failed while working") /* a worker, library or device failed */             \
     X(PP_E_TOLERANCE, 1, "outside the tolerance")                                                  \
     X(PP_E_INTERRUPTED, 130, "interrupted")
 
@@ -55,7 +55,7 @@ typedef struct pp_error {
     pp_status code;
     char place[320];    /* "model.json:3:14", "plan.json /layers/3/dim", "--costs"; "" if none */
     char message[2400]; /* what, what was expected, what to try; one line (a wait cycle: several) */
-    char cause[160];    /* the foreign reason: errno text, SQLite's or cairo's message; "" if none */
+    char cause[160]; /* the foreign reason: errno text, SQLite's or cairo's message; "" if none */
 } pp_error;
 
 /* Fills *error (unless NULL) and returns code, so that callers write `return pp_fail(...)`.
@@ -69,8 +69,8 @@ pp_status pp_fail_cause(pp_error *error, const char *cause);
 /* PP_E_OUT_OF_MEMORY with the standard message. */
 pp_status pp_fail_memory(pp_error *error);
 
-int pp_status_exit(pp_status code);          /* exit status of the program */
-const char *pp_status_text(pp_status code);  /* "bad input" */
+int pp_status_exit(pp_status code);         /* exit status of the program */
+const char *pp_status_text(pp_status code); /* "bad input" */
 
 /* Returns early with the status of a failing call. For functions with nothing to clean up. */
 #define PP_TRY(call)                                                                               \
@@ -86,8 +86,8 @@ const char *pp_status_text(pp_status code);  /* "bad input" */
 typedef struct pp_platform {
     void *(*allocate)(size_t size_bytes); /* 16-byte aligned; NULL when there is none */
     void (*release)(void *block);
-    double (*now_s)(void);                /* monotonic */
-    int (*open_new)(const char *path);    /* create exclusively for writing; -1 and errno */
+    double (*now_s)(void);             /* monotonic */
+    int (*open_new)(const char *path); /* create exclusively for writing; -1 and errno */
     long (*write)(int file, const void *bytes, size_t size_bytes);
     int (*sync)(int file);
     int (*close)(int file);
@@ -103,9 +103,10 @@ void pp_platform_set(const pp_platform *platform);
 /* Counted allocation: every block of ppsim comes from here, and of jansson and SQLite where they
  * let us. Size 0 gives a unique block. NULL when out of memory. Thread-safe. */
 void *pp_allocate(size_t size_bytes);
-void *pp_allocate_zeroed(size_t count, size_t size_bytes); /* NULL also when the product overflows */
-void *pp_reallocate(void *block, size_t size_bytes);       /* block keeps its value on failure */
-void pp_free(void *block);                                 /* NULL is fine */
+void *pp_allocate_zeroed(size_t count,
+                         size_t size_bytes);         /* NULL also when the product overflows */
+void *pp_reallocate(void *block, size_t size_bytes); /* block keeps its value on failure */
+void pp_free(void *block);                           /* NULL is fine */
 int64_t pp_live_bytes(void); /* bytes handed out and not freed: 0 at exit, or something leaks */
 
 double pp_now_s(void);
@@ -134,19 +135,21 @@ void pp_log(pp_log_level level, const char *subsystem, const char *format, ...)
 /* Memory that is given back all at once. Zeroed, 16-byte aligned. After the first failure every
  * further allocation fails too, so a caller may check once at the end (arena.failed). */
 typedef struct pp_arena {
-    struct pp_arena_block *first;   /* chain of blocks, kept over resets */
+    struct pp_arena_block *first; /* chain of blocks, kept over resets */
     struct pp_arena_block *current;
-    size_t used_bytes;              /* handed out since the last reset */
+    size_t used_bytes; /* handed out since the last reset */
     bool failed;
 } pp_arena;
 
 void pp_arena_init(pp_arena *arena);
 void *pp_arena_allocate(pp_arena *arena, size_t count, size_t size_bytes); /* NULL on failure */
 char *pp_arena_copy(pp_arena *arena, const char *text, size_t length);     /* adds the NUL */
-char *pp_arena_printf(pp_arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void pp_arena_reset(pp_arena *arena);  /* keeps the blocks for reuse, forgets failure */
+char *pp_arena_printf(pp_arena *arena, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void pp_arena_reset(pp_arena *arena); /* keeps the blocks for reuse, forgets failure */
 void pp_arena_deinit(pp_arena *arena);
-#define PP_NEW(arena, type, count) ((type *)pp_arena_allocate((arena), (size_t)(count), sizeof(type)))
+#define PP_NEW(arena, type, count)                                                                 \
+    ((type *)pp_arena_allocate((arena), (size_t)(count), sizeof(type)))
 
 /* A growing string of bytes with a sticky failure: append freely, check `failed` once. `bytes` is
  * NUL-terminated whenever not NULL. Zero-initialise to start. */
@@ -170,7 +173,8 @@ const char *pp_format_seconds(double seconds, char buffer[32]);
 
 /* Numbers as people type them; the whole string must be used. "80GiB", "16e9", "512MB" (1e6). */
 bool pp_parse_int(const char *text, int64_t minimum, int64_t maximum, int64_t *value);
-bool pp_parse_double(const char *text, double *value); /* finite only; never depends on the locale */
+bool pp_parse_double(const char *text,
+                     double *value); /* finite only; never depends on the locale */
 bool pp_parse_bytes(const char *text, int64_t *bytes);
 
 /* ---- 4 files and JSON output --------------------------------------------------------------- */
@@ -181,8 +185,13 @@ bool pp_parse_bytes(const char *text, int64_t *bytes);
 pp_status pp_file_read(const char *path, size_t limit_bytes, pp_text *contents, pp_error *error);
 
 /* Replaces path by the bytes, or leaves it as it was: temporary file in the same directory, write,
- * fsync, rename, fsync of the directory (RELIABILITY P6). A failed text is PP_E_OUT_OF_MEMORY. */
+ * fsync, rename, fsync of the directory (RELIABILITY P6). A failed text is PP_E_OUT_OF_MEMORY.
+ * Links are followed. What is no regular file is written to; "-" is standard output. */
 pp_status pp_file_write(const char *path, const pp_text *contents, pp_error *error);
+/* Could path be written? Asked before long work, so that its result has somewhere to go. Touches
+ * nothing. PP_E_INPUT if its folder is missing or closed, or if it is a folder itself. */
+pp_status pp_file_check_output(const char *path, pp_error *error);
+bool pp_file_same(const char *a, const char *b); /* two names of one regular file */
 
 /* FNV-1a, 64 bits. Start with PP_HASH_START and chain. */
 #define PP_HASH_START UINT64_C(14695981039346656037)
@@ -194,7 +203,7 @@ uint64_t pp_hash(uint64_t start, const void *bytes, size_t length);
 typedef struct pp_json {
     pp_text *text;
     int depth;
-    int flat_depth;      /* 0, or the depth at which a flat container began */
+    int flat_depth; /* 0, or the depth at which a flat container began */
     bool need_comma;
     bool after_key;
 } pp_json;
@@ -232,7 +241,7 @@ uint64_t pp_random_below(pp_random_key key, uint64_t counter, uint64_t bound); /
 
 typedef enum pp_dtype { PP_FP32, PP_FP64, PP_BF16, PP_INT32, PP_DTYPE_COUNT } pp_dtype;
 int64_t pp_dtype_bytes(pp_dtype dtype);
-const char *pp_dtype_name(pp_dtype dtype);                   /* "fp32" */
+const char *pp_dtype_name(pp_dtype dtype); /* "fp32" */
 bool pp_dtype_from_name(const char *name, pp_dtype *dtype);
 
 /* name in documents, what it computes. The rest of an op is a row of the tables in layer.c (its
@@ -255,7 +264,7 @@ typedef enum pp_op {
 #define X(value, name, what) value,
     PP_OP_LIST(X)
 #undef X
-    PP_OP_COUNT
+        PP_OP_COUNT
 } pp_op;
 
 const char *pp_op_name(pp_op op);
@@ -263,20 +272,20 @@ bool pp_op_from_name(const char *name, pp_op *op);
 
 /* One layer. Fields that its op does not use are 0 or NULL. */
 typedef struct pp_layer {
-    const char *name;          /* unique in the model */
+    const char *name; /* unique in the model */
     pp_op op;
-    int64_t dim;               /* features in (and out, unless output_dim) */
-    int64_t output_dim;        /* linear: features out */
-    int64_t heads;             /* gpt_block, attention; divides dim */
-    int64_t sequence;          /* positions per sample; 1 for models without a sequence */
-    int64_t vocabulary;        /* embedding, lm_head: token ids are 0 … vocabulary-1;
-                                  softmax_cross_entropy: classes = dim */
-    double dropout;            /* gpt_block, dropout: probability of zeroing, [0, 1) */
-    const char *tie;           /* embedding, lm_head: layers with the same tie share the token
-                                  matrix [vocabulary, dim]; their gradients are summed. NULL: none */
+    int64_t dim;        /* features in (and out, unless output_dim) */
+    int64_t output_dim; /* linear: features out */
+    int64_t heads;      /* gpt_block, attention; divides dim */
+    int64_t sequence;   /* positions per sample; 1 for models without a sequence */
+    int64_t vocabulary; /* embedding, lm_head: token ids are 0 … vocabulary-1;
+                           softmax_cross_entropy: classes = dim */
+    double dropout;     /* gpt_block, dropout: probability of zeroing, [0, 1) */
+    const char *tie;    /* embedding, lm_head: layers with the same tie share the token
+                           matrix [vocabulary, dim]; their gradients are summed. NULL: none */
     double forward_s, input_s, weight_s; /* opaque: seconds per sample */
-    bool backward_assumed;     /* opaque: input_s and weight_s are halves of an undivided time */
-    int64_t parameter_bytes;   /* opaque: in all; the next two per sample */
+    bool backward_assumed;   /* opaque: input_s and weight_s are halves of an undivided time */
+    int64_t parameter_bytes; /* opaque: in all; the next two per sample */
     int64_t output_bytes;
     int64_t activation_bytes;
 } pp_layer;
@@ -293,7 +302,7 @@ typedef struct pp_model {
     const char *name;
     pp_layer *layers;
     int layer_count;
-    pp_edge *edges;    /* sorted by (from, to), no duplicates */
+    pp_edge *edges; /* sorted by (from, to), no duplicates */
     int edge_count;
     pp_arena arena;
 } pp_model;
@@ -309,9 +318,9 @@ pp_status pp_model_copy(const pp_model *model, pp_model **copy, pp_error *error)
 void pp_model_free(pp_model *model);
 
 typedef struct pp_preset {
-    const char *name;     /* "gpt2-124m", "dgx-h100:N" */
+    const char *name; /* "gpt2-124m", "dgx-h100:N" */
     const char *summary;
-    const char *source;   /* where its numbers come from */
+    const char *source; /* where its numbers come from */
 } pp_preset;
 const pp_preset *pp_model_presets(int *count);
 
@@ -336,11 +345,11 @@ typedef enum pp_tensor_role {
 
 /* One tensor of a layer for one microbatch: rows × columns of dtype. */
 typedef struct pp_tensor {
-    const char *name;   /* "qkv_weight"; parameters are "LAYER.name" in messages and checkpoints */
+    const char *name; /* "qkv_weight"; parameters are "LAYER.name" in messages and checkpoints */
     pp_tensor_role role;
     pp_dtype dtype;
     int64_t rows, columns;
-    bool tied;          /* PARAMETER: the one that pp_layer.tie shares */
+    bool tied; /* PARAMETER: the one that pp_layer.tie shares */
 } pp_tensor;
 
 /* What the layout needs to know of an op besides its tensors. */
@@ -378,21 +387,21 @@ pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype
 typedef struct pp_device {
     const char *name;
     int64_t memory_bytes;
-    double bf16_flops, fp32_flops;         /* per second; 0 = not given */
+    double bf16_flops, fp32_flops; /* per second; 0 = not given */
     double memory_bandwidth_bytes_per_s;
-    double cost_per_hour;                  /* 0 = not given */
+    double cost_per_hour; /* 0 = not given */
 } pp_device;
 
 typedef struct pp_link {
     double bandwidth_bytes_per_s; /* INFINITY for JSON null */
     double latency_s;
-    bool shared_per_node;         /* inter: all devices of a node share it */
+    bool shared_per_node; /* inter: all devices of a node share it */
 } pp_link;
 
 typedef struct pp_node {
-    int device;  /* index into pp_cluster.devices */
-    int count;   /* devices in the node */
-    int repeat;  /* such nodes in a row */
+    int device; /* index into pp_cluster.devices */
+    int count;  /* devices in the node */
+    int repeat; /* such nodes in a row */
 } pp_node;
 
 typedef struct pp_link_override {
@@ -412,8 +421,8 @@ typedef struct pp_cluster {
     pp_arena arena;
 } pp_cluster;
 
-/* A file or a preset name: local, dgx-h100:N, dgx-a100:N, h200:N. device_count: what `local` is made
- * of when the caller knows (ranks·dp·tp pinned); 0: one per core. */
+/* A file or a preset name: local, dgx-h100:N, dgx-a100:N, h200:N. device_count: what `local` is
+ * made of when the caller knows (ranks·dp·tp pinned); 0: one per core. */
 pp_status pp_cluster_open(const char *source, int device_count, pp_cluster **cluster,
                           pp_error *error);
 pp_status pp_cluster_read(const char *text, size_t length, const char *file_name,
@@ -436,13 +445,13 @@ pp_link pp_cluster_link(const pp_cluster *cluster, int from, int to);
 #define PP_ACTION_LIST(X)                                                                          \
     X(PP_FORWARD, "F", true)                                                                       \
     X(PP_BACKWARD, "B", true)                                                                      \
-    X(PP_INPUT, "I", true)           /* backward for the input */                                  \
-    X(PP_WEIGHT, "W", true)          /* backward for the weights */                                \
+    X(PP_INPUT, "I", true)  /* backward for the input */                                           \
+    X(PP_WEIGHT, "W", true) /* backward for the weights */                                         \
     X(PP_RECOMPUTE, "R", true)                                                                     \
-    X(PP_SEND_F, "SEND_F", false)    /* stage s sends its outputs to stage s+1 of its chain */     \
-    X(PP_RECV_F, "RECV_F", false)    /* stage s receives its inputs from stage s-1 */              \
-    X(PP_SEND_B, "SEND_B", false)    /* stage s sends its input gradients to stage s-1 */          \
-    X(PP_RECV_B, "RECV_B", false)    /* stage s receives its output gradients from stage s+1 */    \
+    X(PP_SEND_F, "SEND_F", false) /* stage s sends its outputs to stage s+1 of its chain */        \
+    X(PP_RECV_F, "RECV_F", false) /* stage s receives its inputs from stage s-1 */                 \
+    X(PP_SEND_B, "SEND_B", false) /* stage s sends its input gradients to stage s-1 */             \
+    X(PP_RECV_B, "RECV_B", false) /* stage s receives its output gradients from stage s+1 */       \
     X(PP_UNSHARD, "UNSHARD", false)                                                                \
     X(PP_RESHARD, "RESHARD", false)                                                                \
     X(PP_REDUCE_GRAD, "REDUCE_GRAD", true) /* of a stage, no microbatch */                         \
@@ -452,7 +461,7 @@ typedef enum pp_action_kind {
 #define X(value, name, busy) value,
     PP_ACTION_LIST(X)
 #undef X
-    PP_ACTION_KIND_COUNT
+        PP_ACTION_KIND_COUNT
 } pp_action_kind;
 
 /* One step of one rank; 8 bytes, since a step of a large job has tens of millions. */
@@ -461,7 +470,7 @@ typedef struct pp_action {
     uint8_t overlapped : 1; /* runs as one with the NEXT action: the first of OVERLAP_F_B */
     uint8_t slice;          /* 0F3.1: slice 1 of a microbatch cut along the sequence */
     uint16_t stage;
-    uint32_t microbatch;    /* PP_NO_MICROBATCH where the kind has none */
+    uint32_t microbatch; /* PP_NO_MICROBATCH where the kind has none */
 } pp_action;
 #define PP_NO_MICROBATCH UINT32_MAX
 
@@ -476,18 +485,18 @@ typedef struct pp_chain {
 } pp_chain;
 
 typedef struct pp_schedule {
-    char name[64];           /* "1f1b", or the file's name */
-    int ranks, stages;       /* K, S */
-    int virtual_stages;      /* V: stages that the rank with most has of one chain */
-    int microbatches;        /* largest microbatch number of any chain, plus 1 */
-    int slices;              /* per microbatch; 1 */
-    int *placement;          /* [stages] rank of each stage */
+    char name[64];      /* "1f1b", or the file's name */
+    int ranks, stages;  /* K, S */
+    int virtual_stages; /* V: stages that the rank with most has of one chain */
+    int microbatches;   /* largest microbatch number of any chain, plus 1 */
+    int slices;         /* per microbatch; 1 */
+    int *placement;     /* [stages] rank of each stage */
     pp_chain *chains;
     int chain_count;
-    pp_action *actions;      /* rank 0's, then rank 1's, … */
-    size_t *first_action;    /* [ranks + 1] where each rank's begin */
-    bool has_transfers;      /* SEND and RECV actions are present */
-    pp_arena arena;          /* owns all of the above */
+    pp_action *actions;   /* rank 0's, then rank 1's, … */
+    size_t *first_action; /* [ranks + 1] where each rank's begin */
+    bool has_transfers;   /* SEND and RECV actions are present */
+    pp_arena arena;       /* owns all of the above */
 } pp_schedule;
 
 /* An empty schedule with room for `capacity` actions; one chain of all stages; placement zeroed.
@@ -496,7 +505,7 @@ pp_status pp_schedule_new(int ranks, int stages, int microbatches, size_t capaci
                           pp_schedule **schedule, pp_error *error);
 void pp_schedule_free(pp_schedule *schedule);
 
-bool pp_action_is_compute(pp_action action);  /* F B I W R: what depends on a microbatch */
+bool pp_action_is_compute(pp_action action); /* F B I W R: what depends on a microbatch */
 bool pp_action_is_transfer(pp_action action);
 const char *pp_action_kind_name(pp_action_kind kind);
 /* "3F12", "0SEND_F3", "1STEP", "0F3.1"; into buffer, which is returned. */
@@ -551,12 +560,12 @@ bool pp_recompute_applies(pp_recompute policy, int microbatch, int microbatches)
 
 /* What the check found; filled as far as it got, also when it refuses. */
 typedef struct pp_check_report {
-    bool complete;       /* each stage has every F and every B (or I and W) exactly once */
-    bool dependencies;   /* no rank's own order contradicts the chain order */
-    bool finishes;       /* acyclic under rendezvous */
-    bool matched;        /* microbatches agree position by position in every peer queue */
-    size_t *peak_activations; /* [ranks] (stage, microbatch) pairs alive from F to the end of W or B;
-                                 caller frees with pp_free; NULL if not reached */
+    bool complete;            /* each stage has every F and every B (or I and W) exactly once */
+    bool dependencies;        /* no rank's own order contradicts the chain order */
+    bool finishes;            /* acyclic under rendezvous */
+    bool matched;             /* microbatches agree position by position in every peer queue */
+    size_t *peak_activations; /* [ranks] (stage, microbatch) pairs alive from F to the end of W or
+                                 B; caller frees with pp_free; NULL if not reached */
 } pp_check_report;
 
 /* Proves that the schedule finishes under every timing when sends and receives rendezvous with no
@@ -571,7 +580,7 @@ pp_status pp_schedule_check(const pp_schedule *schedule, bool blocking, pp_check
 /* Bytes of one stage on one rank. The simulator adds these up over the schedule and the executor
  * allocates by the same numbers (RELIABILITY P3). All but the first three are per microbatch. */
 typedef struct pp_stage_bytes {
-    int64_t parameters;        /* weights (with fp32 masters under bf16: counted in optimizer) */
+    int64_t parameters; /* weights (with fp32 masters under bf16: counted in optimizer) */
     int64_t gradients;
     int64_t optimizer;
     int64_t activation;        /* start of F (or R) to the end of W or B … */
@@ -580,8 +589,8 @@ typedef struct pp_stage_bytes {
     int64_t checkpoint;        /* what a recomputed microbatch keeps from F to R besides inputs */
     int64_t input;             /* stage inputs as received: one slot */
     int64_t output_gradient;   /* gradients of the stage's outputs as received: one slot */
-    int64_t workspace;         /* scratch inside an action; a rank needs the largest of its stages */
-    int64_t reduction;         /* buffer for REDUCE_GRAD */
+    int64_t workspace; /* scratch inside an action; a rank needs the largest of its stages */
+    int64_t reduction; /* buffer for REDUCE_GRAD */
 } pp_stage_bytes;
 
 /* How many input and output-gradient slots each stage needs so that no sender ever waits for one,
@@ -610,9 +619,9 @@ typedef enum pp_region {
 
 /* One row of the stage's table: which tensor, of which layer, how large, where. */
 typedef struct pp_buffer {
-    int layer;          /* index in the model */
-    int tensor;         /* index in pp_layer_tensors, or PP_BUFFER_GRADIENT: the gradient of the
-                           layer's output */
+    int layer;  /* index in the model */
+    int tensor; /* index in pp_layer_tensors, or PP_BUFFER_GRADIENT: the gradient of the
+                   layer's output */
     pp_region region;
     int64_t offset_bytes; /* in the region; multiples of 64 */
     int64_t size_bytes;
@@ -624,11 +633,10 @@ typedef struct pp_buffer {
  * relayed to a later stage), `outputs` those that cross the border behind it, both ascending.
  *
  * Rows by region, for a layer l:
- *   PARAMETERS      its parameters; layers of the stage with one tie share one place. (Gradients and
- *                   optimizer state have no rows: gradients are laid out like the parameters, but
- *                   one per row; states like the region.)
- *   ACTIVATION_*    what F saves, and its output where a backward pass of the stage reads it
- *   INPUT           outputs of `inputs` as received, packed in that order
+ *   PARAMETERS      its parameters; layers of the stage with one tie share one place. (Gradients
+ * and optimizer state have no rows: gradients are laid out like the parameters, but one per row;
+ * states like the region.) ACTIVATION_*    what F saves, and its output where a backward pass of
+ * the stage reads it INPUT           outputs of `inputs` as received, packed in that order
  *   OUTPUT_GRADIENT gradients of `outputs` as received, packed in that order
  *   STASH           what I leaves for W (split_backward only), gradients of outputs included
  *   WORKSPACE       WORKSPACE tensors (and STASH ones without split_backward); outputs that only F
@@ -638,7 +646,7 @@ typedef struct pp_buffer {
  * behind (OUTPUT_GRADIENT) it starts as a copy of that, and where there is no other row it is read
  * as received. Gradients are added up in the order of the readers, the last in plan order first. */
 typedef struct pp_stage_layout {
-    int *layers;   /* [layer_count] model indices, in plan order */
+    int *layers; /* [layer_count] model indices, in plan order */
     int layer_count;
     int *inputs;
     int input_count;
@@ -652,14 +660,14 @@ typedef struct pp_stage_layout {
 
 typedef struct pp_layout_request {
     const pp_model *model;
-    const int *order;        /* [layer_count] plan order; NULL: the file's */
-    int first, last;         /* positions in order, inclusive */
-    int64_t samples;         /* microbatch size */
+    const int *order; /* [layer_count] plan order; NULL: the file's */
+    int first, last;  /* positions in order, inclusive */
+    int64_t samples;  /* microbatch size */
     pp_dtype dtype;
     pp_optimizer optimizer;
-    bool split_backward;     /* the schedule has I and W rather than B */
-    bool recompute;          /* changes when regions live, not what they hold */
-    int dp;                  /* replicas, for the reduction buffer; 0: 1 */
+    bool split_backward; /* the schedule has I and W rather than B */
+    bool recompute;      /* changes when regions live, not what they hold */
+    int dp;              /* replicas, for the reduction buffer; 0: 1 */
 } pp_layout_request;
 
 /* The layout of one stage, from the arena. Errors: PP_E_OUT_OF_MEMORY only. O(layers²). */
@@ -670,12 +678,12 @@ pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena
 
 /* One stage of a plan: an interval of `order`, its times for one full microbatch, its bytes. */
 typedef struct pp_stage {
-    int first, last;     /* positions in pp_plan.order, inclusive */
+    int first, last; /* positions in pp_plan.order, inclusive */
     pp_recompute recompute;
     double forward_s, input_s, weight_s; /* full backward = input + weight */
-    double recompute_s;  /* 0 where nothing is recomputed */
+    double recompute_s;                  /* 0 where nothing is recomputed */
     double optimizer_s;
-    double reduce_s;     /* REDUCE_GRAD: tied weights and data parallelism */
+    double reduce_s; /* REDUCE_GRAD: tied weights and data parallelism */
     pp_stage_bytes bytes;
 } pp_stage;
 
@@ -687,10 +695,10 @@ typedef struct pp_rank_prediction {
 typedef struct pp_prediction {
     double iteration_time_s;
     double bubble_fraction;
-    double throughput;    /* samples/s */
-    double tokens_per_s;  /* 0 without a sequence */
-    double mfu;           /* model FLOPs / device peak; 0 = unknown */
-    double cost_per_step; /* in the cluster's currency; 0 = unknown */
+    double throughput;        /* samples/s */
+    double tokens_per_s;      /* 0 without a sequence */
+    double mfu;               /* model FLOPs / device peak; 0 = unknown */
+    double cost_per_step;     /* in the cluster's currency; 0 = unknown */
     pp_rank_prediction *rank; /* [ranks] */
 } pp_prediction;
 
@@ -699,28 +707,28 @@ typedef enum pp_cost_source { PP_COST_MEASURED, PP_COST_MODELLED, PP_COST_OPAQUE
 
 /* plan.json: self-contained. */
 typedef struct pp_plan {
-    pp_model *model;        /* owned */
-    pp_cluster *cluster;    /* owned */
+    pp_model *model;                        /* owned */
+    pp_cluster *cluster;                    /* owned */
     int ranks, virtual_stages, stage_count; /* K, V, S = K·V */
-    int microbatches;       /* M */
-    int64_t microbatch_size;/* samples; the last microbatch holds the rest */
-    int64_t global_batch;   /* samples of all replicas; M = ceil(global_batch / dp / size) */
+    int microbatches;                       /* M */
+    int64_t microbatch_size;                /* samples; the last microbatch holds the rest */
+    int64_t global_batch;         /* samples of all replicas; M = ceil(global_batch / dp / size) */
     double last_microbatch_scale; /* times of a last, smaller microbatch over those of a full one */
     int dp, tp;
     pp_dtype dtype;
     pp_optimizer optimizer;
-    int zero;               /* ZeRO stage of the optimizer state: 0 or 1 */
+    int zero; /* ZeRO stage of the optimizer state: 0 or 1 */
     pp_recompute recompute;
-    char schedule[64];      /* a family's name, or "file" with schedule_csv */
-    uint64_t schedule_hash; /* of the compute actions as pp_plan_expand makes them */
+    char schedule[64];        /* a family's name, or "file" with schedule_csv */
+    uint64_t schedule_hash;   /* of the compute actions as pp_plan_expand makes them */
     const char *schedule_csv; /* NULL unless schedule is not a name */
-    bool blocking;          /* ranks wait for their transfers */
-    int *order;             /* [layer_count] */
-    int *placement;         /* [stage_count] stage → rank */
-    int *devices;           /* [ranks·dp·tp] device of each position, tp fastest, then dp, then rank */
-    pp_stage *stages;       /* [stage_count] */
-    pp_cost_source costs;   /* the weakest source that any stage used */
-    char cost_note[256];    /* "profile cpu.db, 2026-11-21, AMD EPYC", for people */
+    bool blocking;            /* ranks wait for their transfers */
+    int *order;               /* [layer_count] */
+    int *placement;           /* [stage_count] stage → rank */
+    int *devices;     /* [ranks·dp·tp] device of each position, tp fastest, then dp, then rank */
+    pp_stage *stages; /* [stage_count] */
+    pp_cost_source costs; /* the weakest source that any stage used */
+    char cost_note[256];  /* "profile cpu.db, 2026-11-21, AMD EPYC", for people */
     uint64_t model_hash, cluster_hash, cost_hash; /* of the sources */
     pp_prediction predicted;
     pp_arena arena;
@@ -755,12 +763,12 @@ typedef struct pp_span {
     double start_s, end_s; /* from the start of the step */
     pp_action action;
     int32_t rank;
-    uint8_t lane;          /* pp_lane */
+    uint8_t lane; /* pp_lane */
 } pp_span;
 
 typedef struct pp_trace_rank {
     double busy_s;
-    int64_t peak_bytes;    /* -1: not known */
+    int64_t peak_bytes; /* -1: not known */
 } pp_trace_rank;
 
 /* From time_s on a rank holds so many bytes, until its next point. */
@@ -778,18 +786,18 @@ typedef struct pp_trace {
     int ranks, stages, virtual_stages, microbatches;
     double makespan_s;
     double bubble_fraction;
-    pp_span *spans;        /* sorted by (rank, lane, start) */
+    pp_span *spans; /* sorted by (rank, lane, start) */
     size_t span_count;
-    pp_trace_rank *rank;   /* [ranks] */
+    pp_trace_rank *rank;    /* [ranks] */
     pp_trace_point *points; /* optional memory curves, sorted by (rank, time); NULL: only peaks */
-    size_t point_count;    /* 0: not known */
-    pp_arena arena;        /* owns spans, rank and points */
+    size_t point_count;     /* 0: not known */
+    pp_arena arena;         /* owns spans, rank and points */
 } pp_trace;
 
 pp_status pp_trace_new(int ranks, size_t span_count, pp_trace **trace, pp_error *error);
 void pp_trace_free(pp_trace *trace);
-/* Chrome trace JSON ("traceEvents", complete events in microseconds) that Perfetto opens; the summary
- * travels in "otherData", so that reading gives back what was written. */
+/* Chrome trace JSON ("traceEvents", complete events in microseconds) that Perfetto opens; the
+ * summary travels in "otherData", so that reading gives back what was written. */
 void pp_trace_write(const pp_trace *trace, pp_text *text);
 pp_status pp_trace_read(const char *text, size_t length, const char *file_name, pp_trace **trace,
                         pp_error *error);
@@ -801,14 +809,14 @@ bool pp_trace_recognise(const char *text, size_t length);
     X(PP_PHASE_FORWARD, "forward")                                                                 \
     X(PP_PHASE_INPUT, "input")                                                                     \
     X(PP_PHASE_WEIGHT, "weight")                                                                   \
-    X(PP_PHASE_OPTIMIZER, "optimizer")     /* one step over the layer's parameters */              \
-    X(PP_PHASE_TRANSFER, "transfer")       /* signature "link", microbatch = bytes */              \
-    X(PP_PHASE_OVERHEAD, "overhead")       /* signature "action": the worker's cost per action */
+    X(PP_PHASE_OPTIMIZER, "optimizer") /* one step over the layer's parameters */                  \
+    X(PP_PHASE_TRANSFER, "transfer")   /* signature "link", microbatch = bytes */                  \
+    X(PP_PHASE_OVERHEAD, "overhead")   /* signature "action": the worker's cost per action */
 typedef enum pp_phase {
 #define X(value, name) value,
     PP_PHASE_LIST(X)
 #undef X
-    PP_PHASE_COUNT
+        PP_PHASE_COUNT
 } pp_phase;
 const char *pp_phase_name(pp_phase phase);
 
