@@ -104,6 +104,41 @@ void pp_report_plan_line(const pp_plan *plan, pp_text *text);
 /* Stages of a plan: layers, rank, times, bytes. */
 void pp_report_stages(const pp_plan *plan, pp_text *text);
 
+/* ---- shared by schedule and simulate: named_schedule.c -------------------------------------- */
+
+/* A schedule by name, as it is asked for on the command line. */
+typedef struct pp_named_schedule {
+    int ranks, microbatches, virtual_stages, group, slices;
+    const char *recompute;
+    bool reverse_backward;
+} pp_named_schedule;
+
+/* The option rows of a settings struct with a pp_named_schedule called `named`. */
+#define PP_NAMED_SCHEDULE_OPTIONS(settings)                                                        \
+    {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(settings, named.ranks),              \
+     "pipeline ranks"},                                                                            \
+        {'M', "microbatches", "chunks", "M", NULL, PP_OPTION_COUNT,                                \
+         offsetof(settings, named.microbatches), "microbatches"},                                  \
+        {'V', "virtual", NULL, "V", NULL, PP_OPTION_COUNT,                                         \
+         offsetof(settings, named.virtual_stages),                                                 \
+         "virtual stages on each rank (default: the schedule's natural value)"},                   \
+        {0, "group", NULL, "G", NULL, PP_OPTION_COUNT, offsetof(settings, named.group),            \
+         "interleaved: microbatches that pass a chunk before the next chunk (default: K)"},        \
+        {0, "slices", NULL, "Q", NULL, PP_OPTION_COUNT, offsetof(settings, named.slices),          \
+         "seq1f1b: slices of each microbatch along the sequence (default: 2)"},                    \
+        {0, "reverse-backward", NULL, NULL, NULL, PP_OPTION_FLAG,                                  \
+         offsetof(settings, named.reverse_backward),                                               \
+         "gpipe: the backward starts with the last microbatch, as in torchgpipe"},                 \
+    {0, "recompute", NULL, "POLICY", "none|full|except-last", PP_OPTION_STRING,                    \
+     offsetof(settings, named.recompute),                                                          \
+     "recompute activations in the backward pass: none, full or except-last"}
+
+/* Is anything asked for besides K, M and V, which a file may be compared with? */
+bool pp_named_schedule_options(const pp_named_schedule *named);
+struct pp_schedule_request;
+void pp_named_schedule_request(const pp_named_schedule *named, const char *name,
+                               struct pp_schedule_request *request);
+
 /* ---- shared by run and validate: cmd_run.c -------------------------------------------------- */
 
 typedef struct pp_run_settings {

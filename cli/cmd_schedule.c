@@ -6,21 +6,13 @@
 #include <string.h>
 
 typedef struct schedule_settings {
-    int ranks, microbatches, virtual_stages;
-    const char *format, *check, *recompute;
+    pp_named_schedule named;
+    const char *format, *check;
     bool transfers, list, blocking;
 } schedule_settings;
 
 static const pp_option options[] = {
-    {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(schedule_settings, ranks),
-     "pipeline ranks"},
-    {'M', "microbatches", "chunks", "M", NULL, PP_OPTION_COUNT,
-     offsetof(schedule_settings, microbatches), "microbatches"},
-    {'V', "virtual", NULL, "V", NULL, PP_OPTION_COUNT, offsetof(schedule_settings, virtual_stages),
-     "virtual stages on each rank (default: the schedule's natural value)"},
-    {0, "recompute", NULL, "POLICY", "none|full|except-last", PP_OPTION_STRING,
-     offsetof(schedule_settings, recompute),
-     "recompute activations in the backward pass: none, full or except-last"},
+    PP_NAMED_SCHEDULE_OPTIONS(schedule_settings),
     {0, "transfers", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(schedule_settings, transfers),
      "include the sends and receives"},
     {0, "format", NULL, "FORMAT", "text|csv|json", PP_OPTION_STRING,
@@ -106,11 +98,8 @@ static pp_status check_file(const schedule_settings *settings, pp_output *output
 static pp_status print_named(const schedule_settings *settings, const char *name, pp_output *output,
                              pp_error *error) {
     pp_schedule *schedule = NULL, *lowered = NULL;
-    pp_schedule_request request = {.name = name,
-                                   .ranks = settings->ranks,
-                                   .microbatches = settings->microbatches,
-                                   .virtual_stages = settings->virtual_stages};
-    if (settings->recompute) pp_recompute_from_name(settings->recompute, &request.recompute);
+    pp_schedule_request request;
+    pp_named_schedule_request(&settings->named, name, &request);
     if (!request.ranks || !request.microbatches)
         return pp_fail(error, PP_E_INPUT, NULL,
                        "ppsim schedule needs -K (ranks) and -M (microbatches)");

@@ -10,8 +10,8 @@
 #include <string.h>
 
 typedef struct simulate_settings {
-    const char *schedule, *costs, *stage_costs, *trace, *recompute;
-    int ranks, microbatches, virtual_stages;
+    pp_named_schedule named;
+    const char *schedule, *costs, *stage_costs, *trace;
     double comm_s, overlap_factor, activation_limit;
     int64_t activation_bytes;
     bool blocking, json;
@@ -20,12 +20,7 @@ typedef struct simulate_settings {
 static const pp_option options[] = {
     {0, "schedule", NULL, "NAME|FILE", NULL, PP_OPTION_STRING,
      offsetof(simulate_settings, schedule), "a schedule by name, or a file (.csv, .json)"},
-    {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(simulate_settings, ranks),
-     "pipeline ranks"},
-    {'M', "microbatches", "chunks", "M", NULL, PP_OPTION_COUNT,
-     offsetof(simulate_settings, microbatches), "microbatches"},
-    {'V', "virtual", NULL, "V", NULL, PP_OPTION_COUNT, offsetof(simulate_settings, virtual_stages),
-     "virtual stages on each rank (default: the schedule's natural value)"},
+    PP_NAMED_SCHEDULE_OPTIONS(simulate_settings),
     {0, "costs", NULL, "F,I,W[,C]", NULL, PP_OPTION_STRING, offsetof(simulate_settings, costs),
      "seconds per rank and microbatch: forward, backward for the input, backward for the weights, "
      "transfer"},
@@ -34,9 +29,6 @@ static const pp_option options[] = {
      "CSV, a row per stage: forward_s,input_s,weight_s,activation_bytes,released_by_input_bytes"},
     {0, "comm", NULL, "C", NULL, PP_OPTION_SECONDS, offsetof(simulate_settings, comm_s),
      "seconds per transfer, with --stage-costs"},
-    {0, "recompute", NULL, "POLICY", "none|full|except-last", PP_OPTION_STRING,
-     offsetof(simulate_settings, recompute),
-     "recompute activations in the backward pass: none, full or except-last"},
     {0, "activation-limit", NULL, "N", NULL, PP_OPTION_FACTOR,
      offsetof(simulate_settings, activation_limit),
      "each rank may hold activations of weight N at most (exit 3 if the schedule holds more)"},
@@ -81,16 +73,17 @@ static pp_status open_schedule_file(const simulate_settings *settings, simulatio
     pp_check_report report = {0};
     PP_TRY(pp_schedule_open(settings->schedule, &sim->schedule, error));
     const pp_schedule *s = sim->schedule;
-    if (settings->ranks && settings->ranks != s->ranks)
-        return contradiction("--ranks", settings->ranks, s->ranks, error);
+    if (settings->named.ranks && settings->named.ranks != s->ranks)
+        return contradiction("--ranks", settings->named.ranks, s->ranks, error);
     int microbatches = (int)pp_schedule_all_microbatches(s);
-    if (settings->microbatches && settings->microbatches != microbatches)
-        return contradiction("--microbatches", settings->microbatches, microbatches, error);
-    if (settings->virtual_stages && settings->virtual_stages != s->virtual_stages)
-        return contradiction("--virtual", settings->virtual_stages, s->virtual_stages, error);
-    if (settings->recompute)
-        return pp_fail(error, PP_E_INPUT, "--recompute",
-                       "is for schedules by name; a file says itself what it recomputes");
+    if (settings->named.microbatches && settings->named.microbatches != microbatches)
+        return contradiction("--microbatches", settings->named.microbatches, microbatches, error);
+    if (settings->named.virtual_stages && settings->named.virtual_stages != s->virtual_stages)
+        return contradiction("--virtual", settings->named.virtual_stages, s->virtual_stages, error);
+    if (pp_named_schedule_options(&settings->named))
+        return pp_fail(error, PP_E_INPUT, settings->schedule,
+                       "--group, --slices, --recompute and --reverse-backward are for schedules by "
+                       "name; a file says its order itself");
     pp_status status = pp_schedule_check(s, settings->blocking, &report, error);
     pp_free(report.peak_activations);
     if (status != PP_OK && error->place[0] == '\0')
@@ -101,14 +94,11 @@ static pp_status open_schedule_file(const simulate_settings *settings, simulatio
 static pp_status build_schedule(const simulate_settings *settings, simulation *sim,
                                 pp_error *error) {
     if (is_file_name(settings->schedule)) return open_schedule_file(settings, sim, error);
-    if (!settings->ranks || !settings->microbatches)
+    if (!settings->named.ranks || !settings->named.microbatches)
         return pp_fail(error, PP_E_INPUT, "--schedule",
                        "a schedule by name needs -K (ranks) and -M (microbatches)");
-    pp_schedule_request request = {.name = settings->schedule,
-                                   .ranks = settings->ranks,
-                                   .microbatches = settings->microbatches,
-                                   .virtual_stages = settings->virtual_stages};
-    if (settings->recompute) pp_recompute_from_name(settings->recompute, &request.recompute);
+    pp_schedule_request request;
+    pp_named_schedule_request(&settings->named, settings->schedule, &request);
     return pp_schedule_build(&request, &sim->schedule, error);
 }
 
@@ -304,12 +294,13 @@ static pp_status simulate_schedule(const simulate_settings *settings, simulation
 
 static pp_status simulate_plan(const simulate_settings *settings, const char *path, simulation *sim,
                                pp_error *error) {
-    if (settings->schedule || settings->costs || settings->stage_costs || settings->ranks ||
-        settings->microbatches || settings->virtual_stages || settings->recompute ||
-        settings->comm_s > 0)
+    if (settings->schedule || settings->costs || settings->stage_costs || settings->named.ranks ||
+        settings->named.microbatches || settings->named.virtual_stages ||
+        pp_named_schedule_options(&settings->named) || settings->comm_s > 0)
         return pp_fail(error, PP_E_INPUT, path,
                        "a plan already says its schedule and costs: leave out --schedule, "
-                       "--costs, --stage-costs, --comm, --recompute, -K, -M and -V");
+                       "--costs, --stage-costs, --comm, -K, -M, -V, --group, --slices, "
+                       "--reverse-backward and --recompute");
     PP_TRY(pp_plan_open(path, &sim->plan, error));
     if (settings->blocking) sim->plan->blocking = true;
     sim->activation_limit_bytes = (double)settings->activation_bytes;
@@ -325,11 +316,9 @@ static double closed_form(const simulate_settings *settings, const simulation *s
         sim->uniform.transfer_s > 0)
         return NAN;
     const pp_schedule_family *family = pp_schedule_family_find(settings->schedule);
-    pp_schedule_request request = {.name = settings->schedule,
-                                   .ranks = sim->schedule->ranks,
-                                   .microbatches = settings->microbatches,
-                                   .virtual_stages = sim->schedule->virtual_stages};
-    if (settings->recompute) pp_recompute_from_name(settings->recompute, &request.recompute);
+    pp_schedule_request request;
+    pp_named_schedule_request(&settings->named, settings->schedule, &request);
+    request.virtual_stages = sim->schedule->virtual_stages;
     if (!family || !family->closed_form_bubble) return NAN;
     return family->closed_form_bubble(&request, &sim->uniform);
 }
