@@ -4,16 +4,12 @@
 #define PPSIM_TEST_DOCUMENT_SUPPORT_H
 
 #include "core/core.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* For the fini of a suite: every test has freed what it made. */
-static inline void expect_nothing_lives(void) {
-    cr_assert_eq(pp_live_bytes(), 0, "%lld bytes leaked", (long long)pp_live_bytes());
-}
 
 /* ---- malformed documents -------------------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* The base of core: errors, counted allocation, arenas, text, files, JSON output, random numbers.
  */
 #include "core/core.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -13,6 +14,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+COUNTED_SUITE(base);
 
 /* ---- errors -------------------------------------------------------------------------------- */
 

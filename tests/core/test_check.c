@@ -2,11 +2,14 @@
  * it must accept. */
 #include "schedule_explorer.h"
 #include "schedule_samples.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+COUNTED_SUITE(check);
 
 typedef enum lowering { COMPUTE_ONLY, DERIVED, NAIVE, ROUND_ROBIN } lowering;
 

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-TestSuite(cluster, .fini = expect_nothing_lives);
+COUNTED_SUITE(cluster);
 
 /* ---- helpers -------------------------------------------------------------------------------- */
 

@@ -1,10 +1,13 @@
 /* Ops as data: names, tensor lists, parameter counts and FLOPs against published formulas. */
 #include "core/core.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+COUNTED_SUITE(layer);
 
 static const pp_layer block = {
     .name = "block", .op = PP_OP_GPT_BLOCK, .dim = 64, .heads = 4, .sequence = 128};

@@ -1,9 +1,12 @@
 /* Stage layouts: random graphs against an independent replay of what lives when. */
 #include "core/core.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+
+COUNTED_SUITE(layout);
 
 enum { LAYERS_MAX = 12 };
 

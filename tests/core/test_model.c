@@ -3,7 +3,7 @@
 
 #include <unistd.h>
 
-TestSuite(model, .fini = expect_nothing_lives);
+COUNTED_SUITE(model);
 
 /* ---- comparing ------------------------------------------------------------------------------ */
 

@@ -1,9 +1,12 @@
 /* The notation of actions: what is written is read back, and nothing else is. */
 #include "core/schedule_internal.h"
 #include "schedule_samples.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
+
+COUNTED_SUITE(notation);
 
 static bool same(pp_action a, pp_action b) {
     return a.kind == b.kind && a.overlapped == b.overlapped && a.slice == b.slice &&

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <unistd.h>
 
-TestSuite(plan, .fini = expect_nothing_lives);
+COUNTED_SUITE(plan);
 
 /* ---- making plans --------------------------------------------------------------------------- */
 

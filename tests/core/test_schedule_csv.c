@@ -1,12 +1,15 @@
 /* Schedule files: what is written reads back, what people write is understood, and what is wrong is
  * refused with its place. */
 #include "schedule_samples.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+COUNTED_SUITE(schedule_files);
 
 /* ---- read(write(x)) == x ------------------------------------------------------------------- */
 

@@ -1,9 +1,12 @@
 /* Slot bounds against executions in which every rank runs as fast or as slowly as chance wants. */
 #include "schedule_samples.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
+
+COUNTED_SUITE(slots);
 
 enum { STAGES = 32, MICROBATCHES = 64 };
 

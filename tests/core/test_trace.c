@@ -1,7 +1,7 @@
 /* Traces: exact round trips through the viewers' format, and what is refused. */
 #include "document_support.h"
 
-TestSuite(trace, .fini = expect_nothing_lives);
+COUNTED_SUITE(trace);
 
 /* ---- making traces -------------------------------------------------------------------------- */
 

@@ -1,12 +1,15 @@
 /* Transfers that are derived from compute orders: complete, checked, close to what makes and needs
  * them, and in one group where 1F1B's cross. */
 #include "schedule_samples.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+COUNTED_SUITE(transfers);
 
 static pp_schedule *derive(const pp_schedule *compute) {
     pp_schedule *lowered;

@@ -1,5 +1,6 @@
 /* Samples: what files are taken, what order they come in, what is refused. */
 #include "executor/data_internal.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -7,11 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static void check_nothing_leaks(void) {
-    cr_assert_eq(pp_live_bytes(), 0, "%lld bytes are still allocated", (long long)pp_live_bytes());
-}
-
-TestSuite(data, .fini = check_nothing_leaks);
+COUNTED_SUITE(data);
 
 static const pp_data_shape bytes_of_four = {
     .vocabulary = 256, .classes = 256, .sequence = 4, .feature_layer = -1};

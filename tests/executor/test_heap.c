@@ -1,16 +1,13 @@
 /* The counting allocator of a rank. */
 #include "executor/backends_internal.h"
 #include "executor/heap_internal.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdint.h>
 
-static void check_nothing_leaks(void) {
-    cr_assert_eq(pp_live_bytes(), 0, "%lld bytes are still allocated", (long long)pp_live_bytes());
-}
-
-TestSuite(heap, .fini = check_nothing_leaks);
+COUNTED_SUITE(heap);
 
 Test(heap, counts_what_is_in_use) {
     pp_heap heap;

@@ -1,5 +1,8 @@
 /* Every op's gradients against central differences in double precision. */
 #include "layer_support.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(layers_gradients);
 
 /* (f(x+h) - f(x-h)) / 2h by Richardson extrapolation: the error falls with h^4. */
 static double slope(bench *b, void *values, int64_t i) {

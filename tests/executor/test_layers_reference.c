@@ -1,6 +1,9 @@
 /* Layers against plain formulas, fp32 against fp64, and the promises of repeatability. */
 #include "executor/layers/layers_internal.h"
 #include "layer_support.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(layers_reference);
 
 /* ---- plain formulas, written without regard to speed ---------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* Measuring: every phase of every distinct layer is sampled, nothing else is, and it ends. Times
  * themselves are not asserted. */
 #include "executor/measure_internal.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -9,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-TestSuite(measure, .timeout = 60);
+COUNTED_SUITE(measure, .timeout = 60);
+COUNTED_SUITE(series);
 
 static const char model_text[] =
     "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"tiny\", \"layers\": ["

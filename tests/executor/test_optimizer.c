@@ -1,8 +1,11 @@
 /* Optimizers against the formulas step by step, and on a problem whose solution is known. */
 #include "executor/layer.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
+
+COUNTED_SUITE(optimizer);
 
 Test(optimizer, sgd_by_hand) {
     pp_optimizer_settings settings = pp_optimizer_defaults(PP_SGD);

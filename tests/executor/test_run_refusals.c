@@ -1,14 +1,11 @@
 /* What pp_run refuses before it starts a thread, and what it says. */
 #include "run_fixture.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 
-static void check_nothing_leaks(void) {
-    cr_assert_eq(pp_live_bytes(), 0, "%lld bytes are still allocated", (long long)pp_live_bytes());
-}
-
-TestSuite(run_refusals, .fini = check_nothing_leaks);
+COUNTED_SUITE(run_refusals);
 
 static fixture make(const char *model, int dp) {
     fixture_request request = {.model = model,

@@ -2,13 +2,10 @@
 #include "threaded_cases.h"
 
 #include "core/core.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
-
-static void check_nothing_leaks(void) {
-    cr_assert_eq(pp_live_bytes(), 0, "%lld bytes are still allocated", (long long)pp_live_bytes());
-}
 
 static void run_case(const char *name) {
     int count;
@@ -22,7 +19,7 @@ static void run_case(const char *name) {
     cr_assert_fail("no case is called %s", name);
 }
 
-TestSuite(run_threads, .fini = check_nothing_leaks);
+COUNTED_SUITE(run_threads);
 
 #define CASE(name)                                                                                 \
     Test(run_threads, name) {                                                                      \

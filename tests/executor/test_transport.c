@@ -1,17 +1,14 @@
 /* The local transport, from one thread: slots, early messages, the emulated link. What threads do
  * with it is tested by whole runs. */
 #include "executor/transport.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 
 static const pp_transport_ops *const ops = &pp_transport_local;
 
-static void check_nothing_leaks(void) {
-    cr_assert_eq(pp_live_bytes(), 0, "%lld bytes are still allocated", (long long)pp_live_bytes());
-}
-
-TestSuite(transport, .fini = check_nothing_leaks);
+COUNTED_SUITE(transport);
 
 enum { SLOTS = 3, SLOT_BYTES = 64 };
 static unsigned char memory[SLOTS][SLOT_BYTES];

@@ -3,6 +3,9 @@
 #include <math.h>
 
 #include "planner_fixture.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(baselines);
 
 /* Six layers on a line; times 1 1 4 1 1 4, parameters 8 0 0 0 8 8 (× 512 bytes), names a … f. */
 static const char six_layers[] =

@@ -5,6 +5,9 @@
 #include <string.h>
 
 #include "planner_fixture.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(footprint);
 
 static pp_stage_bytes fresh(const world *w, int first, int last, pp_footprint_mode mode) {
     pp_arena arena;

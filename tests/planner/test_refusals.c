@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "planner_fixture.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(refusals);
 
 static void set_ranks(pp_plan_request *r) {
     r->ranks = 7;

@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "planner_fixture.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(result);
 
 static pp_plan_result *search_or_fail(const pp_plan_request *request) {
     pp_plan_result *result;

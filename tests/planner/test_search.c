@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "planner_fixture.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(search);
 
 enum { WORLDS = 120, BEST = 4 };
 

@@ -4,6 +4,9 @@
 #include <math.h>
 
 #include "planner/planner_internal.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(split);
 
 enum { ITEMS_MAX = 11, STAGES_MAX = 6, INSTANCES = 400 };
 

@@ -1,9 +1,10 @@
 /* Costs: modelled by hand-worked rooflines, opaque as given, measured through the store. */
+#include "tests/live_bytes.h"
 #include "tests/profiles/store_support.h"
 
 #include <math.h>
 
-TestSuite(costs, .timeout = 60);
+COUNTED_SUITE(costs, .timeout = 60);
 
 static const char model_text[] =
     "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"small\", \"layers\": ["

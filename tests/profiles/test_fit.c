@@ -1,12 +1,14 @@
 /* The fit: lines are found through outliers, bent curves are not forced onto a line, and whatever
  * the points, the curve neither falls nor goes below zero. */
 #include "profiles/profiles.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
 
-TestSuite(fit, .timeout = 60);
+COUNTED_SUITE(fit, .timeout = 60);
+COUNTED_SUITE(median);
 
 #define POINTS 600
 

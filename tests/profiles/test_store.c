@@ -1,4 +1,5 @@
 /* The store: what goes in comes out, which sessions win, who may write when. */
+#include "tests/live_bytes.h"
 #include "tests/profiles/store_support.h"
 
 #include <float.h>
@@ -7,7 +8,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-TestSuite(store, .timeout = 60);
+COUNTED_SUITE(store, .timeout = 60);
 
 static void expect_same(const pp_sample *a, const pp_sample *b) {
     cr_assert_str_eq(a->signature, b->signature);

@@ -1,11 +1,12 @@
 /* Damage, foreign files, missing rights and missing memory: the store says so, and never returns a
  * number that was not put in. */
+#include "tests/live_bytes.h"
 #include "tests/profiles/store_support.h"
 
 #include <math.h>
 #include <sys/wait.h>
 
-TestSuite(store_damage, .timeout = 120);
+COUNTED_SUITE(store_damage, .timeout = 120);
 
 #define SAMPLES 40
 

@@ -45,10 +45,11 @@ shape shape_random(dice *d) {
 enum { NEW, FORWARDED, GRADIENT, DONE };
 
 typedef struct maker {
+    int slices;
     dice *d;
     const shape *of;
     pp_schedule *schedule;
-    int *state;      /* [stages · microbatches] */
+    int *state;      /* [stages · microbatches · slices] */
     bool *again;     /* … R has been */
     bool *whole;     /* … its backward is a B */
     pp_action *rows; /* [ranks][room] */
@@ -57,18 +58,29 @@ typedef struct maker {
     bool *pair_first; /* [ranks] the last action waits for its partner: nothing may use it */
 } maker;
 
-static int *state_at(maker *k, int s, int m) {
-    return &k->state[s * k->of->microbatches + m];
+/* u: microbatch times slices plus slice. */
+static int *state_at(maker *k, int s, int u) {
+    return &k->state[s * k->of->microbatches * k->slices + u];
 }
 
-/* The next action of (s, m) that may come now, if any. */
-static bool next_action(maker *k, int s, int m, pp_action *action) {
+/* Slices go forward in order, and backward in reverse once the last has gone forward. */
+static bool slices_allow(maker *k, int s, int u, int state) {
+    int q = u % k->slices, last = k->slices - 1;
+    if (state == NEW) return q == 0 || *state_at(k, s, u - 1) != NEW;
+    return *state_at(k, s, u - q + last) != NEW &&
+           (q == last || *state_at(k, s, u + 1) >= GRADIENT);
+}
+
+/* The next action of unit u of stage s that may come now, if any. */
+static bool next_action(maker *k, int s, int u, pp_action *action) {
     int previous = pp_schedule_previous(k->schedule, s), next = pp_schedule_next(k->schedule, s);
-    int at = s * k->of->microbatches + m, state = k->state[at];
-    *action = (pp_action){.stage = (uint16_t)s, .microbatch = (uint32_t)m};
+    int at = s * k->of->microbatches * k->slices + u, state = k->state[at];
+    *action = (pp_action){.stage = (uint16_t)s,
+                          .microbatch = (uint32_t)(u / k->slices),
+                          .slice = (uint8_t)(u % k->slices)};
     if (state == NEW) {
         action->kind = PP_FORWARD;
-        return previous < 0 || *state_at(k, previous, m) != NEW;
+        return slices_allow(k, s, u, state) && (previous < 0 || *state_at(k, previous, u) != NEW);
     }
     if (state == FORWARDED) {
         if (k->again[at]) {
@@ -76,7 +88,8 @@ static bool next_action(maker *k, int s, int m, pp_action *action) {
             return true;
         }
         action->kind = k->whole[at] ? PP_BACKWARD : PP_INPUT;
-        return next < 0 || *state_at(k, next, m) >= GRADIENT;
+        return slices_allow(k, s, u, state) &&
+               (next < 0 || *state_at(k, next, u) >= GRADIENT);
     }
     action->kind = PP_WEIGHT;
     return state == GRADIENT;
@@ -87,7 +100,8 @@ static void put(maker *k, int rank, pp_action action) {
 }
 
 static void advance(maker *k, pp_action action) {
-    int at = action.stage * k->of->microbatches + (int)action.microbatch;
+    int at = (action.stage * k->of->microbatches + (int)action.microbatch) * k->slices +
+             action.slice;
     if (action.kind == PP_RECOMPUTE)
         k->again[at] = false;
     else if (action.kind == PP_FORWARD)
@@ -100,13 +114,14 @@ static void advance(maker *k, pp_action action) {
  */
 static bool draw(maker *k) {
     const shape *of = k->of;
-    int s = dice_below(k->d, of->stages), m = dice_below(k->d, of->microbatches);
+    int units = of->microbatches * k->slices;
+    int s = dice_below(k->d, of->stages), m = dice_below(k->d, units);
     pp_action action, partner;
     if (!next_action(k, s, m, &action)) return false;
     int rank = k->schedule->placement[s];
     bool pairs = of->overlap && dice_chance(k->d, 3);
     for (int attempt = 0; pairs && attempt < 8; attempt++) {
-        int s2 = dice_below(k->d, of->stages), m2 = dice_below(k->d, of->microbatches);
+        int s2 = dice_below(k->d, of->stages), m2 = dice_below(k->d, units);
         if ((s2 == s && m2 == m) || k->schedule->placement[s2] != rank) continue;
         if (!next_action(k, s2, m2, &partner)) continue;
         action.overlapped = 1;
@@ -123,7 +138,7 @@ static bool draw(maker *k) {
 }
 
 static bool finished(const maker *k) {
-    for (int i = 0; i < k->of->stages * k->of->microbatches; i++)
+    for (int i = 0; i < k->of->stages * k->of->microbatches * k->slices; i++)
         if (k->state[i] != DONE) return false;
     return true;
 }
@@ -173,11 +188,13 @@ static void finish_schedule(maker *k) {
 }
 
 pp_schedule *schedule_random(dice *d, const shape *of) {
-    size_t pairs = (size_t)of->stages * (size_t)of->microbatches;
+    int slices = of->slices > 0 ? of->slices : 1;
+    size_t pairs = (size_t)of->stages * (size_t)(of->microbatches * slices);
     size_t room = 4 * pairs + 2 * (size_t)of->stages;
-    maker k = {.d = d, .of = of, .room = room};
+    maker k = {.d = d, .of = of, .room = room, .slices = slices};
     cr_assert_eq(pp_schedule_new(of->ranks, of->stages, of->microbatches, room, &k.schedule, NULL),
                  PP_OK);
+    k.schedule->slices = slices;
     place_randomly(d, of, k.schedule);
     k.state = calloc(pairs, sizeof *k.state);
     k.again = calloc(pairs, sizeof *k.again);

@@ -17,6 +17,7 @@ double dice_time(dice *d); /* 0 now and then, else in (0, 10) with a full mantis
 /* What a random case is made of. */
 typedef struct shape {
     int ranks, stages, microbatches, chains;
+    int slices; /* 0: 1 */
     bool split, recompute, overlap, updates;
 } shape;
 shape shape_random(dice *d);

@@ -15,17 +15,19 @@ static double part_duration(const pp_sim_input *input, pp_action a) {
         [PP_INPUT] = cost->input_s,         [PP_WEIGHT] = cost->weight_s,
         [PP_RECOMPUTE] = cost->recompute_s, [PP_REDUCE_GRAD] = cost->reduce_s,
         [PP_STEP] = cost->optimizer_s};
-    double scale = input->last_microbatch_scale;
+    double scale = input->last_microbatch_scale, duration = whole[a.kind];
+    if (pp_action_is_compute(a)) duration /= input->schedule->slices;
     if (scale > 0 && (int)a.microbatch == input->schedule->microbatches - 1)
-        return whole[a.kind] * scale;
-    return whole[a.kind];
+        return duration * scale;
+    return duration;
 }
 
-/* Index of the action (kind, or other) of a stage and microbatch, wherever it stands; -1: none. */
-static long find(const pp_schedule *schedule, int stage, uint32_t microbatch, int kind, int other) {
+/* Index of the action (kind, or other) of a stage and unit, wherever it stands; -1: none. */
+static long find(const pp_schedule *schedule, int stage, pp_action like, int kind, int other) {
     for (size_t i = 0; i < schedule->first_action[schedule->ranks]; i++) {
         pp_action a = schedule->actions[i];
-        if (a.stage == stage && a.microbatch == microbatch && (a.kind == kind || a.kind == other))
+        if (a.stage == stage && a.microbatch == like.microbatch && a.slice == like.slice &&
+            (a.kind == kind || a.kind == other))
             return (long)i;
     }
     return -1;
@@ -40,8 +42,9 @@ static int receiver_of(const pp_schedule *schedule, pp_action a) {
 
 static double occupancy_of(const pp_sim_input *input, pp_action a) {
     if (!input->border) return 0;
-    if (a.kind == PP_FORWARD) return input->border[a.stage].forward_occupancy_s;
-    return input->border[a.stage - 1].backward_occupancy_s;
+    int slices = input->schedule->slices;
+    if (a.kind == PP_FORWARD) return input->border[a.stage].forward_occupancy_s / slices;
+    return input->border[a.stage - 1].backward_occupancy_s / slices;
 }
 
 static double latency_of(const pp_sim_input *input, pp_action a) {
@@ -90,9 +93,9 @@ static double ready_at(const pp_sim_input *input, const oracle_times *times, int
     int next = pp_schedule_next(schedule, a.stage);
     long producer = -1;
     if (a.kind == PP_FORWARD && previous >= 0)
-        producer = find(schedule, previous, a.microbatch, PP_FORWARD, PP_FORWARD);
+        producer = find(schedule, previous, a, PP_FORWARD, PP_FORWARD);
     if ((a.kind == PP_BACKWARD || a.kind == PP_INPUT) && next >= 0)
-        producer = find(schedule, next, a.microbatch, PP_BACKWARD, PP_INPUT);
+        producer = find(schedule, next, a, PP_BACKWARD, PP_INPUT);
     return producer < 0 ? ready : fmax(ready, arrival(input, times, producer, rank));
 }
 

@@ -1,9 +1,12 @@
 /* The critical path: consecutive, and as long as the makespan. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
+
+COUNTED_SUITE(critical_path);
 
 static bool feeds(const pp_schedule *schedule, pp_action from, pp_action to) {
     bool backward = from.kind == PP_BACKWARD || from.kind == PP_INPUT;

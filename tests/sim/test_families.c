@@ -1,9 +1,12 @@
 /* The families of schedules: their orders, closed forms, peaks, and what they refuse. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
+
+COUNTED_SUITE(families);
 
 static double closed_form(const char *name, int ranks, int microbatches, pp_uniform cost) {
     pp_schedule_request request = {.name = name, .ranks = ranks, .microbatches = microbatches};

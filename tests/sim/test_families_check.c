@@ -1,9 +1,12 @@
 /* Every family over a grid of K, M and V: what it makes passes the check, what it refuses it
  * refuses in words, and its ranks hold what the literature says. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
+
+COUNTED_SUITE(families_check);
 
 /* ---- the grid ------------------------------------------------------------------------------ */
 

@@ -2,10 +2,13 @@
  * a formula gives a number it must be the simulated one to 1e-12. And the bubbles that Qi et al.
  * (2023, "Zero bubble pipeline parallelism", tables 5 and 9) print. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
+
+COUNTED_SUITE(families_forms);
 
 static const pp_uniform uniforms[] = {
     {1, 1, 1, 0},     {1.7, 2.3, 0.9, 0}, {1, 2, 3, 0},    {3, 1, 2, 0},   {2, 1, 1, 0},

@@ -3,6 +3,7 @@
  * independent replay found. Needs the published data: the folder that PPSIM_TEST_DATA names, or
  * ../shared/data. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+COUNTED_SUITE(families_published);
 
 static const char *data_folder(void) {
     const char *named = getenv("PPSIM_TEST_DATA");

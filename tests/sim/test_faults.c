@@ -1,9 +1,12 @@
 /* Any allocation may fail: an error comes back, nothing leaks, and the same call works afterwards.
  */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
+
+COUNTED_SUITE(faults);
 
 static long allocations, fail_at; /* fail_at: the n-th fails, and all after it if for_ever */
 static bool for_ever;

@@ -1,9 +1,12 @@
 /* Memory: against the oracle's recount, and by hand. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
+
+COUNTED_SUITE(memory);
 
 Test(memory, agrees_with_a_recount) {
     for (uint64_t seed = 1; seed <= 1500; seed++) {

@@ -1,10 +1,13 @@
 /* From a plan to its actions and their times. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+COUNTED_SUITE(plan);
 
 /* Four opaque layers, or a tied embedding and head around two blocks. */
 static const char opaque_model[] =

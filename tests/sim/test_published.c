@@ -2,6 +2,7 @@
  * independent replay found for them: makespan, bubble, spans and peaks must come out the same.
  * Needs the published data: the folder that PPSIM_TEST_DATA names, or ../shared/data. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -9,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+COUNTED_SUITE(published);
 
 static const char *data_folder(void) {
     const char *named = getenv("PPSIM_TEST_DATA");

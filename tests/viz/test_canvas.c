@@ -1,7 +1,11 @@
 /* The canvas: numbers and texts as they come out, formats by ending, the axis's ticks. */
+#include "tests/live_bytes.h"
 #include "viz_support.h"
 
 #include <locale.h>
+
+COUNTED_SUITE(canvas);
+COUNTED_SUITE(axis);
 
 Test(canvas, fixed_numbers) {
     static const struct {

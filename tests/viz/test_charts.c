@@ -1,8 +1,15 @@
 /* Whole pictures: what lies where, that no text meets another, the bytes of the formats, refusals,
  * failing allocations, and random traces. */
+#include "tests/live_bytes.h"
 #include "viz_support.h"
 
 #include <locale.h>
+
+COUNTED_SUITE(charts);
+COUNTED_SUITE(timeline);
+COUNTED_SUITE(formats);
+COUNTED_SUITE(compare);
+COUNTED_SUITE(memory);
 
 static const double free_size[2] = {0, 0};
 

@@ -1,6 +1,9 @@
 /* The palette is held to what it promises: readable labels, kinds that stay apart for colour-blind
  * people and in grey, idle time lighter than everything. */
+#include "tests/live_bytes.h"
 #include "viz_support.h"
+
+COUNTED_SUITE(palette);
 
 static double lightness(viz_colour colour) { /* CIE L*, 0 to 100 */
     double y = viz_luminance(colour);
