@@ -1,17 +1,27 @@
 /* A lower bound of the makespan of any order of the same actions on the same stages and ranks.
  *
- * For a rank p let
- *   head(p)   the least over its stages s of the time until anything of s can start: F(s,m) needs
- *             F(s-1,m) and its transfer, which needs F(s-2,m) …; every other action of s needs an
- * F(s) work(p)   all durations of p's actions after(s)  what must still follow the end of a B or I
- * of stage s somewhere: on s itself the W of that microbatch (if s has no B), REDUCE_GRAD and STEP;
- * or the transfer to s-1, its B or I, and after(s-1); the larger of the two Nothing on p starts
- * before head(p), and p does one thing at a time, so makespan >= head(p) + work(p) (1) Of p's F, R,
- * B and I actions the last is a B or I, since each F and R has a backward after it on the same
- * stage; it ends no earlier than head(p) + their work, and after() follows: makespan >= head(p) +
- * work of F, R, B, I on p + min over its stages of after(s)          (2) (2) needs every F to have
- * its backward; it is left out for ranks where one has not. On uniform stages with V = 1, (1) and
- * (2) give max(M·T, (K-1)(F+I+2c) + M(F+I) + W) of the literature.
+ * head(p) is the least time, over the stages of rank p, until anything of the stage can start:
+ * F(s,m) needs F(s-1,m) and its transfer, which needs F(s-2,m), and so on; every other action of s
+ * needs an F(s).
+ *
+ * after(s) is what must still follow the end of a B or I of stage s somewhere. On s itself that is
+ * the W of that microbatch (if s has no B), REDUCE_GRAD and STEP; elsewhere it is the transfer to
+ * s-1, its B or I, and after(s-1). The larger of the two counts.
+ *
+ * Nothing on p starts before head(p), and p does one thing at a time:
+ *
+ *     makespan >= head(p) + all work of p                                                   (1)
+ *
+ * Of p's F, R, B and I actions the last is a B or I, since each F and R has a backward after it on
+ * the same stage. It ends no earlier than head(p) plus their work, and after() follows:
+ *
+ *     makespan >= head(p) + work of F, R, B, I on p + least after(s) over the stages of p   (2)
+ *
+ * (2) needs every F to have its backward; it is left out for ranks where one has not. On uniform
+ * stages with V = 1, (1) and (2) give max(M·T, (K-1)(F+I+2c) + M(F+I) + W) of the literature.
+ *
+ * Of microbatches cut into slices, the steps of a path are slices. Launch overhead, slower compute
+ * and shared links only add to all this.
  *
  * Where durations differ by microbatch (a smaller last one) or overlapping saves time (a factor
  * below 1), paths take the smallest value. Blocking only adds to this. */
@@ -31,7 +41,7 @@ typedef struct bound {
 } bound;
 
 static double least(const bound *b, int s, pp_action_kind kind) {
-    return pp_kind_duration(&b->input->stage[s], kind) * b->smallest;
+    return pp_slice_duration(b->input, s, kind) * b->smallest;
 }
 
 static double transfer_s(const bound *b, int from, pp_action_kind kind) {
@@ -42,7 +52,7 @@ static double transfer_s(const bound *b, int from, pp_action_kind kind) {
 static double work_of(const bound *b, int s, pp_action_kind kind) {
     const pp_stage_order *stage = &b->stages[s];
     double plain = (double)(stage->count[kind] - stage->scaled[kind]);
-    return pp_kind_duration(&b->input->stage[s], kind) * (plain + stage->scaled[kind] * b->scale) *
+    return pp_slice_duration(b->input, s, kind) * (plain + stage->scaled[kind] * b->scale) *
            b->shrink;
 }
 
@@ -154,7 +164,7 @@ static void count_actions(const pp_schedule *schedule, pp_stage_order *stages) {
         if (action.kind == PP_STEP) stage->steps = true;
         if (action.kind >= PP_COMPUTE_KINDS) continue;
         stage->count[action.kind]++;
-        if (action.microbatch == last) stage->scaled[action.kind] = 1;
+        if (action.microbatch == last) stage->scaled[action.kind]++;
     }
 }
 

@@ -17,7 +17,10 @@
  * arrived" is one comparison whatever is waited for.
  *
  * Transfers of a directed pair of ranks have one sender, whose order is theirs, so a lane is one
- * number: when it is free again. */
+ * number: when it is free again.
+ *
+ * Of microbatches cut into slices each slice has a slot of its own. That slices of a stage follow
+ * each other is a matter of its rank's order alone, which has been checked. */
 #include "sim/engine_internal.h"
 
 #include <math.h>
@@ -26,19 +29,19 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 #define NOTHING INT64_C(0x7ff8000000000000) /* a NaN: neither output nor gradient is there */
-#define NOBODY UINT32_MAX                   /* no microbatch is awaited */
+#define NOBODY UINT32_MAX                   /* no unit is awaited */
 #define ROW_PADDING                                                                                \
     8 /* slots between rows, so that rows of 2^n microbatches do not share cache sets */
 
 /* One kind of action of one stage, as the loop wants it: one cache line. */
 typedef struct step {
-    const int64_t *producer; /* [M] row of what it waits for */
+    const int64_t *producer; /* [units] row of what it waits for */
     int64_t ready_below;     /* … which is there when less than this */
-    int64_t *slot;           /* [M] row of its own output */
+    int64_t *slot;           /* [units] row of its own output */
     double duration_s;
     double latency_s, occupancy_s; /* of sending the output */
     uint32_t index_mask;           /* all ones; 0: W and R, which wait for and send nothing */
-    uint32_t awaited;              /* the microbatch whose output a rank is waiting for */
+    uint32_t awaited;              /* the unit whose output a rank is waiting for */
     uint32_t lane;
     uint16_t consumer; /* that rank */
     uint16_t is_gradient;
@@ -71,6 +74,7 @@ typedef struct engine {
     double scale; /* of the durations of microbatch M-1 */
     int finished;
     bool has_lanes;
+    bool has_extras; /* slices, random durations or launches that take time */
 } engine;
 
 static ALWAYS_INLINE int64_t bits_of(double value) {
@@ -89,7 +93,7 @@ static ALWAYS_INLINE double time_of(int64_t bits) {
 /* ---- setting up ---------------------------------------------------------------------------- */
 
 static int64_t *row_of(const engine *e, int stage) {
-    return e->slots + (size_t)stage * ((size_t)e->run->schedule->microbatches + ROW_PADDING);
+    return e->slots + (size_t)stage * (pp_stage_units(e->run->schedule) + ROW_PADDING);
 }
 
 /* What an action waits for, besides its rank. */
@@ -131,7 +135,7 @@ static void set_steps(engine *e) {
     for (int s = 0; s < e->run->schedule->stages; s++)
         for (int kind = 0; kind < PP_COMPUTE_KINDS; kind++) {
             step *st = &e->steps[s * PP_COMPUTE_KINDS + kind];
-            st->duration_s = pp_kind_duration(&e->run->input->stage[s], (pp_action_kind)kind);
+            st->duration_s = pp_slice_duration(e->run->input, s, (pp_action_kind)kind);
             set_producer(e, st, s, (pp_action_kind)kind);
             set_output(e, st, s, (pp_action_kind)kind);
         }
@@ -232,8 +236,9 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     const pp_schedule *schedule = run->schedule;
     double scale = run->input->last_microbatch_scale;
     *e = (engine){.run = run, .nothing = NOTHING, .scale = scale > 0 ? scale : 1};
-    size_t row = (size_t)schedule->microbatches + ROW_PADDING;
-    size_t count = (size_t)schedule->stages * row; /* < 2^16 · 2^25 */
+    e->has_extras = schedule->slices > 1 || run->input->jitter > 0 || run->input->launch_s > 0;
+    size_t row = pp_stage_units(schedule) + ROW_PADDING;
+    size_t count = (size_t)schedule->stages * row; /* < 2^16 · 2^33 */
     e->slots = pp_allocate(count * sizeof *e->slots);
     char *steps = pp_arena_allocate(run->arena, (size_t)schedule->stages * PP_COMPUTE_KINDS + 1,
                                     sizeof(step));
@@ -253,34 +258,36 @@ static ALWAYS_INLINE void wake(engine *e, uint32_t rank) {
 }
 
 /* The rank that comes to this action cannot go on: leaves word with whoever produces its input. The
- * next stage may run B or I: word is left with both. A word is never taken back: its microbatch
- * passes that step once. Stages of a chain are consecutive. */
-static ALWAYS_INLINE void await(step *st, pp_action action) {
-    if (action.kind == PP_FORWARD) {
-        st[-PP_COMPUTE_KINDS].awaited = action.microbatch;
+ * next stage may run B or I: word is left with both. A word is never taken back: its unit passes
+ * that step once. Stages of a chain are consecutive. */
+static ALWAYS_INLINE void await(step *st, unsigned kind, uint32_t unit) {
+    if (kind == PP_FORWARD) {
+        st[-PP_COMPUTE_KINDS].awaited = unit;
         return;
     }
-    step *next = st + PP_COMPUTE_KINDS - action.kind;
-    next[PP_BACKWARD].awaited = next[PP_INPUT].awaited = action.microbatch;
+    step *next = st + PP_COMPUTE_KINDS - kind;
+    next[PP_BACKWARD].awaited = next[PP_INPUT].awaited = unit;
 }
 
 /* ---- delivering ---------------------------------------------------------------------------- */
 
 /* The output of an action that ended at end_s is on its way. */
-static ALWAYS_INLINE void deliver(engine *e, step *st, uint32_t microbatch, double end_s,
-                                  bool with_lanes) {
+static ALWAYS_INLINE void deliver(engine *e, step *st, pp_action action, uint32_t unit,
+                                  double end_s, bool with_lanes, bool with_spans) {
     double arrival_s;
     if (with_lanes) {
         double *free_s = &e->lane_free_s[st->lane];
         double sent_s = st->lane && *free_s > end_s ? *free_s : end_s;
         *free_s = sent_s + st->occupancy_s;
         arrival_s = *free_s + st->latency_s;
+        if (with_spans && st->lane && arrival_s > end_s)
+            pp_run_keep_transfer(e->run, action, sent_s, arrival_s);
     } else {
         arrival_s = end_s + st->latency_s;
     }
     int64_t sign = (int64_t)((uint64_t)st->is_gradient << 63);
-    st->slot[microbatch & st->index_mask] = bits_of(arrival_s) | sign;
-    if (microbatch == st->awaited) wake(e, st->consumer);
+    st->slot[unit & st->index_mask] = bits_of(arrival_s) | sign;
+    if (unit == st->awaited) wake(e, st->consumer);
 }
 
 static ALWAYS_INLINE pp_span *keep_span(pp_span *span, int rank, pp_action action, double start_s,
@@ -295,19 +302,24 @@ static ALWAYS_INLINE pp_span *keep_span(pp_span *span, int rank, pp_action actio
 
 /* ---- the careful way ----------------------------------------------------------------------- */
 
-/* One unit: an action or an overlapped pair, when it starts and how long it takes. */
-typedef struct unit {
+/* One action or an overlapped pair, when it starts and how long it takes. */
+typedef struct piece {
     size_t index;
     int parts; /* 1, 2 */
     double start_s, end_s, middle_s;
-} unit;
+} piece;
+
+static uint32_t unit_of(const engine *e, pp_action action) {
+    return (uint32_t)pp_unit_in_stage(e->run->schedule, action);
+}
 
 /* False: it has to wait. Else the time may only have become later. */
 static bool compute_ready(engine *e, pp_action action, double *start_s) {
     step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
-    int64_t bits = st->producer[action.microbatch & st->index_mask];
+    uint32_t unit = unit_of(e, action);
+    int64_t bits = st->producer[unit & st->index_mask];
     if (bits >= st->ready_below) {
-        await(st, action);
+        await(st, action.kind, unit);
         return false;
     }
     if (time_of(bits) > *start_s) *start_s = time_of(bits);
@@ -326,7 +338,7 @@ static bool reduce_ready(engine *e, int rank, int stage, double *start_s) {
     return true;
 }
 
-static bool unit_ready(engine *e, int rank, unit *u) {
+static bool piece_ready(engine *e, int rank, piece *u) {
     const pp_action *action = &e->run->schedule->actions[u->index];
     if (action->kind == PP_REDUCE_GRAD) return reduce_ready(e, rank, action->stage, &u->start_s);
     for (int part = 0; part < u->parts && action[part].kind < PP_COMPUTE_KINDS; part++)
@@ -334,7 +346,7 @@ static bool unit_ready(engine *e, int rank, unit *u) {
     return true;
 }
 
-static void unit_times(const engine *e, unit *u) {
+static void piece_times(const engine *e, piece *u) {
     const pp_action *action = &e->run->schedule->actions[u->index];
     if (u->parts == 1) {
         u->end_s = u->middle_s = u->start_s + pp_action_duration(e->run->input, *action);
@@ -345,14 +357,14 @@ static void unit_times(const engine *e, unit *u) {
     u->end_s = u->start_s + pair.total_s;
 }
 
-/* Everything that follows from a unit's end. */
-static void unit_end(engine *e, int rank, const unit *u) {
+/* Everything that follows from a piece's end. */
+static void piece_end(engine *e, int rank, const piece *u) {
     cursor *c = &e->cursors[rank];
     for (int part = 0; part < u->parts; part++) {
         pp_action action = e->run->schedule->actions[u->index + (size_t)part];
         if (action.kind < PP_COMPUTE_KINDS)
-            deliver(e, &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind], action.microbatch,
-                    u->end_s, true);
+            deliver(e, &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind], action,
+                    unit_of(e, action), u->end_s, true, c->span != NULL);
         if (c->span && takes_time(action))
             c->span = keep_span(c->span, rank, action, part ? u->middle_s : u->start_s,
                                 part == u->parts - 1 ? u->end_s : u->middle_s);
@@ -361,7 +373,7 @@ static void unit_end(engine *e, int rank, const unit *u) {
     }
 }
 
-static void unit_account(engine *e, int rank, const unit *u) {
+static void piece_account(engine *e, int rank, const piece *u) {
     cursor *c = &e->cursors[rank];
     const pp_action *action = &e->run->schedule->actions[u->index];
     if (action->kind >= PP_COMPUTE_KINDS)
@@ -376,20 +388,21 @@ static void unit_account(engine *e, int rank, const unit *u) {
 static __attribute__((noinline)) bool run_careful(engine *e, int rank) {
     cursor *c = &e->cursors[rank];
     const pp_action *action = &e->run->schedule->actions[c->index];
-    unit u = {.index = c->index, .parts = action->overlapped ? 2 : 1, .start_s = c->time_s};
-    if (!unit_ready(e, rank, &u)) return false;
+    piece u = {.index = c->index, .parts = action->overlapped ? 2 : 1, .start_s = c->time_s};
+    if (!piece_ready(e, rank, &u)) return false;
     c->index += (size_t)u.parts;
     while (*c->mark < c->index) c->mark++;
     set_stop(c);
     if (!takes_time(*action)) return true;
-    unit_times(e, &u);
-    unit_account(e, rank, &u);
+    u.start_s += e->run->input->launch_s;
+    piece_times(e, &u);
+    piece_account(e, rank, &u);
     c->time_s = u.end_s;
     if (!c->started) {
         c->started = true;
         e->run->times[rank].first_start_s = u.start_s;
     }
-    unit_end(e, rank, &u);
+    piece_end(e, rank, &u);
     return true;
 }
 
@@ -405,7 +418,7 @@ static ALWAYS_INLINE void prefetch_behind(const pp_action *action) {
 
 /* Runs the plain actions of a rank up to its next mark. This is the loop that sees every action. */
 static ALWAYS_INLINE outcome run_plain(engine *e, uint32_t rank, const pp_action *actions,
-                                       bool with_spans, bool with_lanes) {
+                                       bool with_spans, bool with_lanes, bool with_extras) {
     cursor *c = &e->cursors[rank];
     const uint32_t last = (uint32_t)e->run->schedule->microbatches - 1;
     const size_t stop = c->stop;
@@ -419,19 +432,23 @@ static ALWAYS_INLINE outcome run_plain(engine *e, uint32_t rank, const pp_action
             break;
         }
         step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
-        const int64_t bits = st->producer[action.microbatch & st->index_mask];
+        const uint32_t unit = with_extras ? unit_of(e, action) : action.microbatch;
+        const int64_t bits = st->producer[unit & st->index_mask];
         if (bits >= st->ready_below) {
-            await(st, action);
+            await(st, action.kind, unit);
             found = WAITS;
             break;
         }
         const double ready_s = time_of(bits); /* NaN where nothing is needed: compares false */
-        const double start_s = ready_s > time_s ? ready_s : time_s;
-        const double duration_s =
-            action.microbatch == last ? st->duration_s * e->scale : st->duration_s;
+        double start_s = ready_s > time_s ? ready_s : time_s;
+        double duration_s = action.microbatch == last ? st->duration_s * e->scale : st->duration_s;
+        if (with_extras) {
+            start_s += e->run->input->launch_s;
+            duration_s = pp_action_duration(e->run->input, action);
+        }
         time_s = start_s + duration_s;
         busy_s += duration_s;
-        deliver(e, st, action.microbatch, time_s, with_lanes);
+        deliver(e, st, action, unit, time_s, with_lanes, with_spans);
         prefetch_behind(&actions[i]);
         if (with_spans) c->span = keep_span(c->span, (int)rank, action, start_s, time_s);
     }
@@ -449,12 +466,12 @@ static void finish(engine *e, uint32_t rank) {
 }
 
 /* Runs ranks until none can go on. The last one woken goes first: what it needs is still warm. */
-static ALWAYS_INLINE bool run_ranks(engine *e, bool with_spans, bool with_lanes) {
+static ALWAYS_INLINE bool run_ranks(engine *e, bool with_spans, bool with_lanes, bool with_extras) {
     const pp_action *actions = e->run->schedule->actions;
     for (uint32_t visits = 0; e->depth > 0; visits++) {
         uint32_t rank = e->stack[--e->depth];
         outcome found;
-        do found = run_plain(e, rank, actions, with_spans, with_lanes);
+        do found = run_plain(e, rank, actions, with_spans, with_lanes, with_extras);
         while (found == AT_MARK && run_careful(e, (int)rank));
         if (found == ENDED) finish(e, rank);
         if (visits % 4096 == 0 && pp_stop_signal()) return false;
@@ -464,21 +481,26 @@ static ALWAYS_INLINE bool run_ranks(engine *e, bool with_spans, bool with_lanes)
 
 /* The variants, each compiled on its own. */
 static bool run_simple(engine *e) {
-    return run_ranks(e, false, false);
+    return run_ranks(e, false, false, false);
 }
 
 static bool run_with_lanes(engine *e) {
-    return run_ranks(e, false, true);
+    return run_ranks(e, false, true, false);
 }
 
 static bool run_with_spans(engine *e) {
-    return run_ranks(e, true, true);
+    return run_ranks(e, true, true, false);
+}
+
+static bool run_with_extras(engine *e) {
+    return run_ranks(e, e->run->spans != NULL, true, true);
 }
 
 static pp_status run_all(engine *e, pp_error *error) {
-    bool (*run)(engine *) = e->run->spans  ? run_with_spans
-                            : e->has_lanes ? run_with_lanes
-                                           : run_simple;
+    bool (*run)(engine *) = e->has_extras   ? run_with_extras
+                            : e->run->spans ? run_with_spans
+                            : e->has_lanes  ? run_with_lanes
+                                            : run_simple;
     if (run(e)) return PP_OK;
     return pp_fail(error, PP_E_INTERRUPTED, NULL, "the simulation was interrupted");
 }

@@ -150,7 +150,7 @@ static void end_action(engine *e, int rank, size_t index, double start_s, double
 
 static void run_compute(engine *e, int rank, pp_action action) {
     cursor *c = &e->cursors[rank];
-    double start_s = c->time_s, middle_s;
+    double start_s = c->time_s + e->run->input->launch_s, middle_s;
     pp_rank_times *times = &e->run->times[rank];
     start_rank(e, rank, start_s);
     if (action.overlapped) {

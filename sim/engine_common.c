@@ -2,6 +2,8 @@
  * actions whose times a result names. */
 #include "sim/engine_internal.h"
 
+#include <math.h>
+
 void pp_chain_links(const pp_schedule *schedule, int *previous, int *next) {
     for (int s = 0; s < schedule->stages; s++) previous[s] = next[s] = -1;
     for (int c = 0; c < schedule->chain_count; c++)
@@ -34,11 +36,26 @@ double pp_kind_duration(const pp_stage_cost *cost, pp_action_kind kind) {
     }
 }
 
+double pp_slice_duration(const pp_sim_input *input, int stage, pp_action_kind kind) {
+    double duration_s = pp_kind_duration(&input->stage[stage], kind);
+    return kind < PP_COMPUTE_KINDS ? duration_s / input->schedule->slices : duration_s;
+}
+
+/* Log-normal with mean 1 and standard deviation `jitter`: durations stay positive. What is drawn
+ * belongs to the action, wherever it stands in the order. */
+static double jitter_factor(const pp_sim_input *input, pp_action action) {
+    double variance = log1p(input->jitter * input->jitter);
+    uint64_t counter = (uint64_t)action.microbatch << 32 | (uint64_t)action.stage << 16 |
+                       (uint64_t)action.slice << 8 | action.kind;
+    double normal = pp_random_normal(input->jitter_key, counter);
+    return exp(sqrt(variance) * normal - 0.5 * variance);
+}
+
 double pp_action_duration(const pp_sim_input *input, pp_action action) {
-    double duration_s = pp_kind_duration(&input->stage[action.stage], action.kind);
+    double duration_s = pp_slice_duration(input, action.stage, action.kind);
     bool last = action.microbatch == (uint32_t)input->schedule->microbatches - 1;
-    return last && input->last_microbatch_scale > 0 ? duration_s * input->last_microbatch_scale
-                                                    : duration_s;
+    if (last && input->last_microbatch_scale > 0) duration_s *= input->last_microbatch_scale;
+    return input->jitter > 0 ? duration_s * jitter_factor(input, action) : duration_s;
 }
 
 pp_pair_duration pp_pair_time(const pp_sim_input *input, pp_action first, pp_action second) {
@@ -59,8 +76,8 @@ pp_sending pp_action_sending(const pp_sim_input *input, const int *previous, con
     if (to < 0 || placement[to] == placement[stage]) return none;
     if (!input->border) return (pp_sending){placement[to], 0, 0};
     const pp_border_cost *border = &input->border[forward ? stage : to];
-    return (pp_sending){placement[to], border->latency_s,
-                        forward ? border->forward_occupancy_s : border->backward_occupancy_s};
+    double whole_s = forward ? border->forward_occupancy_s : border->backward_occupancy_s;
+    return (pp_sending){placement[to], border->latency_s, whole_s / input->schedule->slices};
 }
 
 /* ---- reductions ---------------------------------------------------------------------------- */

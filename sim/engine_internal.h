@@ -11,23 +11,32 @@
 #define PP_NO_INDEX SIZE_MAX
 #define PP_COMPUTE_KINDS 5 /* F B I W R: the first kinds of pp_action_kind */
 
+/* A unit is one slice of a microbatch on a stage; without slices, a microbatch. */
+static inline size_t pp_stage_units(const pp_schedule *schedule) {
+    return (size_t)schedule->microbatches * (size_t)schedule->slices;
+}
+
+static inline size_t pp_unit_in_stage(const pp_schedule *schedule, pp_action action) {
+    return (size_t)action.microbatch * (size_t)schedule->slices + action.slice;
+}
+
 /* ---- what follows from the order (memory.c) ------------------------------------------------- */
 
 typedef struct pp_rank_order {
     size_t compute_count; /* F, B, I, W and R actions */
     size_t span_count;    /* actions that take time: all but transfers and (UN)SHARD */
-    int64_t peak_alive;   /* (stage, microbatch) pairs */
-    double peak_weight;   /* in the caller's weights, or in units of activations / V */
+    int64_t peak_alive;   /* units: (stage, microbatch) pairs, or slices of them */
+    double peak_weight;   /* in the caller's weights, or in units / V */
     pp_peak_bytes peak;   /* all -1 without bytes */
     size_t peak_index;    /* the action whose start first reaches the peak (of bytes, or else of
                              weight); PP_NO_INDEX: an empty rank */
 } pp_rank_order;
 
 typedef struct pp_stage_order {
-    size_t last_use;                  /* index of the last compute action; PP_NO_INDEX: none */
-    uint32_t count[PP_COMPUTE_KINDS]; /* actions of each kind … */
-    uint8_t scaled[PP_COMPUTE_KINDS]; /* … and how many of them (0, 1) are of microbatch M-1 */
-    bool reduces, steps;              /* has REDUCE_GRAD, STEP */
+    size_t last_use;                   /* index of the last compute action; PP_NO_INDEX: none */
+    uint32_t count[PP_COMPUTE_KINDS];  /* actions of each kind … */
+    uint32_t scaled[PP_COMPUTE_KINDS]; /* … and how many of them are of microbatch M-1 */
+    bool reduces, steps;               /* has REDUCE_GRAD, STEP */
 } pp_stage_order;
 
 /* Follows every rank's order. slots: [stages] each, read only with input->bytes. Any action that
@@ -38,6 +47,12 @@ pp_status pp_order_follow(const pp_sim_input *input, const int *input_slots,
                           pp_error *error);
 
 /* ---- a run ---------------------------------------------------------------------------------- */
+
+/* What F, B or I made, on its way to another rank. */
+typedef struct pp_transfer {
+    double sent_s, arrival_s; /* it leaves, it is there */
+    pp_action action;         /* that made it */
+} pp_transfer;
 
 typedef struct pp_rank_times {
     double first_start_s, last_end_s;
@@ -64,7 +79,9 @@ typedef struct pp_run {
     pp_rank_times *times;              /* [ranks] results */
     pp_span *spans;                    /* NULL: not kept */
     const size_t *first_span;          /* [ranks] where each rank's begin */
-    pp_arena *arena;                   /* working memory, gone after the run */
+    pp_transfer *transfers;            /* with spans, but for blocking, where spans hold them */
+    size_t transfer_count;
+    pp_arena *arena; /* working memory, gone after the run */
 } pp_run;
 
 /* Times the order; run->times, first zeroed, and run->spans are filled. PP_E_DEADLOCK if it cannot
@@ -79,8 +96,10 @@ size_t pp_blocking_transfer_count(const pp_run *run, int rank);
 /* Stages before and after in the chains; previous, next: [stages]. */
 void pp_chain_links(const pp_schedule *schedule, int *previous, int *next);
 
-/* Duration of F, B, I, W, R, REDUCE_GRAD, STEP; 0 of other kinds. */
+/* Duration of F, B, I, W, R of a whole microbatch, REDUCE_GRAD, STEP; 0 of other kinds. */
 double pp_kind_duration(const pp_stage_cost *cost, pp_action_kind kind);
+/* The same of one slice of a microbatch. */
+double pp_slice_duration(const pp_sim_input *input, int stage, pp_action_kind kind);
 /* The same of an action: scaled if it is of microbatch M-1. */
 double pp_action_duration(const pp_sim_input *input, pp_action action);
 /* Of the pair that begins at `first`: its two parts, then the whole. */
@@ -98,6 +117,12 @@ typedef struct pp_sending {
 pp_sending pp_action_sending(const pp_sim_input *input, const int *previous, const int *next,
                              int stage, pp_action_kind kind);
 
+/* Only what is not there the moment it is made. */
+static inline void pp_run_keep_transfer(pp_run *run, pp_action action, double sent_s,
+                                        double arrival_s) {
+    run->transfers[run->transfer_count++] = (pp_transfer){sent_s, arrival_s, action};
+}
+
 /* Records what a run wants to know of the action at `index` besides its end: when the peak is, and
  * the last backward of a reducing stage. Returns the first rank to wake (a list through
  * run->next_waiting), or -1. */
@@ -108,8 +133,20 @@ pp_reduction *pp_run_reduction(const pp_run *run, int stage);
 
 pp_status pp_reductions_make(pp_run *run, pp_error *error);
 
-/* ---- costs.c, expand.c, bounds.c
- * --------------------------------------------------------------------- */
+/* ---- span_lanes.c, memory_curve.c ----------------------------------------------------------- */
+
+/* The most transfers that a run can keep. */
+size_t pp_transfer_limit(const pp_run *run);
+/* A trace of the run's spans, [first_span[ranks]], and of its transfers: a span at the sender and
+ * one at the receiver of each. */
+pp_status pp_spans_arrange(const pp_run *run, pp_trace **trace, pp_error *error);
+
+/* Fills the memory curves of a trace that has compute spans, from input->bytes. Slots: [stages], or
+ * NULL. */
+pp_status pp_memory_curves(const pp_sim_input *input, const int *input_slots,
+                           const int *gradient_slots, pp_trace *trace, pp_error *error);
+
+/* ---- given_costs.c, expand.c, bounds.c ------------------------------------------------------ */
 
 /* PP_E_INPUT for missing, negative, NaN or infinite numbers. */
 pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error);

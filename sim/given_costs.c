@@ -95,18 +95,24 @@ static pp_status check_stage(const pp_sim_input *input, int s, pp_error *error) 
     return check_weights(input, s, error);
 }
 
+/* 0 stands for the default. */
+static pp_status check_option(const char *name, double value, pp_error *error) {
+    if (isfinite(value) && value >= 0) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, name, "%g, expected a positive number", value);
+}
+
 pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
     if (!input->schedule) return pp_fail(error, PP_E_INPUT, "schedule", "there is none");
     if (!input->stage) return pp_fail(error, PP_E_INPUT, "stage costs", "there are none");
-    if (input->schedule->slices > 1)
-        return pp_fail(error, PP_E_UNSUPPORTED, input->schedule->name,
-                       "microbatches cut along the sequence cannot be simulated yet");
-    if (!isfinite(input->overlap_factor) || input->overlap_factor < 0)
-        return pp_fail(error, PP_E_INPUT, "overlap factor", "%g, expected a positive number",
-                       input->overlap_factor);
-    if (!isfinite(input->last_microbatch_scale) || input->last_microbatch_scale < 0)
-        return pp_fail(error, PP_E_INPUT, "last microbatch scale", "%g, expected a positive number",
-                       input->last_microbatch_scale);
+    if (input->schedule->slices < 1 || pp_stage_units(input->schedule) >= UINT32_MAX)
+        return pp_fail(error, PP_E_INPUT, input->schedule->name,
+                       "%d microbatches of %d slices each, expected at least 1 slice and fewer "
+                       "than 2^32 slices in all",
+                       input->schedule->microbatches, input->schedule->slices);
+    PP_TRY(check_option("overlap factor", input->overlap_factor, error));
+    PP_TRY(check_option("last microbatch scale", input->last_microbatch_scale, error));
+    PP_TRY(check_option("launch", input->launch_s, error));
+    PP_TRY(check_option("jitter", input->jitter, error));
     for (int s = 0; s < input->schedule->stages; s++) PP_TRY(check_stage(input, s, error));
     return PP_OK;
 }

@@ -14,8 +14,12 @@
  * actions of an OVERLAP_F_B pair start, then both end.
  *
  * The same walk checks the order: a small state per (stage, microbatch) says what has been, and a
- * table what each kind needs. The engines rely on that. */
-#include "sim/engine_internal.h"
+ * table what each kind needs. The engines rely on that.
+ *
+ * A microbatch cut into slices counts as that many, each with its part of the bytes. Attention
+ * looks back, so slices of a microbatch go forward in order and, after the last of them, backward
+ * in reverse. */
+#include "sim/memory_internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -51,13 +55,6 @@ static const kind_rule rules[PP_COMPUTE_KINDS] = {
     [PP_RECOMPUTE] = {DID_F | DID_R | DID_I, DID_F, DID_R, 0, 0},
 };
 
-/* What an action adds at its start and takes off at its end. A row per kind, and one more for the F
- * of a recomputed microbatch. `held` counts activations and stash. */
-typedef struct effect {
-    int64_t held_rise, held_fall, stash_rise, stash_fall;
-} effect;
-enum { F_RECOMPUTED = PP_COMPUTE_KINDS, EFFECT_ROWS };
-
 /* Where a stage's states are, for the loop. */
 typedef struct home {
     int rank;
@@ -71,7 +68,7 @@ typedef struct walk {
     const int *rank_first;  /* [ranks + 1] into rank_stages */
     const int *rank_stages; /* [stages] by rank, ascending */
     const home *homes;      /* [stages] */
-    effect *effects;        /* [most stages of a rank][EFFECT_ROWS] */
+    pp_effect *effects;     /* [most stages of a rank][PP_EFFECT_ROWS] */
     uint8_t *state;         /* [most stages of a rank][microbatches] */
     size_t *closed;         /* [stages] index of the first REDUCE_GRAD or STEP */
     pp_stage_order *stages; /* [stages] filled */
@@ -125,12 +122,14 @@ static pp_status fail_index(const walk *w, int p, size_t index, pp_error *error)
         return fail_action(w, p, index, "names a stage that does not exist", error);
     if (schedule->placement[action.stage] != p)
         return fail_action(w, p, index, "belongs to a stage of another rank", error);
+    if (action.slice >= schedule->slices)
+        return fail_action(w, p, index, "names a slice that does not exist", error);
     return fail_action(w, p, index, "names a microbatch that does not exist", error);
 }
 
 /* ---- tallies ------------------------------------------------------------------------------- */
 
-static ALWAYS_INLINE void tally_rise(tally *t, const kind_rule *rule, const effect *e,
+static ALWAYS_INLINE void tally_rise(tally *t, const kind_rule *rule, const pp_effect *e,
                                      bool with_bytes) {
     t->counts += rule->rise;
     if (!with_bytes) return;
@@ -152,7 +151,7 @@ static ALWAYS_INLINE void tally_peak(tally *t, size_t index, bool with_bytes) {
     }
 }
 
-static ALWAYS_INLINE void tally_fall(tally *t, const kind_rule *rule, const effect *e,
+static ALWAYS_INLINE void tally_fall(tally *t, const kind_rule *rule, const pp_effect *e,
                                      bool with_bytes) {
     t->counts -= rule->fall;
     if (!with_bytes) return;
@@ -166,15 +165,15 @@ static ALWAYS_INLINE void tally_fall(tally *t, const kind_rule *rule, const effe
 static ALWAYS_INLINE bool in_range(const walk *w, int p, pp_action action) {
     const pp_schedule *schedule = w->schedule;
     return action.stage < schedule->stages && w->homes[action.stage].rank == p &&
-           action.microbatch < (uint32_t)schedule->microbatches;
+           action.microbatch < (uint32_t)schedule->microbatches && action.slice < schedule->slices;
 }
 
 static ALWAYS_INLINE uint8_t *state_of(const walk *w, pp_action action) {
-    return w->state + w->homes[action.stage].first + action.microbatch;
+    return w->state + w->homes[action.stage].first + pp_unit_in_stage(w->schedule, action);
 }
 
 static ALWAYS_INLINE unsigned effect_row(pp_action action, uint8_t state) {
-    return action.kind == PP_FORWARD && (state & WILL_R) ? F_RECOMPUTED : action.kind;
+    return action.kind == PP_FORWARD && (state & WILL_R) ? PP_F_RECOMPUTED : action.kind;
 }
 
 /* An R that was not known when its F passed: the walk must be taken again, knowing it. */
@@ -199,25 +198,43 @@ static pp_status follow_update(walk *w, int p, size_t index, pp_rank_order *out,
     return PP_OK;
 }
 
+/* What the slices of a microbatch need of each other. */
+static pp_status follow_slices(const walk *w, int p, size_t index, pp_error *error) {
+    const pp_action action = w->schedule->actions[index];
+    const int q = action.slice, last = w->schedule->slices - 1;
+    if (last == 0) return PP_OK;
+    const uint8_t *state = state_of(w, action);
+    if (action.kind == PP_FORWARD && q > 0 && !(state[-1] & DID_F))
+        return fail_early(w, p, index, "comes before the forward of the slice before", error);
+    if (action.kind != PP_BACKWARD && action.kind != PP_INPUT) return PP_OK;
+    if (!(state[last - q] & DID_F))
+        return fail_early(w, p, index, "comes before the forward of the last slice", error);
+    if (q < last && !(state[1] & DID_I))
+        return fail_early(w, p, index, "comes before the backward of the slice behind", error);
+    return PP_OK;
+}
+
 /* The two actions at index and index + 1 start together and end together. */
 static pp_status follow_pair(walk *w, int p, size_t index, tally *t, bool with_bytes,
                              pp_error *error) {
     const pp_action *pair = w->schedule->actions + index;
-    const effect *effects[2];
+    const pp_effect *effects[2];
     if (index + 1 >= w->schedule->first_action[p + 1] || pair[1].overlapped ||
         pair[0].kind >= PP_COMPUTE_KINDS || pair[1].kind >= PP_COMPUTE_KINDS)
         return fail_action(w, p, index, "is no pair of two actions that can overlap", error);
     for (size_t i = 0; i < 2; i++) {
         if (!in_range(w, p, pair[i])) return fail_index(w, p, index + i, error);
+        PP_TRY(follow_slices(w, p, index + i, error));
         uint8_t state = *state_of(w, pair[i]);
         const kind_rule *rule = &rules[pair[i].kind];
         if ((state & rule->mask) != rule->want) return fail_state(w, p, index + i, state, error);
         if (with_bytes && unforeseen(w, pair[i])) return PP_OK;
-        effects[i] = &w->effects[(unsigned)w->homes[pair[i].stage].local * EFFECT_ROWS +
+        effects[i] = &w->effects[(unsigned)w->homes[pair[i].stage].local * PP_EFFECT_ROWS +
                                  effect_row(pair[i], state)];
         tally_rise(t, rule, effects[i], with_bytes);
     }
-    if (pair[0].stage == pair[1].stage && pair[0].microbatch == pair[1].microbatch)
+    if (pair[0].stage == pair[1].stage && pair[0].microbatch == pair[1].microbatch &&
+        pair[0].slice == pair[1].slice)
         return fail_action(w, p, index, "overlaps another action of its own microbatch", error);
     tally_peak(t, index, with_bytes);
     for (size_t i = 0; i < 2; i++) {
@@ -242,15 +259,17 @@ static pp_status follow_other(walk *w, int p, size_t index, bool with_bytes, tal
 /* The walk over one rank's actions. One long loop: it runs once per action of a step, and speed is
  * a promise (DESIGN.md, limits). What it needs is in locals, since a store to a state might
  * otherwise change any of it. */
-static ALWAYS_INLINE pp_status follow_actions(walk *w, int p, bool with_bytes, tally *tally_out,
-                                              pp_rank_order *out, pp_error *error) {
+static ALWAYS_INLINE pp_status follow_actions(walk *w, int p, bool with_bytes, bool with_slices,
+                                              tally *tally_out, pp_rank_order *out,
+                                              pp_error *error) {
     const pp_action *actions = w->schedule->actions;
     const home *homes = w->homes;
-    const effect *effects = w->effects;
+    const pp_effect *effects = w->effects;
     uint8_t *const states = w->state;
     const size_t begin = w->schedule->first_action[p], end = w->schedule->first_action[p + 1];
     const int stages = w->schedule->stages;
     const uint32_t microbatches = (uint32_t)w->schedule->microbatches;
+    const uint32_t slices = with_slices ? (uint32_t)w->schedule->slices : 1;
     tally t = {.peak_halves = -1, .peak_held = -1, .peak_index = PP_NO_INDEX};
     out->compute_count = end - begin;
     for (size_t i = begin; i < end; i++) {
@@ -265,15 +284,19 @@ static ALWAYS_INLINE pp_status follow_actions(walk *w, int p, bool with_bytes, t
             continue;
         }
         if (action.stage >= stages || homes[action.stage].rank != p ||
-            action.microbatch >= microbatches)
+            action.microbatch >= microbatches || action.slice >= slices)
             return fail_index(w, p, i, error);
+        if (with_slices) PP_TRY(follow_slices(w, p, i, error));
         const home at = homes[action.stage];
         const kind_rule *rule = &rules[action.kind];
-        uint8_t *state = states + at.first + action.microbatch;
+        uint8_t *state =
+            states + at.first +
+            (with_slices ? (size_t)action.microbatch * slices + action.slice : action.microbatch);
         const uint8_t before = *state;
         if ((before & rule->mask) != rule->want) return fail_state(w, p, i, before, error);
         *state = before | rule->set;
-        const effect *e = &effects[(unsigned)at.local * EFFECT_ROWS + effect_row(action, before)];
+        const pp_effect *e =
+            &effects[(unsigned)at.local * PP_EFFECT_ROWS + effect_row(action, before)];
         if (with_bytes && unforeseen(w, action)) return PP_OK;
         tally_rise(&t, rule, e, with_bytes);
         tally_peak(&t, i, with_bytes);
@@ -284,19 +307,23 @@ static ALWAYS_INLINE pp_status follow_actions(walk *w, int p, bool with_bytes, t
     return PP_OK;
 }
 
-/* Two copies of the loop, so that a walk without bytes does not pay for them. */
+/* Copies of the loop, so that a walk without bytes or slices does not pay for them. */
 static pp_status follow_counting(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
-    return follow_actions(w, p, false, t, out, error);
+    return follow_actions(w, p, false, false, t, out, error);
 }
 
 static pp_status follow_bytes(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
-    return follow_actions(w, p, true, t, out, error);
+    return follow_actions(w, p, true, false, t, out, error);
+}
+
+static pp_status follow_all(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
+    return follow_actions(w, p, w->input->bytes != NULL, true, t, out, error);
 }
 
 static void forget_rank(walk *w, int p, pp_rank_order *out) {
     *out = (pp_rank_order){.peak_index = PP_NO_INDEX};
     int begin = w->rank_first[p], end = w->rank_first[p + 1];
-    memset(w->state, 0, (size_t)(end - begin) * (size_t)w->schedule->microbatches);
+    memset(w->state, 0, (size_t)(end - begin) * pp_stage_units(w->schedule));
     for (int i = begin; i < end; i++) {
         w->stages[w->rank_stages[i]] = (pp_stage_order){.last_use = PP_NO_INDEX};
         w->closed[w->rank_stages[i]] = PP_NO_INDEX;
@@ -311,29 +338,21 @@ static void foresee_recompute(walk *w, int p) {
     w->recompute_known = true;
 }
 
-/* Actions of each kind of one stage, from the states of its microbatches. */
-static void count_kinds(const uint8_t *state, size_t microbatches, pp_stage_order *stage) {
+/* Actions of each kind among some units of one stage, from their states. */
+static void count_kinds(const uint8_t *state, size_t units, uint32_t count[PP_COMPUTE_KINDS]) {
     uint32_t f = 0, r = 0, i = 0, w = 0, b = 0;
-    for (size_t m = 0; m < microbatches; m++) {
+    for (size_t m = 0; m < units; m++) {
         f += state[m] & DID_F;
         r += (state[m] & DID_R) / DID_R;
         i += (state[m] & DID_I) / DID_I;
         w += (state[m] & DID_W) / DID_W;
         b += (state[m] & DID_B) / DID_B;
     }
-    stage->count[PP_FORWARD] = f;
-    stage->count[PP_RECOMPUTE] = r;
-    stage->count[PP_BACKWARD] = b;
-    stage->count[PP_INPUT] = i - b; /* a B has the marks of both */
-    stage->count[PP_WEIGHT] = w - b;
-}
-
-static void count_scaled(uint8_t last, pp_stage_order *stage) {
-    stage->scaled[PP_FORWARD] = (last & DID_F) != 0;
-    stage->scaled[PP_RECOMPUTE] = (last & DID_R) != 0;
-    stage->scaled[PP_BACKWARD] = (last & DID_B) != 0;
-    stage->scaled[PP_INPUT] = (last & DID_I) != 0 && !(last & DID_B);
-    stage->scaled[PP_WEIGHT] = (last & DID_W) != 0 && !(last & DID_B);
+    count[PP_FORWARD] = f;
+    count[PP_RECOMPUTE] = r;
+    count[PP_BACKWARD] = b;
+    count[PP_INPUT] = i - b; /* a B has the marks of both */
+    count[PP_WEIGHT] = w - b;
 }
 
 /* The last compute action of each stage of the rank: near its end, as a rule. */
@@ -353,7 +372,7 @@ static void find_last_uses(walk *w, int p) {
 /* What is known at the end of a rank. No compute action may follow the REDUCE_GRAD or STEP of its
  * stage. */
 static pp_status close_rank(walk *w, int p, pp_error *error) {
-    size_t microbatches = (size_t)w->schedule->microbatches;
+    size_t units = pp_stage_units(w->schedule), slices = (size_t)w->schedule->slices;
     find_last_uses(w, p);
     for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++) {
         int s = w->rank_stages[i];
@@ -362,8 +381,8 @@ static pp_status close_rank(walk *w, int p, pp_error *error) {
             return fail_action(w, p, w->closed[s],
                                "comes before the stage has done its last microbatch", error);
         const uint8_t *state = w->state + w->homes[s].first;
-        count_kinds(state, microbatches, stage);
-        count_scaled(state[microbatches - 1], stage);
+        count_kinds(state, units, stage->count);
+        count_kinds(state + units - slices, slices, stage->scaled);
     }
     return PP_OK;
 }
@@ -372,13 +391,16 @@ static pp_status follow_rank(walk *w, int p, pp_rank_order *out, tally *t, pp_er
     bool with_bytes = w->input->bytes != NULL;
     w->recompute_known = w->again = false;
     forget_rank(w, p, out);
-    pp_status status =
-        with_bytes ? follow_bytes(w, p, t, out, error) : follow_counting(w, p, t, out, error);
+    pp_status (*follow)(walk *, int, tally *, pp_rank_order *, pp_error *) =
+        w->schedule->slices > 1 ? follow_all
+        : with_bytes            ? follow_bytes
+                                : follow_counting;
+    pp_status status = follow(w, p, t, out, error);
     if (status == PP_OK && w->again) {
         w->again = false;
         forget_rank(w, p, out);
         foresee_recompute(w, p);
-        status = follow_bytes(w, p, t, out, error);
+        status = follow(w, p, t, out, error);
     }
     if (status != PP_OK) return status;
     out->peak_index = t->peak_index;
@@ -393,10 +415,12 @@ static pp_status follow_rank(walk *w, int p, pp_rank_order *out, tally *t, pp_er
 static double follow_weights(const walk *w, int p) {
     const double *whole = w->input->activation_weight, *part = w->input->released_by_input_weight;
     double held = 0, peak = 0, late = 0; /* late: what the first of a pair gives back */
+    int slices = w->schedule->slices;
     for (size_t i = w->schedule->first_action[p]; i < w->schedule->first_action[p + 1]; i++) {
         pp_action action = w->schedule->actions[i];
         if (action.kind >= PP_COMPUTE_KINDS) continue;
-        double all = whole[action.stage], by_input = part ? part[action.stage] : 0.5 * all;
+        double all = whole[action.stage] / slices;
+        double by_input = part ? part[action.stage] / slices : 0.5 * all;
         double fall = action.kind == PP_BACKWARD ? all : action.kind == PP_INPUT ? by_input : 0;
         if (action.kind == PP_WEIGHT) fall = all - by_input;
         if (action.kind == PP_FORWARD) held += all;
@@ -414,57 +438,9 @@ static double follow_weights(const walk *w, int p) {
 /* ---- bytes --------------------------------------------------------------------------------- */
 
 static void set_effects(walk *w, int p) {
-    for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++) {
-        const pp_stage_bytes *b = &w->input->bytes[w->rank_stages[i]];
-        effect *rows = &w->effects[(i - w->rank_first[p]) * EFFECT_ROWS];
-        int64_t during = b->activation > b->checkpoint ? b->activation : b->checkpoint;
-        rows[PP_FORWARD] = (effect){.held_rise = b->activation};
-        rows[PP_BACKWARD] = (effect){.held_fall = b->activation};
-        rows[PP_INPUT] = (effect){
-            .held_rise = b->stash, .held_fall = b->released_by_input, .stash_rise = b->stash};
-        rows[PP_WEIGHT] = (effect){.held_fall = b->activation - b->released_by_input + b->stash,
-                                   .stash_fall = b->stash};
-        rows[PP_RECOMPUTE] = (effect){.held_rise = b->activation - b->checkpoint};
-        rows[F_RECOMPUTED] = (effect){.held_rise = during, .held_fall = during - b->checkpoint};
-    }
-}
-
-static bool add_bytes(int64_t *sum, int64_t bytes, int64_t times) {
-    int64_t product;
-    return !__builtin_mul_overflow(bytes, times, &product) &&
-           !__builtin_add_overflow(*sum, product, sum);
-}
-
-static bool add_stage(pp_peak_bytes *sum, const pp_stage_bytes *b, int64_t input_slots,
-                      int64_t gradient_slots) {
-    return add_bytes(&sum->parameters, b->parameters, 1) &&
-           add_bytes(&sum->gradients, b->gradients, 1) &&
-           add_bytes(&sum->optimizer, b->optimizer, 1) &&
-           add_bytes(&sum->buffers, b->reduction, 1) &&
-           add_bytes(&sum->buffers, b->input, input_slots) &&
-           add_bytes(&sum->buffers, b->output_gradient, gradient_slots);
-}
-
-/* What the rank holds for the whole step, by kind; false on overflow, also of what all microbatches
- * at once would need, so that no later sum can overflow. */
-static bool constant_bytes(const walk *w, int p, const int *input_slots, const int *gradient_slots,
-                           pp_peak_bytes *sum) {
-    int64_t microbatches = w->schedule->microbatches, workspace = 0, most = 0;
-    *sum = (pp_peak_bytes){0};
-    for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++) {
-        int s = w->rank_stages[i];
-        const pp_stage_bytes *b = &w->input->bytes[s];
-        int64_t during = b->activation > b->checkpoint ? b->activation : b->checkpoint;
-        if (!add_stage(sum, b, input_slots ? input_slots[s] : 0,
-                       gradient_slots ? gradient_slots[s] : 0) ||
-            !add_bytes(&most, during, microbatches) || !add_bytes(&most, b->stash, microbatches))
-            return false;
-        if (b->workspace > workspace) workspace = b->workspace;
-    }
-    sum->total = 0;
-    return add_bytes(&sum->buffers, workspace, 1) && add_bytes(&sum->total, sum->parameters, 1) &&
-           add_bytes(&sum->total, sum->gradients, 1) && add_bytes(&sum->total, sum->optimizer, 1) &&
-           add_bytes(&sum->total, sum->buffers, 1) && add_bytes(&most, sum->total, 1);
+    for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++)
+        pp_memory_effects(&w->input->bytes[w->rank_stages[i]], w->schedule->slices,
+                          &w->effects[(i - w->rank_first[p]) * PP_EFFECT_ROWS]);
 }
 
 static void add_peak(pp_peak_bytes *peak, const tally *t) {
@@ -487,7 +463,7 @@ static pp_status walk_init(walk *w, const pp_sim_input *input, pp_arena *arena, 
     int most = 1;
     for (int s = 0; s < schedule->stages; s++) {
         int rank = schedule->placement[s], local = first[rank + 1]++;
-        homes[s] = (home){rank, local, (size_t)local * (size_t)schedule->microbatches};
+        homes[s] = (home){rank, local, (size_t)local * pp_stage_units(schedule)};
         if (local >= most) most = local + 1;
     }
     for (int p = 0; p < schedule->ranks; p++) first[p + 1] += first[p];
@@ -497,8 +473,8 @@ static pp_status walk_init(walk *w, const pp_sim_input *input, pp_arena *arena, 
                 .rank_first = first,
                 .rank_stages = stages,
                 .homes = homes,
-                .effects = PP_NEW(arena, effect, most * EFFECT_ROWS),
-                .state = pp_arena_allocate(arena, (size_t)most, (size_t)schedule->microbatches),
+                .effects = PP_NEW(arena, pp_effect, most * PP_EFFECT_ROWS),
+                .state = pp_arena_allocate(arena, (size_t)most, pp_stage_units(schedule)),
                 .closed = PP_NEW(arena, size_t, schedule->stages)};
     return arena->failed ? pp_fail_memory(error) : PP_OK;
 }
@@ -508,7 +484,9 @@ static pp_status follow_memory(walk *w, int p, const int *input_slots, const int
     tally t;
     pp_peak_bytes peak = unknown_bytes;
     if (w->input->bytes) {
-        if (!constant_bytes(w, p, input_slots, gradient_slots, &peak)) {
+        if (!pp_memory_constant(w->input, w->rank_stages + w->rank_first[p],
+                                w->rank_first[p + 1] - w->rank_first[p], input_slots,
+                                gradient_slots, &peak)) {
             char place[32];
             snprintf(place, sizeof place, "rank %d", p);
             return pp_fail(error, PP_E_INPUT, place,

@@ -115,7 +115,11 @@ typedef struct pp_sim_input {
     const double *released_by_input_weight; /* adds, and I takes off; NULL: 1/V, half of it */
     const int *reduce_group; /* [stages] REDUCE_GRAD of stages with equal numbers starts when
                                 all of them have ended their last backward; NULL: each alone */
-    bool keep_spans;
+    bool keep_spans; /* of actions and of transfers that take time; with bytes, memory curves too */
+    double launch_s; /* an action starts so long after all that it waits for; this is not busy */
+    double jitter;   /* relative standard deviation of durations, which are then log-normal, their
+                        means those given; the lower bound is 0: not known. 0: durations are fixed */
+    pp_random_key jitter_key; /* what is drawn follows from it, stage, kind, microbatch, slice */
 } pp_sim_input;
 
 /* Bytes of a rank at its peak, by kind. */

@@ -13,8 +13,8 @@ typedef struct simulation {
     pp_rank_order *order;
     pp_stage_order *stages;
     int *previous, *next;
+    int *input_slots, *gradient_slots; /* [stages]; NULL: messages have no bytes */
     pp_rank_times *times;
-    size_t *first_span; /* [ranks + 1] */
     pp_trace *trace;
     pp_arena arena;
 } simulation;
@@ -42,7 +42,7 @@ static pp_status lower(simulation *sim, pp_error *error) {
  * may have different numbers of microbatches, hence the room. */
 static pp_status check_density(const pp_schedule *schedule, pp_error *error) {
     size_t actions = schedule->first_action[schedule->ranks];
-    size_t pairs = (size_t)schedule->stages * (size_t)schedule->microbatches;
+    size_t pairs = (size_t)schedule->stages * pp_stage_units(schedule);
     if (pairs <= 16 * actions + 4096) return PP_OK;
     return pp_fail(error, PP_E_INPUT, schedule->name,
                    "%zu actions cannot hold %d stages and %d microbatches: actions are missing",
@@ -58,38 +58,63 @@ static bool needs_slots(const pp_sim_input *input) {
 
 static pp_status follow_orders(simulation *sim, pp_error *error) {
     const pp_schedule *schedule = sim->input.schedule;
-    int *input_slots = NULL, *gradient_slots = NULL;
     sim->order = PP_NEW(&sim->arena, pp_rank_order, schedule->ranks);
     sim->stages = PP_NEW(&sim->arena, pp_stage_order, schedule->stages);
     sim->previous = PP_NEW(&sim->arena, int, schedule->stages);
     sim->next = PP_NEW(&sim->arena, int, schedule->stages);
     sim->times = PP_NEW(&sim->arena, pp_rank_times, schedule->ranks);
-    sim->first_span = PP_NEW(&sim->arena, size_t, schedule->ranks + 1);
     if (needs_slots(&sim->input)) {
-        input_slots = PP_NEW(&sim->arena, int, schedule->stages);
-        gradient_slots = PP_NEW(&sim->arena, int, schedule->stages);
+        sim->input_slots = PP_NEW(&sim->arena, int, schedule->stages);
+        sim->gradient_slots = PP_NEW(&sim->arena, int, schedule->stages);
     }
     if (sim->arena.failed) return pp_fail_memory(error);
-    if (input_slots) PP_TRY(pp_schedule_slots(schedule, input_slots, gradient_slots, error));
+    if (sim->input_slots)
+        PP_TRY(pp_schedule_slots(schedule, sim->input_slots, sim->gradient_slots, error));
     pp_chain_links(schedule, sim->previous, sim->next);
-    return pp_order_follow(&sim->input, input_slots, gradient_slots, sim->order, sim->stages,
-                           error);
+    return pp_order_follow(&sim->input, sim->input_slots, sim->gradient_slots, sim->order,
+                           sim->stages, error);
 }
 
+/* Room for what the run keeps. Under blocking, transfers are actions and their number is known: the
+ * trace is made at once; otherwise when it is (finish_trace). */
 static pp_status prepare_trace(simulation *sim, pp_run *run, pp_error *error) {
     if (!sim->input.keep_spans) return PP_OK;
     const pp_schedule *schedule = sim->input.schedule;
-    size_t count = 0;
+    size_t count = 0, *first_span = PP_NEW(&sim->arena, size_t, schedule->ranks + 1);
+    if (!first_span) return pp_fail_memory(error);
     for (int p = 0; p < schedule->ranks; p++) {
-        sim->first_span[p] = count;
+        first_span[p] = count;
         count += sim->order[p].span_count;
         if (sim->input.blocking) count += pp_blocking_transfer_count(run, p);
     }
-    sim->first_span[schedule->ranks] = count;
-    PP_TRY(pp_trace_new(schedule->ranks, count, &sim->trace, error));
-    run->spans = sim->trace->spans;
-    run->first_span = sim->first_span;
-    return PP_OK;
+    first_span[schedule->ranks] = count;
+    run->first_span = first_span;
+    if (sim->input.blocking) {
+        PP_TRY(pp_trace_new(schedule->ranks, count, &sim->trace, error));
+        run->spans = sim->trace->spans;
+        return PP_OK;
+    }
+    run->spans = PP_NEW(&sim->arena, pp_span, count);
+    run->transfers = PP_NEW(&sim->arena, pp_transfer, pp_transfer_limit(run));
+    return sim->arena.failed ? pp_fail_memory(error) : PP_OK;
+}
+
+static pp_status finish_trace(simulation *sim, const pp_run *run, pp_error *error) {
+    if (!sim->input.keep_spans) return PP_OK;
+    if (!sim->trace) PP_TRY(pp_spans_arrange(run, &sim->trace, error));
+    if (!sim->input.bytes) return PP_OK;
+    return pp_memory_curves(&sim->input, sim->input_slots, sim->gradient_slots, sim->trace, error);
+}
+
+static pp_status run_engine(simulation *sim, pp_run *run, pp_error *error) {
+    if (sim->input.blocking) return pp_engine_run_blocking(run, error);
+    pp_status status = pp_engine_run(run, error);
+    if (status != PP_E_DEADLOCK) return status;
+    pp_error reason; /* the check says it in words; should it find nothing, the engine has */
+    pp_status checked = check_order(run->schedule, false, &reason);
+    if (checked == PP_OK) return status;
+    if (error) *error = reason;
+    return checked;
 }
 
 static pp_status find_times(simulation *sim, pp_error *error) {
@@ -103,14 +128,8 @@ static pp_status find_times(simulation *sim, pp_error *error) {
                   .arena = &sim->arena};
     PP_TRY(prepare_trace(sim, &run, error));
     PP_TRY(pp_reductions_make(&run, error));
-    if (sim->input.blocking) return pp_engine_run_blocking(&run, error);
-    pp_status status = pp_engine_run(&run, error);
-    if (status != PP_E_DEADLOCK) return status;
-    pp_error reason; /* the check says it in words; should it find nothing, the engine has */
-    pp_status checked = check_order(run.schedule, false, &reason);
-    if (checked == PP_OK) return status;
-    if (error) *error = reason;
-    return checked;
+    PP_TRY(run_engine(sim, &run, error));
+    return finish_trace(sim, &run, error);
 }
 
 /* ---- results ------------------------------------------------------------------------------- */
@@ -139,6 +158,7 @@ static void set_rank(const simulation *sim, int p, double visits, double makespa
                      pp_sim_rank *rank) {
     const pp_rank_order *order = &sim->order[p];
     const pp_rank_times *times = &sim->times[p];
+    visits *= sim->input.schedule->slices; /* the part of a microbatch's activation in a unit */
     double weight_unit = sim->input.activation_weight ? 1 : visits;
     rank->busy_s = times->compute_s + times->update_s;
     rank->idle_s = not_negative(makespan_s - rank->busy_s);
@@ -182,9 +202,10 @@ static pp_status set_result(simulation *sim, pp_sim_result *result, pp_error *er
         result->bubble_fraction = not_negative(1 - busy_s / (schedule->ranks * result->makespan_s));
     if (result->span_s > 0)
         result->span_bubble_fraction = not_negative(1 - compute_s / result->span_s);
-    result->lower_bound_s = rounded_bound(
-        pp_lower_bound_of(&sim->input, sim->stages, sim->previous, sim->next, &sim->arena),
-        result->makespan_s);
+    if (sim->input.jitter <= 0)
+        result->lower_bound_s = rounded_bound(
+            pp_lower_bound_of(&sim->input, sim->stages, sim->previous, sim->next, &sim->arena),
+            result->makespan_s);
     if (result->lower_bound_s > 0)
         result->gap = (result->makespan_s - result->lower_bound_s) / result->lower_bound_s;
     return PP_OK;
@@ -194,8 +215,7 @@ static void set_trace(simulation *sim, pp_sim_result *result) {
     pp_trace *trace = sim->trace;
     if (!trace) return;
     const pp_schedule *schedule = sim->input.schedule;
-    snprintf(trace->title, sizeof trace->title, "%s, K = %d, M = %d, simulated", schedule->name,
-             schedule->ranks, schedule->microbatches);
+    snprintf(trace->title, sizeof trace->title, "%s on %d ranks", schedule->name, schedule->ranks);
     snprintf(trace->schedule, sizeof trace->schedule, "%s", schedule->name);
     trace->ranks = schedule->ranks;
     trace->stages = schedule->stages;

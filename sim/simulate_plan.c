@@ -7,6 +7,7 @@
 #include "sim/engine_internal.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* Device of the first replica of a rank. */
 static int device_of(const pp_plan *plan, int rank) {
@@ -71,6 +72,9 @@ pp_status pp_simulate_plan(const pp_plan *plan, bool keep_spans, pp_schedule **s
     pp_sim_input input = {.schedule = expanded, .keep_spans = keep_spans};
     pp_status status = take_stages(plan, &input, &arena, error);
     if (status == PP_OK) status = pp_simulate(&input, result, error);
+    if (status == PP_OK && keep_spans)
+        snprintf((*result)->trace->title, sizeof(*result)->trace->title, "%.60s on %.60s",
+                 plan->model->name, plan->cluster->name);
     pp_arena_deinit(&arena);
     if (status == PP_OK && schedule)
         *schedule = expanded;

@@ -88,8 +88,7 @@ static bool next_action(maker *k, int s, int u, pp_action *action) {
             return true;
         }
         action->kind = k->whole[at] ? PP_BACKWARD : PP_INPUT;
-        return slices_allow(k, s, u, state) &&
-               (next < 0 || *state_at(k, next, u) >= GRADIENT);
+        return slices_allow(k, s, u, state) && (next < 0 || *state_at(k, next, u) >= GRADIENT);
     }
     action->kind = PP_WEIGHT;
     return state == GRADIENT;
@@ -100,8 +99,8 @@ static void put(maker *k, int rank, pp_action action) {
 }
 
 static void advance(maker *k, pp_action action) {
-    int at = (action.stage * k->of->microbatches + (int)action.microbatch) * k->slices +
-             action.slice;
+    int at =
+        (action.stage * k->of->microbatches + (int)action.microbatch) * k->slices + action.slice;
     if (action.kind == PP_RECOMPUTE)
         k->again[at] = false;
     else if (action.kind == PP_FORWARD)
@@ -235,6 +234,8 @@ pp_schedule *schedule_from(const char *rows, const int *placement, int stages, i
                       (int)length, cell);
             schedule->actions[at].overlapped = joined;
             uint32_t m = schedule->actions[at].microbatch;
+            if (schedule->actions[at].slice >= schedule->slices)
+                schedule->slices = schedule->actions[at].slice + 1;
             if (m != PP_NO_MICROBATCH && (int)m >= microbatches) microbatches = (int)m + 1;
             at++;
         }

@@ -145,10 +145,15 @@ static void held_by(const pp_sim_input *input, int s, unsigned present, unsigned
                     unsigned ended, int visits, oracle_peaks *sum) {
     unsigned f = 1u << PP_FORWARD, b = 1u << PP_BACKWARD, i = 1u << PP_INPUT, w = 1u << PP_WEIGHT,
              r = 1u << PP_RECOMPUTE;
-    const pp_stage_bytes *bytes = input->bytes ? &input->bytes[s] : &(pp_stage_bytes){0};
+    int slices = input->schedule->slices;
+    pp_stage_bytes part = input->bytes ? input->bytes[s] : (pp_stage_bytes){0}, *bytes = &part;
+    part.activation = (part.activation + slices - 1) / slices;
+    part.released_by_input = (part.released_by_input + slices - 1) / slices;
+    part.checkpoint = (part.checkpoint + slices - 1) / slices;
+    part.stash = (part.stash + slices - 1) / slices;
     if (!(started & f) || (ended & (b | w))) return;
     sum->alive++;
-    sum->weight += (ended & i ? 0.5 : 1.0) / visits;
+    sum->weight += (ended & i ? 0.5 : 1.0) / visits / slices;
     int64_t held = bytes->activation;
     if (present & r && !(started & r)) {
         held = bytes->checkpoint;
@@ -173,13 +178,14 @@ static int visits_of(const pp_schedule *schedule) {
 
 oracle_peaks oracle_memory(const pp_sim_input *input, int rank) {
     const pp_schedule *schedule = input->schedule;
-    size_t pairs = (size_t)schedule->stages * (size_t)schedule->microbatches;
+    size_t units = (size_t)(schedule->microbatches * schedule->slices);
+    size_t pairs = (size_t)schedule->stages * units;
     unsigned *present = calloc(pairs, sizeof *present), *started = calloc(pairs, sizeof *started),
              *ended = calloc(pairs, sizeof *ended);
     int visits = visits_of(schedule);
     oracle_peaks peak = {.held = -1, .held_index = SIZE_MAX};
     size_t begin = schedule->first_action[rank], end = schedule->first_action[rank + 1];
-#define PAIR(a) ((size_t)(a).stage * (size_t)schedule->microbatches + (a).microbatch)
+#define PAIR(a) ((size_t)(a).stage * units + (a).microbatch * (size_t)schedule->slices + (a).slice)
     for (size_t i = begin; i < end; i++)
         if (pp_action_is_compute(schedule->actions[i]))
             present[PAIR(schedule->actions[i])] |= 1u << schedule->actions[i].kind;
@@ -194,8 +200,8 @@ oracle_peaks oracle_memory(const pp_sim_input *input, int rank) {
         for (int moment = 0; moment < 2; moment++) {
             oracle_peaks now = {0};
             for (size_t pair = 0; pair < pairs; pair++)
-                held_by(input, (int)(pair / (size_t)schedule->microbatches), present[pair],
-                        started[pair], ended[pair], visits, &now);
+                held_by(input, (int)(pair / units), present[pair], started[pair], ended[pair],
+                        visits, &now);
             if (now.alive > peak.alive) peak.alive = now.alive;
             if (now.weight > peak.weight) peak.weight = now.weight;
             if (now.held > peak.held) {

@@ -187,6 +187,102 @@ Test(engine, cases_by_hand) {
     costs_free(&c);
 }
 
+/* Two slices, each half a microbatch: the second rank starts after half a forward, the first gets a
+ * gradient after half a backward. */
+Test(engine, slices_fill_the_pipeline_sooner) {
+    const int loop[] = {0, 1};
+    costs c = costs_uniform(2, 2, 2, 2, 0);
+    const char *rows = "0F0 0F0.1 0B0.1 0B0\n1F0 1F0.1 1B0.1 1B0";
+    cr_assert_eq(makespan_of(rows, loop, 2, 2, &c, 0), 1 + 2 + 4 + 2);
+    cr_assert_eq(makespan_of("0F0 0B0\n1F0 1B0", loop, 2, 2, &c, 0), 2 + 2 + 4 + 4);
+    /* half the data of a microbatch goes with each slice, after the same latency: the last forward
+     * of rank 1 begins at 1 + 3 + 3 + 1 = 8, the last gradient leaves at 13 */
+    c.border[0] = (pp_border_cost){.latency_s = 1, .forward_occupancy_s = 6};
+    cr_assert_eq(makespan_of(rows, loop, 2, 2, &c, 0), 8 + 1 + 4 + 1 + 2);
+    pp_schedule *schedule = schedule_from(rows, loop, 2, 2);
+    pp_sim_input input = input_of(schedule, &c);
+    pp_stage_bytes bytes[2] = {{.activation = 101}, {.activation = 100, .input = 7}};
+    input.bytes = bytes;
+    pp_sim_result *result = simulate(&input);
+    cr_assert_eq(result->rank[0].peak_activations, 1);
+    cr_assert_eq(result->rank[0].peak.activations, 2 * 51); /* halves, rounded up */
+    cr_assert_eq(result->rank[1].peak.buffers, 2 * 4);      /* both slices may be under way */
+    pp_sim_result_free(result);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+}
+
+/* Spans of transfers: from when the data leaves, which is when the lane is free, to its arrival. */
+Test(engine, transfers_have_spans_at_both_ends) {
+    const int loop[] = {0, 1};
+    costs c = costs_uniform(2, 1, 1, 1, 0);
+    c.border[0] = (pp_border_cost){.latency_s = 1, .forward_occupancy_s = 4};
+    pp_schedule *schedule = schedule_from("0F0 0F1 0B0 0B1\n1F0 1F1 1B0 1B1", loop, 2, 2);
+    pp_sim_input input = input_of(schedule, &c);
+    input.keep_spans = true;
+    pp_sim_result *result = simulate(&input);
+    const pp_trace *trace = result->trace;
+    static const struct {
+        size_t at;
+        double start_s, end_s;
+        const char *action;
+        int rank;
+    } expected[] = {
+        {4, 1, 6, "0SEND_F0", 0},   {5, 5, 10, "0SEND_F1", 0},   {6, 13, 14, "0RECV_B0", 0},
+        {7, 15, 16, "0RECV_B1", 0}, {12, 13, 14, "1SEND_B0", 1}, {13, 15, 16, "1SEND_B1", 1},
+        {14, 1, 6, "1RECV_F0", 1},  {15, 5, 10, "1RECV_F1", 1},
+    };
+    cr_assert_eq(trace->span_count, 16);
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        const pp_span *span = &trace->spans[expected[i].at];
+        char text[32];
+        cr_assert_str_eq(pp_action_text(span->action, text), expected[i].action);
+        cr_assert(span->start_s == expected[i].start_s && span->end_s == expected[i].end_s,
+                  "%s: %g to %g", text, span->start_s, span->end_s);
+        cr_assert_eq(span->rank, expected[i].rank);
+        cr_assert_eq(span->lane, span->action.kind == PP_SEND_F || span->action.kind == PP_SEND_B
+                                     ? PP_LANE_SEND
+                                     : PP_LANE_RECEIVE);
+    }
+    pp_sim_result_free(result);
+    c.border[0] = (pp_border_cost){0}; /* what takes no time has no span */
+    result = simulate(&input);
+    cr_assert_eq(result->trace->span_count, 8);
+    pp_sim_result_free(result);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+}
+
+/* Every action of a rank starts so long after it could; that is idle time. */
+Test(engine, launches_take_time) {
+    const int loop[] = {0, 1};
+    costs c = costs_uniform(2, 1, 1, 1, 10);
+    pp_schedule *schedule = schedule_from("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1", loop, 2, 2);
+    pp_sim_input input = input_of(schedule, &c);
+    for (int blocking = 0; blocking < 2; blocking++) {
+        input.blocking = blocking;
+        input.launch_s = 0;
+        pp_sim_result *none = simulate(&input);
+        input.launch_s = 0.25;
+        pp_sim_result *some = simulate(&input);
+        cr_assert_gt(some->makespan_s, none->makespan_s);
+        cr_assert_eq(some->rank[0].busy_s, none->rank[0].busy_s);
+        cr_assert_eq(some->rank[0].first_start_s, 0.25);
+        cr_assert_leq(some->lower_bound_s, some->makespan_s);
+        pp_sim_result_free(none);
+        pp_sim_result_free(some);
+    }
+    pp_schedule_free(schedule);
+    schedule = schedule_from("0F0 0B0 0STEP", loop, 1, 1);
+    input = input_of(schedule, &c);
+    input.launch_s = 0.25;
+    pp_sim_result *result = simulate(&input);
+    cr_assert_eq(result->makespan_s, 3 + 3 * 0.25);
+    pp_sim_result_free(result);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+}
+
 Test(engine, a_reduction_waits_for_its_group) {
     const int placement[] = {0, 1};
     pp_schedule *schedule =
@@ -342,6 +438,12 @@ Test(engine, bad_numbers_are_named) {
         input.last_microbatch_scale = bad[i];
         refuse(&input, PP_E_INPUT, "last microbatch scale");
         input.last_microbatch_scale = 0;
+        input.launch_s = bad[i];
+        refuse(&input, PP_E_INPUT, "launch");
+        input.launch_s = 0;
+        input.jitter = bad[i];
+        refuse(&input, PP_E_INPUT, "jitter");
+        input.jitter = 0;
         double weights[4] = {1, bad[i], 1, 1};
         input.activation_weight = weights;
         refuse(&input, PP_E_INPUT, "stage 1 activation_weight");
@@ -392,6 +494,10 @@ Test(engine, bad_orders_are_refused) {
         {"0F0& 0B0\n1F0 1B0", PP_E_DEADLOCK, "0B0 comes before its forward"},
         {"0F0 0R0& 0B0\n1F0 1B0", PP_E_INPUT, "its own microbatch"},
         {"0F0 0B0 0F1 0B1\n1F1 1B1 1F0 1B0", PP_E_DEADLOCK, "waits"},
+        {"0F0.1 0F0 0B0.1 0B0\n1F0 1F0.1 1B0.1 1B0", PP_E_DEADLOCK, "0F0.1 comes before the for"},
+        {"0F0 0F0.1 0B0.1 0B0\n1F0 1F0.1 1B0 1B0.1", PP_E_DEADLOCK, "1B0 comes before the back"},
+        {"0F0 0F0.1 0B0.1 0B0\n1F0 1I0 1F0.1 1B0.1", PP_E_DEADLOCK, "the last slice"},
+        {"0F0 0F0.1& 0F0.2 0B0\n1F0", PP_E_DEADLOCK, "0F0.2 comes before the forward of the"},
     };
     costs c = costs_uniform(2, 1, 1, 1, 0);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

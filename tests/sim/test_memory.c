@@ -8,13 +8,40 @@
 
 COUNTED_SUITE(memory);
 
+/* The curve of a rank begins with what is always there, ends with it when every microbatch is done,
+ * is in order, and its highest point is the peak, at the time that was named. */
+static void check_curve(const pp_sim_input *input, const pp_sim_result *result, int p,
+                        int64_t constant, uint64_t seed) {
+    const pp_trace *trace = result->trace;
+    const pp_trace_point *first = NULL, *last = NULL, *highest = NULL;
+    for (size_t i = 0; i < trace->point_count; i++) {
+        const pp_trace_point *point = &trace->points[i];
+        if (point->rank != p) continue;
+        if (last) {
+            cr_assert_eq(point, last + 1, "seed %lu", seed);
+            cr_assert_geq(point->time_s, last->time_s, "seed %lu", seed);
+            cr_assert_neq(point->bytes, last->bytes, "seed %lu", seed);
+        }
+        if (!first) first = point;
+        if (!highest || point->bytes > highest->bytes) highest = point;
+        last = point;
+    }
+    cr_assert(first && first->time_s == 0 && first->bytes == constant, "seed %lu", seed);
+    cr_assert_eq(highest->bytes, result->rank[p].peak.total, "seed %lu", seed);
+    if (highest != first)
+        cr_assert_eq(highest->time_s, result->rank[p].peak_time_s, "seed %lu", seed);
+    if (input->schedule->slices == 1) cr_assert_eq(last->bytes, constant, "seed %lu", seed);
+}
+
 Test(memory, agrees_with_a_recount) {
     for (uint64_t seed = 1; seed <= 1500; seed++) {
         dice d = {seed};
         shape of = shape_random(&d);
+        if (seed % 4 == 0) of.slices = 2 + dice_below(&d, 3);
         pp_schedule *schedule = schedule_random(&d, &of);
         costs c = costs_random(&d, of.stages, false);
         pp_sim_input input = input_of(schedule, &c);
+        input.keep_spans = seed % 8 < 4;
         pp_sim_result *result = simulate(&input);
         for (int p = 0; p < of.ranks; p++) {
             oracle_peaks peaks = oracle_memory(&input, p);
@@ -42,6 +69,7 @@ Test(memory, agrees_with_a_recount) {
             cr_assert_eq(index, peaks.held_index, "seed %lu", seed);
             pp_action at = schedule->actions[index];
             cr_assert_eq(memcmp(&at, &rank->peak_action, sizeof at), 0, "seed %lu", seed);
+            if (result->trace) check_curve(&input, result, p, constant, seed);
         }
         pp_sim_result_free(result);
         pp_schedule_free(schedule);

@@ -1,0 +1,107 @@
+/* From what a run has kept to a trace: the spans of its actions, and for each transfer one span in
+ * the sending lane of its sender and one in the receiving lane of its receiver, both from the
+ * moment the data leaves to its arrival. Measured traces look the same, so that the two can be
+ * compared.
+ *
+ * Engines keep transfers in whatever order they come to them. They are put in place by a counting
+ * sort over (rank, lane) and then sorted by time within each; equal times by what is sent, so that
+ * the trace does not depend on the engine. */
+#include "sim/engine_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { LANES = PP_LANE_RECEIVE + 1 };
+
+size_t pp_transfer_limit(const pp_run *run) {
+    const int *placement = run->schedule->placement;
+    size_t count = 0;
+    for (int s = 0; s < run->schedule->stages; s++) {
+        const uint32_t *actions = run->stage_order[s].count;
+        int next = run->next[s], previous = run->previous[s];
+        if (next >= 0 && placement[next] != placement[s]) count += actions[PP_FORWARD];
+        if (previous >= 0 && placement[previous] != placement[s])
+            count += (size_t)actions[PP_BACKWARD] + actions[PP_INPUT];
+    }
+    return count;
+}
+
+/* ---- the two ends of a transfer -------------------------------------------------------------- */
+
+static pp_span end_of(const pp_run *run, const pp_transfer *transfer, pp_lane lane) {
+    bool forward = transfer->action.kind == PP_FORWARD, sends = lane == PP_LANE_SEND;
+    pp_action action = transfer->action;
+    int other = forward ? run->next[action.stage] : run->previous[action.stage];
+    pp_action_kind kind =
+        forward ? (sends ? PP_SEND_F : PP_RECV_F) : (sends ? PP_SEND_B : PP_RECV_B);
+    action.kind = (unsigned)kind & 0x7fu;
+    action.overlapped = 0;
+    if (!sends) action.stage = (uint16_t)other;
+    return (pp_span){.start_s = transfer->sent_s,
+                     .end_s = transfer->arrival_s,
+                     .action = action,
+                     .rank = run->schedule->placement[action.stage],
+                     .lane = (uint8_t)lane};
+}
+
+static int order_of(const pp_action *action, const pp_action *other) {
+    if (action->stage != other->stage) return action->stage < other->stage ? -1 : 1;
+    if (action->kind != other->kind) return action->kind < other->kind ? -1 : 1;
+    if (action->microbatch != other->microbatch)
+        return action->microbatch < other->microbatch ? -1 : 1;
+    return (action->slice > other->slice) - (action->slice < other->slice);
+}
+
+static int by_time(const void *left, const void *right) {
+    const pp_span *a = left, *b = right;
+    if (a->start_s != b->start_s) return a->start_s < b->start_s ? -1 : 1;
+    if (a->end_s != b->end_s) return a->end_s < b->end_s ? -1 : 1;
+    return order_of(&a->action, &b->action);
+}
+
+/* ---- placing ------------------------------------------------------------------------------- */
+
+static size_t slot_of(const pp_span *span) {
+    return (size_t)span->rank * LANES + span->lane;
+}
+
+/* begin[slot]: where the spans of a rank's lane begin; one more at the end. */
+static void find_places(const pp_run *run, size_t *begin) {
+    int ranks = run->schedule->ranks;
+    for (int p = 0; p < ranks; p++)
+        begin[(size_t)p * LANES + PP_LANE_COMPUTE + 1] =
+            run->first_span[p + 1] - run->first_span[p];
+    for (size_t i = 0; i < run->transfer_count; i++)
+        for (int lane = PP_LANE_SEND; lane <= PP_LANE_RECEIVE; lane++) {
+            pp_span span = end_of(run, &run->transfers[i], (pp_lane)lane);
+            begin[slot_of(&span) + 1]++;
+        }
+    for (size_t slot = 0; slot < (size_t)ranks * LANES; slot++) begin[slot + 1] += begin[slot];
+}
+
+static void place_spans(const pp_run *run, const size_t *begin, size_t *at, pp_span *spans) {
+    size_t slots = (size_t)run->schedule->ranks * LANES;
+    memcpy(at, begin, slots * sizeof *at);
+    for (int p = 0; p < run->schedule->ranks; p++)
+        memcpy(spans + begin[(size_t)p * LANES], run->spans + run->first_span[p],
+               (run->first_span[p + 1] - run->first_span[p]) * sizeof *spans);
+    for (size_t i = 0; i < run->transfer_count; i++)
+        for (int lane = PP_LANE_SEND; lane <= PP_LANE_RECEIVE; lane++) {
+            pp_span span = end_of(run, &run->transfers[i], (pp_lane)lane);
+            spans[at[slot_of(&span)]++] = span;
+        }
+    for (size_t slot = 0; slot < slots; slot++)
+        if (slot % LANES != PP_LANE_COMPUTE)
+            qsort(spans + begin[slot], begin[slot + 1] - begin[slot], sizeof *spans, by_time);
+}
+
+pp_status pp_spans_arrange(const pp_run *run, pp_trace **trace, pp_error *error) {
+    size_t slots = (size_t)run->schedule->ranks * LANES;
+    size_t *begin = PP_NEW(run->arena, size_t, slots + 1);
+    size_t *at = PP_NEW(run->arena, size_t, slots);
+    if (run->arena->failed) return pp_fail_memory(error);
+    find_places(run, begin);
+    PP_TRY(pp_trace_new(run->schedule->ranks, begin[slots], trace, error));
+    place_spans(run, begin, at, (*trace)->spans);
+    return PP_OK;
+}
