@@ -15,6 +15,7 @@ typedef enum pp_option_kind {
     PP_OPTION_STRING,  /* const char * */
     PP_OPTION_COUNT,   /* int, at least 1 */
     PP_OPTION_NUMBER,  /* int64_t, at least 0 */
+    PP_OPTION_SIZE,    /* int64_t, at least 1 */
     PP_OPTION_SECONDS, /* double, at least 0 */
     PP_OPTION_FACTOR,  /* double, above 0 */
     PP_OPTION_PERCENT, /* double: "3%" gives 0.03, and so does "0.03" */
@@ -49,12 +50,13 @@ typedef struct pp_subcommand {
     const pp_option *options;
     int option_count;
     size_t settings_size;
+    const void *defaults; /* settings to start from; NULL: all zero */
     pp_subcommand_run *run;
 } pp_subcommand;
 
 #define PP_OPTIONS(table) .options = (table), .option_count = (int)(sizeof(table) / sizeof *(table))
 
-/* Splits the command line of one subcommand. settings is zeroed memory of settings_size;
+/* Splits the command line of one subcommand. settings holds the defaults;
  * arguments gets the positional ones (at most argc). Errors name the option. *help is set by -h. */
 pp_status pp_options_parse(const pp_subcommand *subcommand, int argc, char **argv, void *settings,
                            const char **arguments, int *argument_count, bool *help,
@@ -95,7 +97,18 @@ void pp_progress_clear(void);
 void pp_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool pp_terminal_colour(int file); /* a terminal, and NO_COLOR is not set */
 
+/* ---- shared by subcommands: paths.c -------------------------------------------------------- */
+
+/* Before the work: can the output be written, and is it none of the inputs? output may be NULL. */
+pp_status pp_check_output(const char *output, const char *const *inputs, int input_count,
+                          pp_error *error);
+/* Errors inside a document name their place in it alone ("/schedule_hash"): adds the file. */
+pp_status pp_in_document(pp_status status, const char *path, pp_error *error);
+
 /* ---- shared by subcommands: report.c ------------------------------------------------------- */
+
+/* "9098", "0.2424": a rate for people, never with an exponent where it is large */
+const char *pp_format_rate(double rate, char buffer[32]);
 
 /* Predicted beside measured: step time, bubble, busy time and peak memory of each rank. */
 void pp_report_compare(const pp_plan *plan, const pp_prediction *measured, pp_text *text);
@@ -114,6 +127,7 @@ typedef struct pp_named_schedule {
 } pp_named_schedule;
 
 /* The option rows of a settings struct with a pp_named_schedule called `named`. */
+/* clang-format off */
 #define PP_NAMED_SCHEDULE_OPTIONS(settings)                                                        \
     {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(settings, named.ranks),              \
      "pipeline ranks"},                                                                            \
@@ -132,12 +146,16 @@ typedef struct pp_named_schedule {
     {0, "recompute", NULL, "POLICY", "none|full|except-last", PP_OPTION_STRING,                    \
      offsetof(settings, named.recompute),                                                          \
      "recompute activations in the backward pass: none, full or except-last"}
+/* clang-format on */
 
 /* Is anything asked for besides K, M and V, which a file may be compared with? */
 bool pp_named_schedule_options(const pp_named_schedule *named);
 struct pp_schedule_request;
 void pp_named_schedule_request(const pp_named_schedule *named, const char *name,
                                struct pp_schedule_request *request);
+/* What is asked for beside a schedule from a file may only repeat what the file says. */
+pp_status pp_named_schedule_agrees(const pp_named_schedule *named, const pp_schedule *schedule,
+                                   const char *path, pp_error *error);
 
 /* ---- shared by run and validate: cmd_run.c -------------------------------------------------- */
 

@@ -23,7 +23,7 @@ static const pp_option options[] = {
      "a cluster file, or a name from 'ppsim clusters' (default: local)"},
     {0, "db", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(plan_settings, db),
      "profile store with measured layer times; without it they are modelled from FLOPs and bytes"},
-    {0, "batch", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(plan_settings, batch),
+    {0, "batch", NULL, "N", NULL, PP_OPTION_SIZE, offsetof(plan_settings, batch),
      "global batch: samples per step over all replicas"},
     {0, "memory", NULL, "BYTES", NULL, PP_OPTION_BYTES, offsetof(plan_settings, memory_bytes),
      "memory of each device, as in 80GiB (default: the cluster's)"},
@@ -38,7 +38,7 @@ static const pp_option options[] = {
      offsetof(plan_settings, optimizer), "adamw (default) or sgd with momentum"},
     {0, "zero", NULL, "STAGE", NULL, PP_OPTION_NUMBER, offsetof(plan_settings, zero),
      "1: optimizer state sharded over the replicas (default 0)"},
-    {0, "sequence", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(plan_settings, sequence),
+    {0, "sequence", NULL, "N", NULL, PP_OPTION_SIZE, offsetof(plan_settings, sequence),
      "sequence length instead of the model's own"},
     {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(plan_settings, ranks),
      "pin the pipeline ranks"},
@@ -46,7 +46,7 @@ static const pp_option options[] = {
      "pin the virtual stages on each rank"},
     {'M', "microbatches", "chunks", "M", NULL, PP_OPTION_COUNT,
      offsetof(plan_settings, microbatches), "pin the microbatches per step and replica"},
-    {0, "microbatch-size", NULL, "B", NULL, PP_OPTION_NUMBER,
+    {0, "microbatch-size", NULL, "B", NULL, PP_OPTION_SIZE,
      offsetof(plan_settings, microbatch_size), "pin the samples of a microbatch"},
     {0, "dp", NULL, "D", NULL, PP_OPTION_COUNT, offsetof(plan_settings, dp),
      "pin the data-parallel replicas"},
@@ -59,9 +59,12 @@ static const pp_option options[] = {
     {0, "split", NULL, "METHOD", NULL, PP_OPTION_STRING, offsetof(plan_settings, split),
      "optimal (default), bottleneck, uniform, parameters, time, memory, type:REGEX, or positions "
      "of the first layers of stages 1, 2, … as in 3,7,11"},
-    {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_SECONDS, offsetof(plan_settings, limit_s),
+    {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(plan_settings, limit_s),
      "stop searching after S seconds and give the best plan so far with its gap"},
 };
+
+/* Far above any training run; sums of counts and bytes stay inside 64 bits. */
+#define BATCH_LIMIT (INT64_C(1) << 31)
 
 typedef struct planning {
     pp_model *model;
@@ -105,13 +108,20 @@ static int busy_neighbours(const planning *p, int64_t pinned) {
 static pp_status open_inputs(const plan_settings *settings, planning *p, pp_error *error) {
     int64_t pinned = pinned_devices(settings);
     if (!settings->model) return pp_fail(error, PP_E_INPUT, NULL, "ppsim plan needs --model MODEL");
-    if (settings->batch < 1)
+    if (!settings->batch)
         return pp_fail(error, PP_E_INPUT, NULL, "ppsim plan needs --batch N, 1 or more");
+    if (settings->batch > BATCH_LIMIT)
+        return pp_fail(error, PP_E_INPUT, "--batch",
+                       "%lld samples are more than %lld, the most "
+                       "that can be planned",
+                       (long long)settings->batch, (long long)BATCH_LIMIT);
     if (pinned > 1000000)
         return pp_fail(error, PP_E_INPUT, "--ranks",
                        "ranks * dp * tp is %lld devices, more than "
                        "the 1000000 that ppsim handles",
                        (long long)pinned);
+    const char *inputs[] = {settings->model, settings->cluster, settings->db};
+    PP_TRY(pp_check_output(settings->out, inputs, 3, error));
     PP_TRY(pp_model_open(settings->model, &p->model, error));
     if (settings->sequence) PP_TRY(pp_model_set_sequence(p->model, settings->sequence, error));
     PP_TRY(pp_cluster_open(settings->cluster ? settings->cluster : "local", (int)pinned,
@@ -263,15 +273,16 @@ static void result_json(const pp_plan_result *result, pp_text *text) {
 static void result_text(const planning *p, bool explain, pp_text *text) {
     const pp_plan_result *result = p->result;
     const pp_prediction *predicted = &result->best->predicted;
-    char buffer[32];
+    char buffer[32], rate[32];
     pp_text_printf(text, "%s on %s, batch %lld, %s: ", p->model->name, p->cluster->name,
                    (long long)result->best->global_batch, pp_dtype_name(result->best->dtype));
     pp_report_plan_line(result->best, text);
     pp_text_printf(text, "\ncosts        %s\n", result->best->cost_note);
-    pp_text_printf(text, "step time    %s (%.4g samples/s",
-                   pp_format_seconds(predicted->iteration_time_s, buffer), predicted->throughput);
+    pp_text_printf(text, "step time    %s (%s samples/s",
+                   pp_format_seconds(predicted->iteration_time_s, buffer),
+                   pp_format_rate(predicted->throughput, rate));
     if (predicted->tokens_per_s > 0)
-        pp_text_printf(text, ", %.4g tokens/s", predicted->tokens_per_s);
+        pp_text_printf(text, ", %s tokens/s", pp_format_rate(predicted->tokens_per_s, rate));
     pp_text_printf(text, ")\nbubble       %.2f %%\n", 100 * predicted->bubble_fraction);
     if (predicted->mfu > 0) pp_text_printf(text, "MFU          %.2f %%\n", 100 * predicted->mfu);
     pp_text_printf(text, "lower bound  %s, gap %.2f %%\n",

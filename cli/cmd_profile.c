@@ -11,7 +11,8 @@
 typedef struct profile_settings {
     const char *device, *db, *microbatch, *dtype;
     double cap_s, interval;
-    int64_t remove, neighbours;
+    int64_t remove, sequence;
+    int64_t neighbours; /* -1: as many as the other cores */
     bool list, links, alone;
 } profile_settings;
 
@@ -24,8 +25,10 @@ static const pp_option options[] = {
      "microbatch sizes to time (default 1,2,4,8)"},
     {0, "dtype", NULL, "TYPE", "fp32|bf16", PP_OPTION_STRING, offsetof(profile_settings, dtype),
      "default fp32"},
+    {0, "sequence", NULL, "N", NULL, PP_OPTION_SIZE, offsetof(profile_settings, sequence),
+     "sequence length instead of the model's own"},
     {0, "links", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, links),
-     "time the transport between ranks only"},
+     "time the transport between ranks only; needs no MODEL"},
     {0, "neighbours", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(profile_settings, neighbours),
      "also time with N other ranks busy (default: one less than the cores)"},
     {0, "alone", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, alone),
@@ -36,9 +39,11 @@ static const pp_option options[] = {
      "but at most S seconds for each layer, phase and size (default 2)"},
     {0, "list", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, list),
      "list the sessions in the store"},
-    {0, "delete", NULL, "ID", NULL, PP_OPTION_NUMBER, offsetof(profile_settings, remove),
+    {0, "delete", NULL, "ID", NULL, PP_OPTION_SIZE, offsetof(profile_settings, remove),
      "delete a session from the store"},
 };
+
+static const profile_settings defaults = {.neighbours = -1, .interval = 0.02};
 
 /* ---- list and delete ----------------------------------------------------------------------- */
 
@@ -158,7 +163,10 @@ static void describe_session(const profile_settings *settings, const char *model
     pp_measure_describe(device, session->device, session->driver, session->libraries,
                         session->clocks);
     snprintf(session->backend, sizeof session->backend, "%.*s", (int)strcspn(device, ":"), device);
-    snprintf(session->model, sizeof session->model, "%s", model);
+    size_t room = sizeof session->model - 1, length = strlen(model);
+    if (length > room) /* cut between characters, not inside one */
+        for (length = room; length > 0 && ((unsigned char)model[length] & 0xC0) == 0x80;) length--;
+    snprintf(session->model, sizeof session->model, "%.*s", (int)length, model);
     session->dtype = dtype;
     strftime(session->date, sizeof session->date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
 }
@@ -170,7 +178,7 @@ static pp_status measure(const profile_settings *settings, const pp_model *model
     PP_TRY(parse_sizes(settings->microbatch ? settings->microbatch : "1,2,4,8", sizes, &size_count,
                        error));
     int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int64_t neighbours = settings->neighbours ? settings->neighbours : cores - 1;
+    int64_t neighbours = settings->neighbours >= 0 ? settings->neighbours : cores - 1;
     if (settings->alone) neighbours = 0;
     if (neighbours >= cores)
         return pp_fail(error, PP_E_INPUT, "--neighbours",
@@ -194,6 +202,7 @@ static pp_status measure(const profile_settings *settings, const pp_model *model
     return samples->failed ? pp_fail_memory(error) : PP_OK;
 }
 
+/* model: NULL for links alone. */
 static pp_status profile_model(const profile_settings *settings, const pp_model *model,
                                pp_output *output, pp_error *error) {
     pp_store *store;
@@ -208,12 +217,12 @@ static pp_status profile_model(const profile_settings *settings, const pp_model 
     pp_progress_clear();
     if (status == PP_OK) {
         warn_of_caps(&samples);
-        describe_session(settings, model->name, dtype, &session);
+        describe_session(settings, model ? model->name : "links", dtype, &session);
         status = pp_store_add(store, &session, samples.samples, samples.count, error);
     }
     if (status == PP_OK)
         pp_text_printf(&output->out, "%s: session %lld, %s on %s (%s), %zu samples, %.1f s\n",
-                       settings->db, (long long)session.id, model->name, session.device,
+                       settings->db, (long long)session.id, session.model, session.device,
                        pp_dtype_name(dtype), samples.count, pp_now_s() - start);
     pp_free(samples.samples);
     pp_store_close(store);
@@ -227,11 +236,14 @@ static pp_status run_profile(const void *settings_, const char *const *arguments
     if (!settings->db) return pp_fail(error, PP_E_INPUT, NULL, "ppsim profile needs --db FILE");
     if (settings->list) return list_sessions(settings->db, &output->out, error);
     if (settings->remove) return delete_session(settings->db, settings->remove, error);
+    if (settings->links && count == 0) return profile_model(settings, NULL, output, error);
     if (count == 0)
         return pp_fail(error, PP_E_INPUT, NULL,
                        "ppsim profile needs a MODEL; 'ppsim models' lists those known by name");
     PP_TRY(pp_model_open(arguments[0], &model, error));
-    pp_status status = profile_model(settings, model, output, error);
+    pp_status status = PP_OK;
+    if (settings->sequence) status = pp_model_set_sequence(model, settings->sequence, error);
+    if (status == PP_OK) status = profile_model(settings, model, output, error);
     pp_model_free(model);
     return status;
 }
@@ -247,5 +259,6 @@ const pp_subcommand pp_cmd_profile = {
         "is known well enough. Raw samples are kept.",
     PP_OPTIONS(options),
     .settings_size = sizeof(profile_settings),
+    .defaults = &defaults,
     .run = run_profile,
 };

@@ -29,6 +29,7 @@ static pp_status trace_of_plan(const pp_text *file, const char *path, pp_trace *
     pp_sim_result *result = NULL;
     PP_TRY(pp_plan_read(file->bytes, file->length, path, &plan, error));
     pp_status status = pp_simulate_plan(plan, true, NULL, &result, error);
+    status = pp_in_document(status, path, error);
     if (status == PP_OK) {
         *trace = result->trace;
         result->trace = NULL; /* ours now */
@@ -58,6 +59,7 @@ static pp_status run_render(const void *settings_, const char *const *arguments,
     (void)output;
     if (!settings->out)
         return pp_fail(error, PP_E_INPUT, NULL, "ppsim render needs -o FILE (.png, .svg or .pdf)");
+    PP_TRY(pp_check_output(settings->out, arguments, count, error));
     for (int i = 0; i < count && status == PP_OK; i++)
         status = open_trace(arguments[i], &traces[i], error);
     if (status == PP_OK)

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static const pp_option options[] = {
@@ -20,7 +21,7 @@ static const pp_option options[] = {
     {0, "learning-rate", NULL, "X", NULL, PP_OPTION_FACTOR,
      offsetof(pp_run_settings, learning_rate), "default: 0.001 for adamw, 0.1 for sgd"},
     {0, "timeout", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(pp_run_settings, timeout_s),
-     "a rank that waits S seconds for another ends the run (default 30)"},
+     "end the run when no rank has got anywhere for S seconds (default 30)"},
     {0, "trace", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, trace),
      "write the timeline of a typical step as a Chrome trace (Perfetto opens it)"},
     {0, "json", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(pp_run_settings, json), "print JSON"},
@@ -30,29 +31,49 @@ static const pp_option options[] = {
 
 typedef struct run_view {
     int steps;
-    bool on_terminal;
+    int64_t samples; /* of one step */
+    bool trains;     /* there is a loss */
+    bool diverged;
 } run_view;
 
+/* " 2128 tokens/s"; samples where the model has no sequence */
+static void describe_rate(const run_view *view, const pp_step_report *report, char buffer[48]) {
+    char rate[32];
+    bool tokens = report->tokens_per_s > 0;
+    pp_format_rate(tokens ? report->tokens_per_s : (double)view->samples / report->seconds, rate);
+    snprintf(buffer, 48, "%s %s/s", rate, tokens ? "tokens" : "samples");
+}
+
+/* A model that learns too fast ends in infinities; replay has no loss at all. */
+static void watch_loss(run_view *view, const pp_step_report *report) {
+    if (view->diverged || !view->trains || isfinite(report->loss)) return;
+    view->diverged = true;
+    pp_warn("the loss of step %d is not a finite number: try a smaller --learning-rate",
+            report->step + 1);
+}
+
 static void show_step(void *context, const pp_step_report *report) {
-    const run_view *view = context;
-    char what[96], seconds[32];
+    run_view *view = context;
+    char what[128], seconds[32], rate[48];
     pp_format_seconds(report->seconds, seconds);
-    if (isnan(report->loss))
+    describe_rate(view, report, rate);
+    if (view->trains)
+        snprintf(what, sizeof what, "step %d/%d  loss %.4f  %s", report->step + 1, view->steps,
+                 report->loss, rate);
+    else
         snprintf(what, sizeof what, "step %d/%d  %s", report->step + 1, view->steps, seconds);
-    else
-        snprintf(what, sizeof what, "step %d/%d  loss %.4f  %.0f tokens/s", report->step + 1,
-                 view->steps, report->loss, report->tokens_per_s);
-    if (view->on_terminal)
-        pp_progress((double)(report->step + 1) / view->steps, what);
-    else
-        fprintf(stderr, "%s\n", what);
+    watch_loss(view, report);
+    pp_log(PP_LOG_INFO, "run", "%s", what);
+    pp_progress((double)(report->step + 1) / view->steps, what);
 }
 
 pp_status pp_execute(const char *path, const pp_run_settings *settings, int default_steps,
                      bool keep_trace, pp_executed *executed, pp_error *error) {
-    run_view view = {settings->steps ? settings->steps : default_steps, isatty(STDERR_FILENO)};
+    run_view view = {.steps = settings->steps ? settings->steps : default_steps};
+    const char *inputs[] = {path, settings->data};
+    PP_TRY(pp_check_output(settings->trace, inputs, 2, error));
     PP_TRY(pp_plan_open(path, &executed->plan, error));
-    PP_TRY(pp_plan_expand(executed->plan, &executed->schedule, error));
+    PP_TRY(pp_in_document(pp_plan_expand(executed->plan, &executed->schedule, error), path, error));
     pp_run_options run = {.steps = view.steps,
                           .seed = (uint64_t)settings->seed,
                           .data = settings->data,
@@ -65,6 +86,8 @@ pp_status pp_execute(const char *path, const pp_run_settings *settings, int defa
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int threads = executed->plan->ranks * executed->plan->dp;
     const char *backend = run.backend ? run.backend : pp_backend_default(executed->plan->model);
+    view.samples = executed->plan->global_batch;
+    view.trains = strcmp(backend, "replay") != 0;
     if (threads > cores && backend[0] == 'c')
         pp_warn("%d ranks on %ld cores: they take turns, so times will not match the prediction",
                 threads, cores);
@@ -117,10 +140,16 @@ static void print_text(const pp_executed *executed, pp_text *text) {
     const pp_step_report *last = &result->steps[result->step_count - 1];
     pp_text_printf(text, "%s: ", executed->plan->model->name);
     pp_report_plan_line(executed->plan, text);
-    pp_text_printf(text, "\n%d steps", result->step_count);
-    if (!isnan(last->loss)) pp_text_printf(text, ", loss %.4f → %.4f", first->loss, last->loss);
-    if (result->measured.tokens_per_s > 0)
-        pp_text_printf(text, ", %.0f tokens/s", result->measured.tokens_per_s);
+    char rate[32];
+    bool tokens = result->measured.tokens_per_s > 0;
+    pp_text_printf(text, "\n%d step%s", result->step_count, result->step_count == 1 ? "" : "s");
+    if (!isnan(first->loss)) pp_text_printf(text, ", loss %.4f", first->loss);
+    if (!isnan(first->loss) && last != first)
+        pp_text_printf(text, isfinite(last->loss) ? " → %.4f" : " → not finite", last->loss);
+    pp_text_printf(
+        text, ", %s %s/s",
+        pp_format_rate(tokens ? result->measured.tokens_per_s : result->measured.throughput, rate),
+        tokens ? "tokens" : "samples");
     pp_text_string(text, "\n\n");
     pp_report_compare(executed->plan, &result->measured, text);
 }

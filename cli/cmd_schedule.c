@@ -69,10 +69,19 @@ static void print_report(const pp_check_report *report, const pp_schedule *sched
     pp_text_printf(text, "%s: %d ranks, %d stages, %lld microbatches\n", schedule->name,
                    schedule->ranks, schedule->stages,
                    (long long)pp_schedule_all_microbatches(schedule));
-    pp_text_printf(text, "complete      %s\n", report->complete ? "yes" : "no");
-    pp_text_printf(text, "dependencies  %s\n", report->dependencies ? "kept" : "broken");
-    pp_text_printf(text, "matched       %s\n", report->matched ? "yes" : "no");
-    pp_text_printf(text, "finishes      %s\n", report->finishes ? "yes, under every timing" : "no");
+    const struct {
+        const char *what, *good, *bad;
+        bool passed;
+    } tests[] = {{"complete      ", "yes", "no", report->complete},
+                 {"dependencies  ", "kept", "broken", report->dependencies},
+                 {"matched       ", "yes", "no", report->matched},
+                 {"finishes      ", "yes, under every timing", "no", report->finishes}};
+    bool reached = true; /* the first that fails ends the check */
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+        const char *verdict = tests[i].passed ? tests[i].good : tests[i].bad;
+        pp_text_printf(text, "%s%s\n", tests[i].what, reached ? verdict : "not reached");
+        reached = reached && tests[i].passed;
+    }
     if (!report->peak_activations) return;
     pp_text_string(text, "peak activations per rank:");
     for (int p = 0; p < schedule->ranks; p++)
@@ -84,8 +93,10 @@ static pp_status check_file(const schedule_settings *settings, pp_output *output
     pp_schedule *schedule;
     pp_check_report report = {0};
     PP_TRY(pp_schedule_open(settings->check, &schedule, error));
-    pp_status status = pp_schedule_check(schedule, settings->blocking, &report, error);
-    if (status != PP_E_OUT_OF_MEMORY) print_report(&report, schedule, &output->out);
+    pp_status status = pp_named_schedule_agrees(&settings->named, schedule, settings->check, error);
+    bool checked = status == PP_OK;
+    if (checked) status = pp_schedule_check(schedule, settings->blocking, &report, error);
+    if (checked && status != PP_E_OUT_OF_MEMORY) print_report(&report, schedule, &output->out);
     if (status != PP_OK && error->place[0] == '\0')
         snprintf(error->place, sizeof error->place, "%s", settings->check);
     pp_free(report.peak_activations);
@@ -117,7 +128,13 @@ static pp_status run_schedule(const void *settings_, const char *const *argument
                               pp_output *output, pp_error *error) {
     const schedule_settings *settings = settings_;
     if (settings->list) return pp_cmd_schedules.run(NULL, NULL, 0, output, error);
+    if (settings->check && (count > 0 || settings->format || settings->transfers))
+        return pp_fail(
+            error, PP_E_INPUT, "--check",
+            "prints a report of the file; NAME, --format and --transfers do not go with it");
     if (settings->check) return check_file(settings, output, error);
+    if (settings->blocking)
+        return pp_fail(error, PP_E_INPUT, "--blocking", "goes with --check FILE");
     if (count == 0)
         return pp_fail(error, PP_E_INPUT, NULL,
                        "ppsim schedule needs the NAME of a schedule, --list or --check FILE");

@@ -63,27 +63,12 @@ static bool is_file_name(const char *name) {
     return strchr(name, '/') || strchr(name, '.');
 }
 
-static pp_status contradiction(const char *option, int given, int file, pp_error *error) {
-    return pp_fail(error, PP_E_INPUT, option, "%d contradicts the schedule file, which has %d",
-                   given, file);
-}
-
 static pp_status open_schedule_file(const simulate_settings *settings, simulation *sim,
                                     pp_error *error) {
     pp_check_report report = {0};
     PP_TRY(pp_schedule_open(settings->schedule, &sim->schedule, error));
     const pp_schedule *s = sim->schedule;
-    if (settings->named.ranks && settings->named.ranks != s->ranks)
-        return contradiction("--ranks", settings->named.ranks, s->ranks, error);
-    int microbatches = (int)pp_schedule_all_microbatches(s);
-    if (settings->named.microbatches && settings->named.microbatches != microbatches)
-        return contradiction("--microbatches", settings->named.microbatches, microbatches, error);
-    if (settings->named.virtual_stages && settings->named.virtual_stages != s->virtual_stages)
-        return contradiction("--virtual", settings->named.virtual_stages, s->virtual_stages, error);
-    if (pp_named_schedule_options(&settings->named))
-        return pp_fail(error, PP_E_INPUT, settings->schedule,
-                       "--group, --slices, --recompute and --reverse-backward are for schedules by "
-                       "name; a file says its order itself");
+    PP_TRY(pp_named_schedule_agrees(&settings->named, s, settings->schedule, error));
     pp_status status = pp_schedule_check(s, settings->blocking, &report, error);
     pp_free(report.peak_activations);
     if (status != PP_OK && error->place[0] == '\0')
@@ -155,6 +140,7 @@ static pp_status costs_per_rank(const simulate_settings *settings, simulation *s
     return PP_OK;
 }
 
+#define UTF8_MARK "\xef\xbb\xbf" /* that some spreadsheets begin with */
 #define STAGE_COSTS_HEADER "forward_s,input_s,weight_s,activation_bytes,released_by_input_bytes"
 
 static pp_status bad_row(const char *path, int line, const char *what, pp_error *error) {
@@ -179,19 +165,21 @@ static pp_status read_rows(const char *path, const char *text, int stages, pp_st
     const char *line;
     size_t length;
     int row = 0, number = 1;
-    if (!next_line(&text, &line, &length) || length != strlen(STAGE_COSTS_HEADER) ||
+    if (strncmp(text, UTF8_MARK, strlen(UTF8_MARK)) == 0) text += strlen(UTF8_MARK);
+    bool some = next_line(&text, &line, &length);
+    for (; some && (length == 0 || *line == '#'); number++) some = next_line(&text, &line, &length);
+    if (!some || length != strlen(STAGE_COSTS_HEADER) ||
         memcmp(line, STAGE_COSTS_HEADER, length) != 0)
-        return bad_row(path, 1, "expected the header " STAGE_COSTS_HEADER, error);
+        return bad_row(path, number, "expected the header " STAGE_COSTS_HEADER, error);
     while (next_line(&text, &line, &length)) {
         double c[5];
         number++;
-        if (length == 0) continue;
+        if (length == 0 || *line == '#') continue;
         if (parse_numbers(line, length, c, 5) != 5)
             return bad_row(path, number, "expected five numbers, 0 or more", error);
-        if (c[3] > 4e18 || c[4] > c[3])
-            return bad_row(path, number,
-                           "released_by_input_bytes is more than activation_bytes, "
-                           "or these are more than 4e18",
+        if (c[3] > 4e18) return bad_row(path, number, "activation_bytes is more than 4e18", error);
+        if (c[4] > c[3])
+            return bad_row(path, number, "released_by_input_bytes is more than activation_bytes",
                            error);
         if (row == stages)
             return bad_row(path, number, "more rows than the schedule has stages", error);
@@ -216,6 +204,14 @@ static double limit_in_bytes(const pp_schedule *schedule, const pp_stage_bytes *
         if (sum > largest) largest = sum;
     }
     return n * largest;
+}
+
+static bool equal_stages(const pp_stage_cost *stage, int stages) {
+    for (int s = 1; s < stages; s++)
+        if (stage[s].forward_s != stage[0].forward_s || stage[s].input_s != stage[0].input_s ||
+            stage[s].weight_s != stage[0].weight_s)
+            return false;
+    return true;
 }
 
 static pp_status costs_per_stage(const simulate_settings *settings, simulation *sim,
@@ -247,6 +243,9 @@ static pp_status costs_per_stage(const simulate_settings *settings, simulation *
             ? (double)settings->activation_bytes
             : limit_in_bytes(sim->schedule, bytes, settings->activation_limit);
     set_transfer(sim, border, settings->comm_s);
+    sim->is_uniform = equal_stages(stage, stages);
+    sim->uniform =
+        (pp_uniform){stage[0].forward_s, stage[0].input_s, stage[0].weight_s, settings->comm_s};
     return PP_OK;
 }
 
@@ -276,7 +275,9 @@ static pp_status simulate_schedule(const simulate_settings *settings, simulation
                                    pp_error *error) {
     if (!settings->costs == !settings->stage_costs)
         return pp_fail(error, PP_E_INPUT, NULL,
-                       "--schedule needs either --costs F,I,W[,C] or --stage-costs FILE");
+                       settings->costs
+                           ? "give --costs or --stage-costs, not both"
+                           : "--schedule needs --costs F,I,W[,C] or --stage-costs FILE");
     if (settings->costs && settings->activation_bytes)
         return pp_fail(error, PP_E_INPUT, "--activation-bytes", "needs --stage-costs or a plan");
     if (settings->costs && settings->comm_s > 0)
@@ -301,19 +302,24 @@ static pp_status simulate_plan(const simulate_settings *settings, const char *pa
                        "a plan already says its schedule and costs: leave out --schedule, "
                        "--costs, --stage-costs, --comm, -K, -M, -V, --group, --slices, "
                        "--reverse-backward and --recompute");
+    if (settings->overlap_factor > 0)
+        return pp_fail(error, PP_E_INPUT, "--overlap-factor",
+                       "goes with --schedule, not with a plan");
     PP_TRY(pp_plan_open(path, &sim->plan, error));
     if (settings->blocking) sim->plan->blocking = true;
     sim->activation_limit_bytes = (double)settings->activation_bytes;
-    return pp_simulate_plan(sim->plan, settings->trace != NULL, &sim->schedule, &sim->result,
-                            error);
+    pp_status status =
+        pp_simulate_plan(sim->plan, settings->trace != NULL, &sim->schedule, &sim->result, error);
+    return pp_in_document(status, path, error);
 }
 
 /* ---- saying it ----------------------------------------------------------------------------- */
 
 /* The closed form of this schedule where it applies, else NAN. */
 static double closed_form(const simulate_settings *settings, const simulation *sim) {
+    const pp_uniform *u = &sim->uniform;
     if (!sim->is_uniform || is_file_name(settings->schedule) || settings->blocking ||
-        sim->uniform.transfer_s > 0)
+        u->transfer_s > 0 || u->forward_s + u->input_s + u->weight_s <= 0)
         return NAN;
     const pp_schedule_family *family = pp_schedule_family_find(settings->schedule);
     pp_schedule_request request;
@@ -435,15 +441,24 @@ static void print_text(const simulate_settings *settings, const simulation *sim,
     print_ranks(sim, text);
 }
 
+static pp_status check_settings(const simulate_settings *settings, const char *plan,
+                                pp_error *error) {
+    const char *inputs[] = {plan, settings->schedule, settings->stage_costs};
+    if (!plan && !settings->schedule)
+        return pp_fail(error, PP_E_INPUT, NULL, "ppsim simulate needs a PLAN or --schedule");
+    if (settings->activation_limit > 0 && settings->activation_bytes)
+        return pp_fail(error, PP_E_INPUT, NULL,
+                       "give --activation-limit or --activation-bytes, not both");
+    return pp_check_output(settings->trace, inputs, 3, error);
+}
+
 static pp_status run_simulate(const void *settings_, const char *const *arguments, int count,
                               pp_output *output, pp_error *error) {
     const simulate_settings *settings = settings_;
     simulation sim = {0};
-    pp_status status;
     pp_arena_init(&sim.arena);
-    if (count == 0 && !settings->schedule)
-        status = pp_fail(error, PP_E_INPUT, NULL, "ppsim simulate needs a PLAN or --schedule");
-    else
+    pp_status status = check_settings(settings, count == 1 ? arguments[0] : NULL, error);
+    if (status == PP_OK)
         status = count == 1 ? simulate_plan(settings, arguments[0], &sim, error)
                             : simulate_schedule(settings, &sim, error);
     if (status == PP_OK) status = check_limits(settings, &sim, error);

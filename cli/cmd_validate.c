@@ -26,7 +26,7 @@ static const pp_option options[] = {
     {0, "json", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(pp_run_settings, json), "print JSON"},
 };
 
-#define DEFAULT_TOLERANCE 0.03
+static const pp_run_settings defaults = {.tolerance = 0.03};
 
 /* One action in both traces. */
 typedef struct action_pair {
@@ -206,7 +206,7 @@ static pp_status validate(const char *path, const pp_run_settings *settings, val
 static pp_status run_validate(const void *settings_, const char *const *arguments, int count,
                               pp_output *output, pp_error *error) {
     const pp_run_settings *settings = settings_;
-    validation v = {.tolerance = settings->tolerance > 0 ? settings->tolerance : DEFAULT_TOLERANCE};
+    validation v = {.tolerance = settings->tolerance};
     (void)count;
     pp_status status = validate(arguments[0], settings, &v, error);
     if (status == PP_OK) {
@@ -232,5 +232,6 @@ const pp_subcommand pp_cmd_validate = {
                    "the tolerance.",
     PP_OPTIONS(options),
     .settings_size = sizeof(pp_run_settings),
+    .defaults = &defaults,
     .run = run_validate,
 };

@@ -24,20 +24,23 @@ static void option_left(const pp_option *option, pp_text *text) {
 /* Appends words so that no line passes column 96; further lines start at `indent`. */
 static void wrap(pp_text *text, const char *words, int column, int indent) {
     enum { WIDTH = 96 };
+    bool blank = false; /* between the word before and this one */
     while (*words) {
         int length = (int)strcspn(words, " \n");
-        if (column + length > WIDTH && column > indent) {
+        if (blank && column + 1 + length > WIDTH) {
             pp_text_printf(text, "\n%*s", indent, "");
             column = indent;
+        } else if (blank) {
+            pp_text_string(text, " ");
+            column++;
         }
         pp_text_append(text, words, (size_t)length);
-        column += length + 1;
+        column += length;
         words += length;
+        blank = *words == ' ';
         if (*words == '\n') {
             pp_text_printf(text, "\n%*s", indent, "");
             column = indent;
-        } else if (*words == ' ' && column <= WIDTH) {
-            pp_text_string(text, " ");
         }
         words += *words != '\0';
     }

@@ -44,7 +44,10 @@ static void install_signals(void) {
 static void log_to_stderr(pp_log_level level, const char *subsystem, const char *message) {
     static const char *const names[] = {"error", "warning", "info", "debug", "trace"};
     pp_progress_clear();
-    fprintf(stderr, "ppsim: %s: %s: %s\n", names[level], subsystem, message);
+    if (level <= PP_LOG_WARNING) /* whose warning it is says the message */
+        fprintf(stderr, "ppsim: %s: %s\n", names[level], message);
+    else
+        fprintf(stderr, "ppsim: %s: %s: %s\n", names[level], subsystem, message);
 }
 
 /* ---- results ------------------------------------------------------------------------------- */
@@ -107,6 +110,7 @@ static pp_status run_subcommand(const pp_subcommand *subcommand, int argc, char 
         pp_fail_memory(error);
         goto out;
     }
+    if (subcommand->defaults) memcpy(settings, subcommand->defaults, subcommand->settings_size);
     status = pp_options_parse(subcommand, argc, argv, settings, arguments, &argument_count, &help,
                               error);
     if (status != PP_OK) goto out;

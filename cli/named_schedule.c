@@ -17,3 +17,21 @@ void pp_named_schedule_request(const pp_named_schedule *named, const char *name,
                                      .reverse_backward = named->reverse_backward};
     if (named->recompute) pp_recompute_from_name(named->recompute, &request->recompute);
 }
+
+static pp_status agree(const char *option, int64_t given, int64_t file, pp_error *error) {
+    if (!given || given == file) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, option, "%lld contradicts the schedule file, which has %lld",
+                   (long long)given, (long long)file);
+}
+
+pp_status pp_named_schedule_agrees(const pp_named_schedule *named, const pp_schedule *schedule,
+                                   const char *path, pp_error *error) {
+    PP_TRY(agree("--ranks", named->ranks, schedule->ranks, error));
+    PP_TRY(agree("--microbatches", named->microbatches, pp_schedule_all_microbatches(schedule),
+                 error));
+    PP_TRY(agree("--virtual", named->virtual_stages, schedule->virtual_stages, error));
+    if (!pp_named_schedule_options(named)) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, path,
+                   "--group, --slices, --recompute and --reverse-backward are for schedules by "
+                   "name; a file says its order itself");
+}

@@ -43,6 +43,10 @@ static bool store_number(const char *text, void *field) {
     return pp_parse_int(text, 0, INT64_MAX, field);
 }
 
+static bool store_size(const char *text, void *field) {
+    return pp_parse_int(text, 1, INT64_MAX, field);
+}
+
 static bool store_string(const char *text, void *field) {
     *(const char **)field = text;
     return true;
@@ -69,6 +73,7 @@ static const struct {
     const char *expected;
 } kinds[] = {
     [PP_OPTION_FLAG] = {NULL, ""},
+    [PP_OPTION_SIZE] = {store_size, "a whole number, 1 or more"},
     [PP_OPTION_STRING] = {store_string, "a text"},
     [PP_OPTION_COUNT] = {store_count, "a whole number from 1 to 2147483647"},
     [PP_OPTION_NUMBER] = {store_number, "a whole number, 0 or more"},

@@ -9,6 +9,11 @@
 
 typedef const char *format_value(double value, char buffer[32]);
 
+const char *pp_format_rate(double rate, char buffer[32]) {
+    snprintf(buffer, 32, rate >= 1000 && rate < 1e15 ? "%.0f" : "%.4g", rate);
+    return buffer;
+}
+
 static const char *format_percent(double fraction, char buffer[32]) {
     snprintf(buffer, 32, "%.2f %%", 100 * fraction);
     return buffer;

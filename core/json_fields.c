@@ -176,7 +176,7 @@ static pp_status read_absent(const pp_json_node *object, const pp_field *field, 
                              pp_error *error) {
     char wanted[400];
     if (!(field->flags & PP_FIELD_OPTIONAL))
-        return pp_node_fail(object, error, "\"%s\" is missing: %s", field->key,
+        return pp_node_fail(object, error, "\"%s\" is missing; expected %s", field->key,
                             expectation(field, wanted, sizeof wanted));
     if (field->type <= PP_FIELD_DOUBLE) store_number(field, field->fallback, at);
     return PP_OK; /* anything else stays as the zeroed struct has it */

@@ -95,7 +95,8 @@ static pp_status read_op(const pp_json_node *layer, pp_op *op, pp_error *error) 
     pp_name_list(op_name, PP_OP_COUNT, known, sizeof known);
     if (!json_is_object(layer->value))
         return pp_node_fail(layer, error, "expected an object with \"name\" and \"op\"");
-    if (!node.value) return pp_node_fail(layer, error, "\"op\" is missing: one of %s", known);
+    if (!node.value)
+        return pp_node_fail(layer, error, "\"op\" is missing; expected one of %s", known);
     if (!name) return pp_node_fail(&node, error, "expected one of %s", known);
     if (!pp_op_from_name(name, op))
         return pp_node_fail(&node, error, "unknown op \"%.60s\"; known: %s", name, known);

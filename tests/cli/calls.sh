@@ -68,7 +68,7 @@ expect 2 'contradicts' simulate --schedule good.csv -M 5 --costs 1,1,1
 expect 2 'three or four numbers' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1
 expect 2 'three or four numbers' simulate --schedule 1f1b -K 4 -M 8 --costs 1,-1,1
 expect 2 'three or four numbers' simulate --schedule 1f1b -K 4 -M 8 --costs 1,nan,1
-expect 2 'either --costs' simulate --schedule 1f1b -K 4 -M 8
+expect 2 'needs --costs' simulate --schedule 1f1b -K 4 -M 8
 expect 2 'needs a PLAN or --schedule' simulate
 expect 2 'known' simulate --schedule 9f9b -K 4 -M 8 --costs 1,1,1
 expect 3 'the limit is 2' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1,1 --activation-limit 2

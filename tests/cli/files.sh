@@ -1,7 +1,7 @@
 # Files under bad luck: full disks, missing folders, closed pipes.
 . "$(dirname "$0")/common.sh"
 
-expect 1 'cannot' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --trace no/such/folder/t.json
+expect 2 'no folder' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --trace no/such/folder/t.json
 "$ppsim" models show gpt-nano >/dev/full 2>err
 [ $? -eq 1 ] || fail "a full standard output is not exit 1"
 grep -q 'standard output' err || fail "a full standard output has no message"

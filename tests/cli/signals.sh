@@ -5,7 +5,7 @@
 for pair in INT:130 TERM:143; do
     signal=${pair%:*} status=${pair#*:}
     # a shell starts background jobs with SIGINT ignored; env gives it back
-    env --default-signal=INT "$ppsim" run plan.json --steps 100000 --trace t.json >out 2>err &
+    PPSIM_LOG=run:info env --default-signal=INT "$ppsim" run plan.json --steps 100000 --trace t.json >out 2>err &
     pid=$!
     tries=0
     until grep -q 'step 1/' err 2>/dev/null || [ $tries -ge 200 ]; do

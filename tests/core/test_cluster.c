@@ -237,7 +237,7 @@ static const malformed refused[] = {
     {"\"nodes\"", "\"boxes\"", "", "unknown key \"boxes\"; known here: format, version, name"},
     {"\"two-boxes\"", "null", " /name", "expected a string, got null"},
     {"[{\"name\": \"h100\"", "[3, {\"name\": \"h100\"", " /devices/0", "expected an object"},
-    {"{\"name\": \"h100\", ", "{", " /devices/0", "\"name\" is missing: a string"},
+    {"{\"name\": \"h100\", ", "{", " /devices/0", "\"name\" is missing; expected a string"},
     {"85899345920", "0", " /devices/0/memory_bytes", "from 1"},
     {"85899345920", "-5", " /devices/0/memory_bytes", "got -5"},
     {"85899345920", "85899345920.5", " /devices/0/memory_bytes", "an integer"},

@@ -336,7 +336,7 @@ static const malformed refused[] = {
     {NULL, "[]", "", "expected an object"},
     {"ppsim-plan", "ppsim-model", " /format", "expected \"ppsim-plan\""},
     {"\"version\": 1", "\"version\": 0", " /version", "expected 1"},
-    {"\"ranks\": 2,", "", "", "\"ranks\" is missing: an integer from 1 to 65535"},
+    {"\"ranks\": 2,", "", "", "\"ranks\" is missing; expected an integer from 1 to 65535"},
     {"\"ranks\": 2", "\"ranks\": 0", " /ranks", "got 0"},
     {"\"ranks\": 2", "\"ranks\": 70000", " /ranks", "to 65535"},
     {"\"ranks\": 2", "\"ranks\": 2, \"rank\": 2", "", "unknown key \"rank\"; known here"},

@@ -213,7 +213,7 @@ static const malformed refused[] = {
      SPAN(7) "/tid", "from 0 to 2"},
     {"\"ts\": 0", "\"ts\": {}", SPAN(5) "/ts", "got an object"},
     {"\"args\": {\"kind\": \"F\", ", "\"args\": {", SPAN(5) "/args",
-     "\"kind\" is missing: one of F, B, I, W"},
+     "\"kind\" is missing; expected one of F, B, I, W"},
     {"\"kind\": \"F\"", "\"kind\": \"G\"", SPAN(5) "/args/kind", "one of F, B, I, W"},
     {"\"kind\": \"F\"", "\"kind\": \"F\", \"note\": 1", SPAN(5) "/args", "unknown key \"note\""},
     {"\"microbatch\": 0", "\"microbatch\": 1", " /traceEvents", "1 microbatches"},
