@@ -4,14 +4,17 @@
  * compared.
  *
  * Engines keep transfers in whatever order they come to them. They are put in place by a counting
- * sort over (rank, lane) and then sorted by time within each; equal times by what is sent, so that
- * the trace does not depend on the engine. */
+ * sort over (rank, lane, direction) and then sorted by time within each; equal times by what is
+ * sent, so that the trace does not depend on the engine. What one rank sends to another is in order
+ * already, so a lane's transfers in one direction are nearly sorted; what is left are a few runs to
+ * merge. */
 #include "sim/engine_internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-enum { LANES = PP_LANE_RECEIVE + 1 };
+/* The parts of a rank's spans that are counted: its actions, then each lane's transfers, those
+ * forward and those backward apart. */
+enum { COMPUTE, SEND_F, SEND_B, RECEIVE_F, RECEIVE_B, PARTS };
 
 size_t pp_transfer_limit(const pp_run *run) {
     const int *placement = run->schedule->placement;
@@ -52,56 +55,89 @@ static int order_of(const pp_action *action, const pp_action *other) {
     return (action->slice > other->slice) - (action->slice < other->slice);
 }
 
-static int by_time(const void *left, const void *right) {
-    const pp_span *a = left, *b = right;
-    if (a->start_s != b->start_s) return a->start_s < b->start_s ? -1 : 1;
-    if (a->end_s != b->end_s) return a->end_s < b->end_s ? -1 : 1;
-    return order_of(&a->action, &b->action);
+static bool stands_before(const pp_span *a, const pp_span *b) {
+    if (a->start_s != b->start_s) return a->start_s < b->start_s;
+    if (a->end_s != b->end_s) return a->end_s < b->end_s;
+    return order_of(&a->action, &b->action) < 0;
+}
+
+/* ---- sorting ------------------------------------------------------------------------------- */
+
+static size_t run_end(const pp_span *spans, size_t at, size_t count) {
+    for (at++; at < count && !stands_before(&spans[at], &spans[at - 1]);) at++;
+    return at;
+}
+
+/* [begin, middle) and [middle, end) are sorted; work: [middle - begin]. */
+static void merge(pp_span *spans, size_t begin, size_t middle, size_t end, pp_span *work) {
+    size_t left = 0, count = middle - begin, right = middle, to = begin;
+    memcpy(work, spans + begin, count * sizeof *work);
+    while (left < count && right < end)
+        spans[to++] = stands_before(&spans[right], &work[left]) ? spans[right++] : work[left++];
+    memcpy(spans + to, work + left, (count - left) * sizeof *work);
+}
+
+static void sort_lane(pp_span *spans, size_t count, pp_span *work) {
+    while (count > 0 && run_end(spans, 0, count) < count)
+        for (size_t begin = 0, middle, end; begin < count; begin = end) {
+            middle = end = run_end(spans, begin, count);
+            if (middle == count) break;
+            end = run_end(spans, middle, count);
+            merge(spans, begin, middle, end, work);
+        }
 }
 
 /* ---- placing ------------------------------------------------------------------------------- */
 
 static size_t slot_of(const pp_span *span) {
-    return (size_t)span->rank * LANES + span->lane;
+    bool backward = span->action.kind == PP_SEND_B || span->action.kind == PP_RECV_B;
+    size_t part = span->lane == PP_LANE_SEND ? SEND_F : RECEIVE_F;
+    return (size_t)span->rank * PARTS + part + backward;
 }
 
-/* begin[slot]: where the spans of a rank's lane begin; one more at the end. */
+/* begin[slot]: where the spans of a part of a rank begin; one more at the end. */
 static void find_places(const pp_run *run, size_t *begin) {
     int ranks = run->schedule->ranks;
     for (int p = 0; p < ranks; p++)
-        begin[(size_t)p * LANES + PP_LANE_COMPUTE + 1] =
-            run->first_span[p + 1] - run->first_span[p];
+        begin[(size_t)p * PARTS + COMPUTE + 1] = run->first_span[p + 1] - run->first_span[p];
     for (size_t i = 0; i < run->transfer_count; i++)
         for (int lane = PP_LANE_SEND; lane <= PP_LANE_RECEIVE; lane++) {
             pp_span span = end_of(run, &run->transfers[i], (pp_lane)lane);
             begin[slot_of(&span) + 1]++;
         }
-    for (size_t slot = 0; slot < (size_t)ranks * LANES; slot++) begin[slot + 1] += begin[slot];
+    for (size_t slot = 0; slot < (size_t)ranks * PARTS; slot++) begin[slot + 1] += begin[slot];
 }
 
 static void place_spans(const pp_run *run, const size_t *begin, size_t *at, pp_span *spans) {
-    size_t slots = (size_t)run->schedule->ranks * LANES;
-    memcpy(at, begin, slots * sizeof *at);
-    for (int p = 0; p < run->schedule->ranks; p++)
-        memcpy(spans + begin[(size_t)p * LANES], run->spans + run->first_span[p],
+    int ranks = run->schedule->ranks;
+    memcpy(at, begin, (size_t)ranks * PARTS * sizeof *at);
+    for (int p = 0; p < ranks; p++)
+        memcpy(spans + begin[(size_t)p * PARTS], run->spans + run->first_span[p],
                (run->first_span[p + 1] - run->first_span[p]) * sizeof *spans);
     for (size_t i = 0; i < run->transfer_count; i++)
         for (int lane = PP_LANE_SEND; lane <= PP_LANE_RECEIVE; lane++) {
             pp_span span = end_of(run, &run->transfers[i], (pp_lane)lane);
             spans[at[slot_of(&span)]++] = span;
         }
-    for (size_t slot = 0; slot < slots; slot++)
-        if (slot % LANES != PP_LANE_COMPUTE)
-            qsort(spans + begin[slot], begin[slot + 1] - begin[slot], sizeof *spans, by_time);
+}
+
+static void sort_lanes(const pp_run *run, const size_t *begin, pp_span *spans, pp_span *work) {
+    for (int p = 0; p < run->schedule->ranks; p++) {
+        const size_t *part = begin + (size_t)p * PARTS;
+        sort_lane(spans + part[SEND_F], part[RECEIVE_F] - part[SEND_F], work);
+        sort_lane(spans + part[RECEIVE_F], part[PARTS] - part[RECEIVE_F], work);
+    }
 }
 
 pp_status pp_spans_arrange(const pp_run *run, pp_trace **trace, pp_error *error) {
-    size_t slots = (size_t)run->schedule->ranks * LANES;
+    size_t slots = (size_t)run->schedule->ranks * PARTS;
     size_t *begin = PP_NEW(run->arena, size_t, slots + 1);
     size_t *at = PP_NEW(run->arena, size_t, slots);
+    pp_span *work = PP_NEW(run->arena, pp_span, run->transfer_count);
     if (run->arena->failed) return pp_fail_memory(error);
     find_places(run, begin);
     PP_TRY(pp_trace_new(run->schedule->ranks, begin[slots], trace, error));
     place_spans(run, begin, at, (*trace)->spans);
+    sort_lanes(run, begin, (*trace)->spans, work);
     return PP_OK;
 }
