@@ -51,6 +51,15 @@
     X(chimera, "chimera", "two directions, K/2 microbatches of each in flight", "K and M even",    \
       "Li and Hoefler 2021, Chimera", 1, false, PP_PLACE_BIDIRECTIONAL, false, pp_count_whole,     \
       pp_chimera_bubble, pp_chimera_bubble)                                                        \
+    X(v_half, "v-half", "V-shaped, half the activation memory of 1f1b", "V = 2",                   \
+      "Qi et al. 2024, Pipeline parallelism with controllable memory, V-Half", 2, true,            \
+      PP_PLACE_ZIGZAG, false, pp_count_split, pp_no_closed_form, pp_no_closed_form)                \
+    X(v_min, "v-min", "V-shaped, a third of the activation memory of 1f1b", "V = 2",               \
+      "Qi et al. 2024, Pipeline parallelism with controllable memory, V-Min", 2, true,             \
+      PP_PLACE_ZIGZAG, false, pp_count_split, pp_no_closed_form, pp_no_closed_form)                \
+    X(hanayo, "hanayo", "V/2 waves through the ranks and back", "V even",                          \
+      "Liu et al. 2023, Hanayo", 2, false, PP_PLACE_ZIGZAG, false, pp_count_whole,                 \
+      pp_no_closed_form, pp_no_closed_form)                                                        \
     X(seq1f1b, "seq1f1b", "1f1b over slices of each sequence", "1 <= slices <= 256",               \
       "Sun et al. 2024, Seq1F1B", 1, false, PP_PLACE_LOOP, true, pp_seq1f1b_count,                 \
       pp_no_closed_form, pp_no_closed_form)
@@ -143,5 +152,44 @@ static inline void pp_put_next(pp_two_chunks *rank, pp_action_kind kind, int chu
     if (microbatch < rank->schedule->microbatches)
         rank->at = pp_put(rank->schedule, rank->at, kind, rank->stage[chunk], microbatch);
 }
+
+/* ---- list scheduling (schedule/greedy.c) -------------------------------------------------------
+ */
+
+typedef struct pp_greedy_stage {
+    int forwards, forwards_done;   /* microbatches whose F has started, and ended */
+    int backwards, backwards_done; /* the same of I or B */
+    int alive;                     /* from the start of F to the end of W or B */
+} pp_greedy_stage;
+
+typedef struct pp_greedy_rank {
+    size_t at;      /* where its next action goes */
+    size_t weighed; /* I actions before this place have their W */
+    int64_t ends;   /* slot in which what it is at has ended */
+    bool is_busy;
+    int alive;   /* of all its stages */
+    int waiting; /* I actions that have ended without a W */
+} pp_greedy_rank;
+
+/* The rules of one family. Zigzag placement, one chain. */
+typedef struct pp_greedy pp_greedy;
+struct pp_greedy {
+    int ranks, microbatches;
+    int forward_slots, backward_slots; /* durations … */
+    int weight_slots;                  /* … 0: the backward is whole */
+    int limit;                         /* for admits */
+    int variant;                       /* 0 … variants-1 */
+    /* The smaller, the sooner: of F, or of I or B, of microbatch m on stage s. */
+    int64_t (*urgency)(const pp_greedy *rules, int s, bool forward, int m);
+    /* May another F of chunk v start on rank p? Must never leave all ranks waiting. */
+    bool (*admits)(const pp_greedy *rules, const pp_greedy_stage *stages,
+                   const pp_greedy_rank *rank, int p, int v);
+    /* A W waits and an F of stage s is ready: does W go first? NULL where the backward is whole. */
+    bool (*weight_first)(const pp_greedy *rules, const pp_greedy_rank *rank, int s);
+};
+
+/* Fills the schedule. Of several variants of the rules it keeps the one that takes the fewest slots
+ * for at most `trial_microbatches`; the first of equals. */
+void pp_greedy_build(pp_greedy *rules, int variants, int trial_microbatches, pp_schedule *schedule);
 
 #endif

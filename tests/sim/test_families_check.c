@@ -85,6 +85,12 @@ Test(families_check, refusals_say_what_would_do) {
          "one stage on each"},
         {{.name = "pytorch-interleaved-zb", .ranks = 4, .microbatches = 9}, "take a multiple of 4"},
         {{.name = "zbv", .ranks = 4, .microbatches = 6, .virtual_stages = 3}, "two stages on each"},
+        {{.name = "v-half", .ranks = 4, .microbatches = 6, .virtual_stages = 1},
+         "two stages on each"},
+        {{.name = "v-min", .ranks = 4, .microbatches = 6, .virtual_stages = 4},
+         "two stages on each"},
+        {{.name = "hanayo", .ranks = 4, .microbatches = 6, .virtual_stages = 3},
+         "twice the number"},
         {{.name = "dualpipe", .ranks = 3, .microbatches = 8}, "must be even"},
         {{.name = "dualpipe", .ranks = 4, .microbatches = 9}, "must be even"},
         {{.name = "dualpipe", .ranks = 4, .microbatches = 6}, "at least 2K"},
@@ -160,6 +166,24 @@ static int peak_chimera(int k, int m, int v, int p, bool *exact) {
     return k / 2 + 1 + least(p, least(k - 1 - p, k / 2 - 1));
 }
 
+static int peak_v_half(int k, int m, int v, int p, bool *exact) {
+    (void)m, (void)v, (void)p;
+    *exact = false;
+    return 2 * ((k + 2) / 2);
+}
+
+static int peak_v_min(int k, int m, int v, int p, bool *exact) {
+    (void)m, (void)v, (void)p;
+    *exact = false;
+    return 2 * ((k + 4) / 3);
+}
+
+static int peak_hanayo(int k, int m, int v, int p, bool *exact) {
+    (void)m, (void)p;
+    *exact = false;
+    return k * v;
+}
+
 static void check_peaks(const char *name, int virtual_stages, bool multiples, peak_rule *rule) {
     int seen = 0;
     for (int k = 1; k <= 10; k++)
@@ -196,6 +220,10 @@ Test(families_check, ranks_hold_what_is_published) {
     check_peaks("dualpipe", 1, false, peak_dualpipe);
     check_peaks("dualpipev", 2, false, peak_dualpipev);
     check_peaks("chimera", 1, false, peak_chimera);
+    check_peaks("v-half", 2, false, peak_v_half);
+    check_peaks("v-min", 2, false, peak_v_min);
+    check_peaks("hanayo", 2, false, peak_hanayo);
+    check_peaks("hanayo", 4, false, peak_hanayo);
 }
 
 /* Slices alive: those of the warm-up and one more. */
@@ -213,6 +241,38 @@ Test(families_check, seq1f1b_holds_a_part_of_1f1b) {
             }
             pp_free(report.peak_activations);
             pp_schedule_free(schedule);
+        }
+}
+
+/* Slots that the schedule idles, where F takes one, and I and W one each (or B two). */
+static double idle_slots(const char *name, int ranks, int microbatches, int virtual_stages,
+                         double weight) {
+    pp_schedule_request r = {.name = name,
+                             .ranks = ranks,
+                             .microbatches = microbatches,
+                             .virtual_stages = virtual_stages};
+    pp_schedule *schedule;
+    cr_assert_eq(pp_schedule_build(&r, &schedule, NULL), PP_OK);
+    costs c = costs_uniform(schedule->stages, 1, 2 - weight, weight, 0);
+    pp_sim_input input = input_of(schedule, &c);
+    pp_sim_result *result = simulate(&input);
+    double idle = result->makespan_s - 3.0 * virtual_stages * microbatches;
+    pp_sim_result_free(result);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+    return idle;
+}
+
+/* What the list schedulings reach, so that a change of their rules shows. 1F1B idles 6(K-1). */
+Test(families_check, list_schedulings_stay_as_short_as_they_are) {
+    for (int k = 2; k <= 24; k++)
+        for (int m = k; m <= 3 * k; m += k) {
+            double half = idle_slots("v-half", k, m, 2, 1), min = idle_slots("v-min", k, m, 2, 1);
+            cr_assert_leq(half, k % 2 == 0 && k > 2 ? 3 * k - 7 : 3 * k - 4, "K=%d M=%d: %g", k, m,
+                          half);
+            cr_assert_leq(min, 4 * k - 5, "K=%d M=%d: %g", k, m, min);
+            cr_assert_leq(idle_slots("hanayo", k, m, 2, 0), 4 * k - 4, "K=%d M=%d", k, m);
+            cr_assert_leq(idle_slots("hanayo", k, m, 4, 0), 4.5 * k - 4, "K=%d M=%d", k, m);
         }
 }
 

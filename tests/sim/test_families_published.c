@@ -158,3 +158,43 @@ Test(families_published, orders_and_refusals_are_the_originals) {
     cr_log_info("%d published rows compared", compared);
     cr_assert_gt(compared, 140);
 }
+
+/* ---- v-half and v-min ------------------------------------------------------------------------ */
+
+/* Theirs are made for F = I = W. For these costs ours must not be longer, nor hold more chunks. */
+static int compare_memory_row(json_t *row) {
+    bool half = strcmp(json_string_value(json_object_get(row, "schedule")), "V-half") == 0;
+    if (strcmp(json_string_value(json_object_get(row, "cost")), "unit") != 0) return 0;
+    pp_schedule *ours = build(half ? "v-half" : "v-min", field(row, "K"), field(row, "M"));
+    costs c = costs_uniform(ours->stages, 1, 1, 1, 0);
+    pp_sim_input input = input_of(ours, &c);
+    pp_sim_result *result = simulate(&input);
+    double most = 0, peak = 0;
+    json_t *chunks;
+    size_t p;
+    json_array_foreach(json_object_get(row, "peak_acts_chunks"), p, chunks) {
+        most = fmax(most, json_number_value(chunks));
+        peak = fmax(peak, 2 * result->rank[p].peak_activations);
+    }
+    cr_assert_leq(result->span_s, json_number_value(json_object_get(row, "makespan")),
+                  "%s K=%d M=%d: span %g", ours->name, ours->ranks, ours->microbatches,
+                  result->span_s);
+    cr_assert_leq(peak, most, "%s K=%d M=%d", ours->name, ours->ranks, ours->microbatches);
+    pp_sim_result_free(result);
+    pp_schedule_free(ours);
+    costs_free(&c);
+    return 1;
+}
+
+Test(families_published, v_half_and_v_min_are_not_longer) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/zero-bubble/vhalf_vmin.json", data_folder());
+    json_t *document = json_load_file(path, 0, NULL), *row;
+    if (!document) cr_skip_test("no published schedules at %s (set PPSIM_TEST_DATA)", path);
+    size_t r;
+    int compared = 0;
+    json_array_foreach(json_object_get(document, "rows"), r, row) compared +=
+        compare_memory_row(row);
+    json_decref(document);
+    cr_assert_gt(compared, 20);
+}
