@@ -1,7 +1,8 @@
 /* Traces: their life, and writing them for Perfetto and chrome://tracing.
  *
  * The viewers' fields (ts and dur in microseconds, pid a rank, tid a lane) are derived and lossy;
- * the exact span stands in each event's "args", and the summary in "otherData". Reading is
+ * the exact span stands in each event's "args", and the summary in "otherData". Memory curves are
+ * counter events (ph "C"), whose exact time stands beside what viewers read. Reading is
  * trace_read.c. */
 #include "core/trace_internal.h"
 
@@ -112,6 +113,33 @@ const pp_field pp_trace_rank_fields[] = {
 };
 const int pp_trace_rank_field_count = PP_ARRAY_LENGTH(pp_trace_rank_fields);
 
+const pp_field pp_point_fields[] = {
+    {.key = "ph", .type = PP_FIELD_OTHER},
+    {.key = "name", .type = PP_FIELD_OTHER, .flags = PP_FIELD_OPTIONAL},
+    {.key = "pid",
+     .type = PP_FIELD_INT,
+     PP_AT(pp_trace_point, rank),
+     .minimum = 0,
+     .maximum = PP_RANKS_MAX - 1},
+    {.key = "ts", .type = PP_FIELD_OTHER, .flags = PP_FIELD_OPTIONAL},
+    {.key = "time_s",
+     .type = PP_FIELD_DOUBLE,
+     PP_AT(pp_trace_point, time_s),
+     .minimum = -1e15,
+     .maximum = 1e15},
+    {.key = "args", .type = PP_FIELD_OBJECT},
+};
+const int pp_point_field_count = PP_ARRAY_LENGTH(pp_point_fields);
+
+const pp_field pp_point_args_fields[] = {
+    {.key = "bytes",
+     .type = PP_FIELD_INT64,
+     PP_AT(pp_trace_point, bytes),
+     .minimum = 0,
+     .maximum = 1152921504606846976.0 /* 2^60 */},
+};
+const int pp_point_args_field_count = PP_ARRAY_LENGTH(pp_point_args_fields);
+
 /* ---- life ----------------------------------------------------------------------------------- */
 
 pp_status pp_trace_new(int ranks, size_t span_count, pp_trace **trace, pp_error *error) {
@@ -203,6 +231,22 @@ static void write_span(const pp_span *span, pp_json *json) {
     pp_json_end_object(json);
 }
 
+static void write_point(const pp_trace_point *point, pp_json *json) {
+    pp_json_object_flat(json);
+    pp_json_key(json, "ph");
+    pp_json_string(json, "C");
+    pp_json_key(json, "name");
+    pp_json_string(json, "memory");
+    pp_json_key(json, "ts");
+    pp_json_double(json, nearbyint(point->time_s * 1e9) / 1e3);
+    pp_fields_write(json, pp_point_fields, pp_point_field_count, point);
+    pp_json_key(json, "args");
+    pp_json_object(json);
+    pp_fields_write(json, pp_point_args_fields, pp_point_args_field_count, point);
+    pp_json_end_object(json);
+    pp_json_end_object(json);
+}
+
 static void write_summary(const pp_trace *trace, pp_json *json) {
     pp_json_key(json, "otherData");
     pp_json_object(json);
@@ -232,6 +276,7 @@ void pp_trace_write(const pp_trace *trace, pp_text *text) {
     pp_json_array(&json);
     write_names(trace, &json);
     for (size_t i = 0; i < trace->span_count; i++) write_span(&trace->spans[i], &json);
+    for (size_t i = 0; i < trace->point_count; i++) write_point(&trace->points[i], &json);
     pp_json_end_array(&json);
     pp_json_end_object(&json);
     pp_text_string(text, "\n");

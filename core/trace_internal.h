@@ -20,5 +20,9 @@ extern const pp_field pp_trace_fields[]; /* "otherData", over pp_trace */
 extern const int pp_trace_field_count;
 extern const pp_field pp_trace_rank_fields[];
 extern const int pp_trace_rank_field_count;
+extern const pp_field pp_point_fields[]; /* of a counter event, over pp_trace_point … */
+extern const int pp_point_field_count;
+extern const pp_field pp_point_args_fields[]; /* … and of its "args" */
+extern const int pp_point_args_field_count;
 
 #endif

@@ -14,23 +14,43 @@ typedef struct trace_reader {
     json_t *summary; /* "otherData" */
     bool has_events;
     pp_span *spans; /* growing */
-    size_t span_count, capacity;
+    size_t span_count, span_capacity;
+    pp_trace_point *points; /* growing */
+    size_t point_count, point_capacity;
     size_t event_count; /* with those that only name things */
     pp_error *error;
 } trace_reader;
 
 /* ---- events --------------------------------------------------------------------------------- */
 
-static pp_status add_span(trace_reader *reader, pp_span span) {
-    if (reader->span_count == reader->capacity) {
-        size_t capacity = reader->capacity ? 2 * reader->capacity : 256;
-        pp_span *larger = pp_reallocate(reader->spans, capacity * sizeof *larger);
-        if (!larger) return pp_fail_memory(reader->error);
-        reader->spans = larger;
-        reader->capacity = capacity;
-    }
-    reader->spans[reader->span_count++] = span;
+/* Makes room for one more item; array: the address of a pointer to items. */
+static pp_status reserve(void **array, size_t count, size_t *capacity, size_t item_bytes,
+                         pp_error *error) {
+    if (count < *capacity) return PP_OK;
+    size_t wanted = *capacity ? 2 * *capacity : 256;
+    void *larger = pp_reallocate(*array, wanted * item_bytes);
+    if (!larger) return pp_fail_memory(error);
+    *array = larger;
+    *capacity = wanted;
     return PP_OK;
+}
+
+static pp_status add_span(trace_reader *reader, pp_span span) {
+    void *array = reader->spans;
+    pp_status status =
+        reserve(&array, reader->span_count, &reader->span_capacity, sizeof span, reader->error);
+    reader->spans = array;
+    if (status == PP_OK) reader->spans[reader->span_count++] = span;
+    return status;
+}
+
+static pp_status add_point(trace_reader *reader, pp_trace_point point) {
+    void *array = reader->points;
+    pp_status status =
+        reserve(&array, reader->point_count, &reader->point_capacity, sizeof point, reader->error);
+    reader->points = array;
+    if (status == PP_OK) reader->points[reader->point_count++] = point;
+    return status;
 }
 
 typedef struct event_head {
@@ -91,6 +111,21 @@ static pp_status read_span(trace_reader *reader, const pp_json_node *event) {
     return add_span(reader, span);
 }
 
+static pp_status read_point(trace_reader *reader, const pp_json_node *event) {
+    pp_trace_point point = {0};
+    pp_json_node args = pp_node_member(event, "args");
+    PP_TRY(
+        pp_fields_read(event, pp_point_fields, pp_point_field_count, &point, NULL, reader->error));
+    PP_TRY(pp_fields_read(&args, pp_point_args_fields, pp_point_args_field_count, &point, NULL,
+                          reader->error));
+    const pp_trace_point *before = reader->points + reader->point_count - 1;
+    if (reader->point_count > 0 && (before->rank > point.rank ||
+                                    (before->rank == point.rank && before->time_s > point.time_s)))
+        return pp_node_fail(event, reader->error,
+                            "counters must be ordered by pid and time_s; this one is not");
+    return add_point(reader, point);
+}
+
 static pp_status read_event(trace_reader *reader, json_t *value) {
     pp_json_node document = pp_node_root(NULL, reader->stream.file_name);
     pp_json_node events = pp_node_member(&document, "traceEvents");
@@ -98,10 +133,11 @@ static pp_status read_event(trace_reader *reader, json_t *value) {
     event.value = value;
     const char *phase = json_string_value(json_object_get(value, "ph"));
     if (phase && strcmp(phase, "M") == 0) return PP_OK; /* names for the viewer */
+    if (phase && strcmp(phase, "C") == 0) return read_point(reader, &event);
     if (!phase || strcmp(phase, "X") != 0)
         return pp_node_fail(&event, reader->error,
-                            "expected an event with \"ph\": \"X\" or \"M\"; only traces that ppsim "
-                            "wrote can be read");
+                            "expected an event with \"ph\": \"X\", \"C\" or \"M\"; only traces "
+                            "that ppsim wrote can be read");
     return read_span(reader, &event);
 }
 
@@ -175,6 +211,23 @@ static pp_status check_spans(const trace_reader *reader, const pp_json_node *doc
     return PP_OK;
 }
 
+static pp_status take_points(const trace_reader *reader, const pp_json_node *document,
+                             pp_trace *trace) {
+    size_t count = reader->point_count;
+    if (count == 0) return PP_OK;
+    if (reader->points[count - 1].rank >= trace->ranks) {
+        pp_json_node events = pp_node_member(document, "traceEvents");
+        return pp_node_fail(&events, reader->error,
+                            "a counter of rank %d does not belong to a trace of %d ranks",
+                            reader->points[count - 1].rank, trace->ranks);
+    }
+    trace->points = PP_NEW(&trace->arena, pp_trace_point, count);
+    if (!trace->points) return pp_fail_memory(reader->error);
+    memcpy(trace->points, reader->points, count * sizeof *trace->points);
+    trace->point_count = count;
+    return PP_OK;
+}
+
 static pp_status read_ranks(const pp_json_node *summary, pp_trace *trace, pp_error *error) {
     pp_json_node ranks = pp_node_member(summary, "rank");
     for (int p = 0; p < trace->ranks; p++) {
@@ -199,6 +252,7 @@ static pp_status build(const trace_reader *reader, const pp_json_node *summary, 
     if (reader->span_count > 0)
         memcpy(made->spans, reader->spans, reader->span_count * sizeof *made->spans);
     PP_TRY(read_ranks(summary, made, reader->error));
+    PP_TRY(take_points(reader, summary->parent, made));
     return check_spans(reader, summary->parent, made);
 }
 
@@ -223,6 +277,7 @@ pp_status pp_trace_read(const char *text, size_t length, const char *file_name, 
     }
     json_decref(reader.summary);
     pp_free(reader.spans);
+    pp_free(reader.points);
     return status;
 }
 

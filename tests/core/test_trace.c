@@ -40,6 +40,15 @@ static pp_trace *random_trace(uint64_t seed) {
         span->action.microbatch =
             none ? PP_NO_MICROBATCH : (uint32_t)roll(&d, 0, trace->microbatches - 1);
     }
+    trace->point_count = (size_t)roll(&d, 0, 40);
+    trace->points = PP_NEW(&trace->arena, pp_trace_point, trace->point_count + 1);
+    for (size_t i = 0; i < trace->point_count; i++) {
+        int32_t rank = (int32_t)(i * (size_t)ranks / trace->point_count);
+        double before =
+            i > 0 && trace->points[i - 1].rank == rank ? trace->points[i - 1].time_s : -1e-7;
+        double later = roll(&d, 0, 2) == 0 ? 0 : roll_double(&d);
+        trace->points[i] = (pp_trace_point){before + later, roll(&d, 0, 1LL << 50), rank};
+    }
     return trace;
 }
 
@@ -53,6 +62,11 @@ static void expect_same_trace(const pp_trace *a, const pp_trace *b) {
     for (int p = 0; p < a->ranks; p++)
         cr_assert(a->rank[p].busy_s == b->rank[p].busy_s &&
                   a->rank[p].peak_bytes == b->rank[p].peak_bytes);
+    cr_assert_eq(a->point_count, b->point_count);
+    for (size_t i = 0; i < a->point_count; i++)
+        cr_assert(a->points[i].time_s == b->points[i].time_s &&
+                  a->points[i].bytes == b->points[i].bytes &&
+                  a->points[i].rank == b->points[i].rank);
     for (size_t i = 0; i < a->span_count; i++) {
         const pp_span *x = &a->spans[i], *y = &b->spans[i];
         cr_assert(x->start_s == y->start_s && x->end_s == y->end_s && x->rank == y->rank &&
@@ -95,6 +109,10 @@ static pp_trace *small_trace(void) {
     trace->spans[3] = (pp_span){
         0.625, 3.5, {.kind = PP_BACKWARD, .stage = 1, .microbatch = 0}, 1, PP_LANE_COMPUTE};
     trace->rank[1].peak_bytes = -1;
+    trace->points = PP_NEW(&trace->arena, pp_trace_point, 2);
+    trace->points[0] = (pp_trace_point){0, 100, 0};
+    trace->points[1] = (pp_trace_point){0.625, 7, 1};
+    trace->point_count = 2;
     return trace;
 }
 
@@ -109,6 +127,8 @@ Test(trace, viewers_find_processes_threads_and_microseconds) {
         "\"dur\": 1000, ",
         "{\"ph\": \"X\", \"name\": \"1B0\", \"cat\": \"B\", \"pid\": 1, \"tid\": 0, "
         "\"ts\": 625000, \"dur\": 2875000, ",
+        "{\"ph\": \"C\", \"name\": \"memory\", \"ts\": 625000, \"pid\": 1, \"time_s\": 0.625, "
+        "\"args\": {\"bytes\": 7}}",
         "\"peak_bytes\": null",
     };
     pp_trace *trace = small_trace();
@@ -188,7 +208,7 @@ static const malformed refused[] = {
     {NULL, "{\"traceEvents\": [], \"traceEvents\": []}", "", "\"traceEvents\" stands twice"},
     {NULL, "{\"otherData\": {}, \"otherData\": {}}", "", "\"otherData\" stands twice"},
     {NULL, "{\"sample\\u001bs\": []}", "", "unknown key \"sample?s\"; known here: displayTimeUnit"},
-    {NULL, "{\"traceEvents\": [" FAR_TOO_MANY "0]}", SPAN(0), "\"X\" or \"M\""},
+    {NULL, "{\"traceEvents\": [" FAR_TOO_MANY "0]}", SPAN(0), "\"C\" or \"M\""},
     {NULL, "{\"traceEvents\": [[" FAR_TOO_MANY "0]]}", ":1:18", "too many values"},
     {NULL, "{\"traceEvents\": [{\"ph\": \"M\"}, {]", ":1:32", "'}'"},
     {NULL, "{\"traceEvents\": [{}\n]}", SPAN(0), "only traces that ppsim wrote"},
@@ -206,7 +226,7 @@ static const malformed refused[] = {
     {"\"makespan_s\": 3.5", "\"makespan_s\": -3.5", " /otherData/makespan_s", "from 0"},
     {"\"busy_s\": 0", "\"busy_s\": \"all\"", " /otherData/rank/0/busy_s", "a number"},
     {"\"peak_bytes\": 0", "\"peak_bytes\": -2", " /otherData/rank/0/peak_bytes", "or null"},
-    {"\"ph\": \"X\"", "\"ph\": \"B\"", SPAN(5), "\"X\" or \"M\""},
+    {"\"ph\": \"X\"", "\"ph\": \"B\"", SPAN(5), "\"C\" or \"M\""},
     {"\"cat\": \"F\", \"pid\": 0", "\"cat\": \"F\", \"pid\": -1", SPAN(5) "/pid", "from 0"},
     {"\"cat\": \"F\", \"pid\": 0", "\"cat\": \"F\", \"pid\": 1", SPAN(6), "must be ordered"},
     {"\"cat\": \"SEND_F\", \"pid\": 0, \"tid\": 1", "\"cat\": \"SEND_F\", \"pid\": 0, \"tid\": 3",
@@ -218,6 +238,12 @@ static const malformed refused[] = {
     {"\"kind\": \"F\"", "\"kind\": \"F\", \"note\": 1", SPAN(5) "/args", "unknown key \"note\""},
     {"\"microbatch\": 0", "\"microbatch\": 1", " /traceEvents", "1 microbatches"},
     {"\"microbatch\": 0", "\"microbatch\": -1", SPAN(5) "/args/microbatch", "from 0"},
+    {"\"bytes\": 100", "\"bytes\": -1", SPAN(9) "/args/bytes", "from 0"},
+    {"\"bytes\": 100", "\"held\": 100", SPAN(9) "/args", "unknown key \"held\""},
+    {"\"time_s\": 0,", "", SPAN(9), "\"time_s\" is missing"},
+    {"\"ts\": 0, \"pid\": 0", "\"ts\": 0, \"pid\": 2", SPAN(10), "ordered by pid and time_s"},
+    {"\"pid\": 1, \"time_s\"", "\"pid\": 2, \"time_s\"", " /traceEvents",
+     "a counter of rank 2 does not belong to a trace of 2 ranks"},
     {"\"end_s\": 0.001", "\"end_s\": -0.001", SPAN(5) "/args", "ends before it starts"},
     {"\"end_s\": 0.001", "\"end_s\": 1e400", ":26:164", "overflow"},
 };
