@@ -133,16 +133,33 @@ static void copy_spans(const pp_job *job, int step, pp_span *spans) {
     }
 }
 
+/* Into trace->points, which have room for all. */
+static void copy_points(const pp_job *job, int step, pp_trace *trace) {
+    for (int p = 0; p < job->plan->ranks; p++) {
+        const pp_worker *worker = first_replica(job, p);
+        size_t count = (size_t)worker->steps[step].point_count;
+        int64_t row = step % job->ring_steps;
+        memcpy(trace->points + trace->point_count, worker->points + row * worker->point_capacity,
+               count * sizeof *trace->points);
+        trace->point_count += count;
+    }
+}
+
 static pp_status make_trace(const pp_job *job, pp_run_result *result, int first, pp_error *error) {
     const pp_plan *plan = job->plan;
     int step = nearest_step(job, result, first);
-    size_t span_count = 0;
-    for (int p = 0; p < plan->ranks; p++)
+    size_t span_count = 0, point_count = 0;
+    for (int p = 0; p < plan->ranks; p++) {
         span_count += (size_t)first_replica(job, p)->steps[step].span_count;
+        point_count += (size_t)first_replica(job, p)->steps[step].point_count;
+    }
     pp_trace *trace;
     PP_TRY(pp_trace_new(plan->ranks, span_count, &trace, error));
-    snprintf(trace->title, sizeof trace->title, "%.60s on %s, %.32s, step %d", plan->model->name,
-             job->backend->name, plan->schedule, step);
+    result->trace = trace;
+    trace->points = PP_NEW(&trace->arena, pp_trace_point, point_count);
+    if (!trace->points) return pp_fail_memory(error);
+    snprintf(trace->title, sizeof trace->title, "%.60s on %s, step %d", plan->model->name,
+             job->backend->name, step);
     snprintf(trace->schedule, sizeof trace->schedule, "%s", plan->schedule);
     trace->measured = true;
     trace->ranks = plan->ranks;
@@ -155,7 +172,7 @@ static pp_status make_trace(const pp_job *job, pp_run_result *result, int first,
         trace->rank[p] = (pp_trace_rank){.busy_s = rank_busy_s(job, p, step),
                                          .peak_bytes = rank_peak_bytes(job, p)};
     copy_spans(job, step, trace->spans);
-    result->trace = trace;
+    copy_points(job, step, trace);
     return PP_OK;
 }
 

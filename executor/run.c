@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define DEFAULT_TIMEOUT_S 30.0
-#define TRACE_MEMORY_BYTES ((int64_t)64 << 20) /* spans kept over all steps */
+#define TRACE_MEMORY_BYTES ((int64_t)64 << 20) /* spans and points kept over all steps */
 
 /* ---- failing ------------------------------------------------------------------------------- */
 
@@ -208,7 +208,8 @@ static pp_status prepare_workers(pp_job *job, pp_error *error) {
 static int ring_steps(const pp_job *job) {
     if (!job->options->keep_trace) return 0;
     int64_t actions = (int64_t)job->schedule->first_action[job->schedule->ranks];
-    int64_t step_bytes = 3 * actions * job->plan->dp * (int64_t)sizeof(pp_span) + 1;
+    int64_t action_bytes = 3 * (int64_t)sizeof(pp_span) + 2 * (int64_t)sizeof(pp_trace_point);
+    int64_t step_bytes = action_bytes * actions * job->plan->dp + 1;
     int64_t fits = TRACE_MEMORY_BYTES / step_bytes;
     return fits < 1 ? 1 : fits < job->steps ? (int)fits : job->steps;
 }

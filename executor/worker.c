@@ -68,6 +68,18 @@ static void record(pp_worker *worker, pp_lane lane, pp_action action, double sta
                   .lane = (uint8_t)lane};
 }
 
+/* What the rank holds now, if that has changed. */
+static void record_bytes(pp_worker *worker) {
+    if (!worker->points) return;
+    int64_t row = worker->step % worker->job->ring_steps;
+    pp_trace_point *points = worker->points + row * worker->point_capacity;
+    int64_t bytes = worker->heap.in_use_bytes;
+    if (worker->point_count > 0 && points[worker->point_count - 1].bytes == bytes) return;
+    assert(worker->point_count < worker->point_capacity);
+    double time_s = worker->point_count > 0 ? pp_now_s() - worker->step_start_s : 0;
+    points[worker->point_count++] = (pp_trace_point){time_s, bytes, worker->rank};
+}
+
 static pp_action transfer_of(pp_action action, pp_action_kind kind) {
     action.kind = (unsigned)kind & 0x7fu;
     action.overlapped = 0;
@@ -338,10 +350,12 @@ static pp_status run_compute(pp_worker *worker, pp_action action, pp_error *erro
     PP_TRY(receive_all(&w, error));
     if (worker->job->layouts) load_data(&w);
     PP_TRY(take_memory(&w, error));
+    record_bytes(worker);
     compute(&w);
     give_memory(&w);
     if (w.rule->sends_outputs) PP_TRY(send(&w, false, error));
     if (action.kind == PP_FORWARD && is_recomputed(&w)) PP_TRY(drop_activations(&w, error));
+    record_bytes(worker);
     if (w.rule->sends_gradients) PP_TRY(send(&w, true, error));
     pp_heap_poison(&worker->heap, worker->workspace, worker->workspace_bytes);
     if (w.rule->weight && --stage->backward_left == 0)
@@ -472,7 +486,8 @@ static pp_status begin_step(pp_worker *worker, int step) {
     worker->scheduled_s = worker->step_start_s;
     worker->busy_s = 0;
     worker->next_group = 0;
-    worker->span_count = 0;
+    worker->span_count = worker->point_count = 0;
+    record_bytes(worker);
     for (int i = 0; i < worker->stage_count; i++)
         worker->stages[i].backward_left = worker->job->plan->microbatches;
     return PP_OK;
@@ -480,8 +495,10 @@ static pp_status begin_step(pp_worker *worker, int step) {
 
 static pp_status end_step(pp_worker *worker) {
     double end_s = pp_now_s();
-    worker->steps[worker->step] = (pp_worker_step){
-        .end_s = end_s, .busy_s = worker->busy_s, .span_count = worker->span_count};
+    worker->steps[worker->step] = (pp_worker_step){.end_s = end_s,
+                                                   .busy_s = worker->busy_s,
+                                                   .span_count = worker->span_count,
+                                                   .point_count = worker->point_count};
     return pp_gate_wait(&worker->job->finish, &worker->job->watch, &end_s);
 }
 

@@ -16,7 +16,7 @@ typedef struct pp_worker pp_worker;
 typedef struct pp_worker_step {
     double end_s;  /* pp_now_s when its list was done */
     double busy_s;
-    int span_count; /* in its ring, if traces are kept */
+    int span_count, point_count; /* in its rings, if traces are kept */
 } pp_worker_step;
 
 /* One run of a plan. Read-only for workers, except where said. */
@@ -97,6 +97,8 @@ struct pp_worker {
     pp_worker_step *steps;     /* [job.steps] */
     pp_span *spans;            /* ring of [job.ring_steps][span_capacity] */
     int span_count, span_capacity;
+    pp_trace_point *points;    /* ring of [job.ring_steps][point_capacity]: bytes in use */
+    int point_count, point_capacity;
     _Atomic(uint64_t) standing; /* index of the action it stands at, for messages */
     pp_arena arena;
 };

@@ -94,15 +94,20 @@ static pp_status open_loader(pp_worker *worker, pp_error *error) {
     return worker->arena.failed ? pp_fail_memory(error) : PP_OK;
 }
 
-/* Each busy action and its send and receive. */
+/* Each busy action and its send and receive; bytes at the start of the step, and at the start and
+ * end of each action. */
 static pp_status open_records(pp_worker *worker, pp_error *error) {
     const pp_job *job = worker->job;
     const size_t *first = job->schedule->first_action;
     worker->steps = PP_NEW(&worker->arena, pp_worker_step, job->steps);
     if (job->ring_steps > 0) {
-        worker->span_capacity = 3 * (int)(first[worker->rank + 1] - first[worker->rank]);
+        int actions = (int)(first[worker->rank + 1] - first[worker->rank]);
+        worker->span_capacity = 3 * actions;
+        worker->point_capacity = 2 * actions + 1;
         worker->spans =
             PP_NEW(&worker->arena, pp_span, (int64_t)job->ring_steps * worker->span_capacity);
+        worker->points = PP_NEW(&worker->arena, pp_trace_point,
+                                (int64_t)job->ring_steps * worker->point_capacity);
     }
     return worker->arena.failed ? pp_fail_memory(error) : PP_OK;
 }

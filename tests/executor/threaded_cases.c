@@ -578,6 +578,30 @@ static bool spans_follow(const fixture *made, const pp_trace *trace, char messag
     return true;
 }
 
+/* The memory curve of each rank begins at time 0, is in order, comes back to where it began, and its
+ * highest point is the peak that the rank reports. */
+static bool curves_reach_peaks(const pp_trace *trace, char message[512]) {
+    size_t i = 0;
+    for (int p = 0; p < trace->ranks; p++) {
+        int64_t most = 0, first = -1, last = -1;
+        double time_s = 0;
+        for (; i < trace->point_count && trace->points[i].rank == p; i++) {
+            const pp_trace_point *point = &trace->points[i];
+            if (point->time_s < time_s || (first < 0 && point->time_s != 0))
+                return failed(message, "point %zu of the memory curves is out of order", i);
+            time_s = point->time_s;
+            last = point->bytes;
+            if (first < 0) first = last;
+            if (last > most) most = last;
+        }
+        if (first < 0 || last != first || most != trace->rank[p].peak_bytes)
+            return failed(message, "rank %d: curve from %lld over %lld to %lld, peak %lld", p,
+                          (long long)first, (long long)most, (long long)last,
+                          (long long)trace->rank[p].peak_bytes);
+    }
+    return i == trace->point_count || failed(message, "points of ranks that are not there");
+}
+
 /* The longest path through a chain of stages with equal order: F of all microbatches on the first
  * rank, then one microbatch through the rest. Nothing can be faster. */
 static bool replay_known_times(char message[512]) {
@@ -602,7 +626,8 @@ static bool replay_known_times(char message[512]) {
         if (!isnan(result->steps[i].loss) || result->steps[i].seconds < least_s)
             fine = failed(message, "step %d: loss %g, %g s", i, result->steps[i].loss,
                           result->steps[i].seconds);
-    fine = fine && spans_follow(&made, result->trace, message);
+    fine = fine && spans_follow(&made, result->trace, message) &&
+           curves_reach_peaks(result->trace, message);
     for (int p = 0; fine && p < 4; p++)
         if (result->measured.rank[p].peak_bytes != fixture_peak(&made, p))
             fine = failed(message, "rank %d counts %lld bytes, the tables say %lld", p,
@@ -630,7 +655,8 @@ static bool replay_ties(char message[512]) {
     pp_error error = {.message = ""};
     bool fine = pp_run(made.plan, made.schedule, &options, &result, &error) == PP_OK;
     if (!fine) failed(message, "%.400s", error.message);
-    fine = fine && spans_follow(&made, result->trace, message);
+    fine = fine && spans_follow(&made, result->trace, message) &&
+           curves_reach_peaks(result->trace, message);
     pp_run_result_free(result);
     fixture_free(&made);
     return fine;
