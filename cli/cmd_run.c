@@ -13,7 +13,7 @@ static const pp_option options[] = {
      "training steps (default 10)"},
     {0, "data", NULL, "PATH", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, data),
      "a text file (bytes are tokens when the vocabulary is 256), a .bin of uint16 tokens, or "
-     "CIFAR-10 binaries (default: seeded synthetic data)"},
+     "CIFAR-10's binary version, a file or its folder (default: seeded synthetic data)"},
     {0, "seed", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(pp_run_settings, seed),
      "seed of weights, dropout and data order (default 0)"},
     {0, "backend", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, backend),

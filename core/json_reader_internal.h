@@ -16,7 +16,7 @@
 
 #define PP_STRING_LIMIT 200                         /* bytes of any name in a document */
 #define PP_DOCUMENT_LIMIT_BYTES ((size_t)256 << 20) /* text of a document */
-#define PP_DOCUMENT_MEMORY_BYTES ((size_t)1 << 30)  /* its values, once parsed */
+#define PP_DOCUMENT_MEMORY_BYTES ((size_t)1 << 29)  /* its values, once parsed */
 #define PP_BYTES_MAX 1125899906842624.0             /* 2^50: the largest size in a document */
 #define PP_ARRAY_LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 

@@ -101,14 +101,19 @@ static pp_status fail_at(const pp_json_stream *stream, int line, int column, con
     return pp_fail(error, PP_E_INPUT, place, "not valid JSON here: %s", safe);
 }
 
+static pp_status fail_budget(const pp_json_stream *stream, pp_error *error) {
+    return pp_fail(error, PP_E_INPUT, stream->file_name,
+                   "holds more values than are read here: is it the right file?");
+}
+
 /* Jansson's complaint about a value that began at stream->at, placed in the whole text. */
 static pp_status fail_parse(const pp_json_stream *stream, const json_error_t *found,
                             pp_error *error) {
     int line, column;
     locate(stream->text, stream->at, &line, &column);
-    if (found->text[0] == '\0')
-        return parsing.exhausted ? fail_at(stream, line, column, "too many values", error)
-                                 : pp_fail_memory(error);
+    if (found->text[0] == '\0' && !parsing.exhausted) return pp_fail_memory(error);
+    if (found->text[0] == '\0' && stream->at == 0) return fail_budget(stream, error);
+    if (found->text[0] == '\0') return fail_at(stream, line, column, "too many values", error);
     int found_column = found->column > 0 ? found->column : 1;
     column = found->line <= 1 ? column + found_column - 1 : found_column;
     line += found->line > 1 ? found->line - 1 : 0;

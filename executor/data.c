@@ -83,9 +83,13 @@ pp_status pp_data_shape_of(const pp_model *model, pp_data_shape *shape, pp_error
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
+pp_status pp_data_read_file(pp_data *data, pp_error *error) {
+    return pp_file_read(data->path, PP_FILE_LIMIT_BYTES, &data->bytes, error);
+}
+
 static pp_status open_source(pp_data *data, pp_error *error) {
     if (data->source->file)
-        PP_TRY(pp_file_read(data->path, PP_FILE_LIMIT_BYTES, &data->bytes, error));
+        PP_TRY((data->source->read ? data->source->read : pp_data_read_file)(data, error));
     return data->source->open(data, error);
 }
 

@@ -42,6 +42,8 @@ typedef struct pp_data_source {
     bool features;
     bool file;                              /* reads a file; else synthetic */
     const char *suffix;                     /* of the file's name; NULL: any */
+    /* Fills data->bytes from data->path; NULL: one whole file. */
+    pp_status (*read)(pp_data *data, pp_error *error);
     /* Checks the contents and sets data->records. */
     pp_status (*open)(pp_data *data, pp_error *error);
     /* count values of a record's window of tokens, from position `from`; labels for features */
@@ -59,6 +61,7 @@ struct pp_data {
     pp_text bytes;    /* of the file */
 };
 
+pp_status pp_data_read_file(pp_data *data, pp_error *error);
 const pp_data_source *pp_data_source_find(bool features, const char *path);
 
 #endif

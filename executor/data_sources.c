@@ -2,12 +2,17 @@
  *
  *   text        any file; its bytes are tokens 0 … 255
  *   tokens      FILE.bin of little-endian 16-bit token ids
- *   cifar-10    3073-byte records: a label, then 3 × 32 × 32 pixel values
+ *   cifar-10    3073-byte records: a label, then 3 × 32 × 32 pixel values; a file, or the folder
+ *               with data_batch_1.bin and so on
  *   chain       synthetic tokens: a noisy cycle, so that a model has something to learn
  *   clusters    synthetic features: a Gaussian cloud per class */
 #include "executor/data_internal.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void store(pp_dtype dtype, void *out, int64_t index, double value) {
     if (dtype == PP_FP32)
@@ -85,6 +90,28 @@ enum { CIFAR_PIXELS = 3072, CIFAR_RECORD = CIFAR_PIXELS + 1, CIFAR_CLASSES = 10 
 
 static const unsigned char *cifar_record(const pp_data *data, uint64_t record) {
     return (const unsigned char *)data->bytes.bytes + record * CIFAR_RECORD;
+}
+
+/* One file after the other: a batch that is not there ends the list. */
+static pp_status cifar_read_folder(pp_data *data, pp_error *error) {
+    char path[PATH_MAX];
+    for (int batch = 1;; batch++) {
+        pp_text bytes;
+        int length = snprintf(path, sizeof path, "%s/data_batch_%d.bin", data->path, batch);
+        if (length < 0 || (size_t)length >= sizeof path)
+            return pp_fail(error, PP_E_INPUT, data->path, "this name is too long");
+        if (batch > 1 && access(path, F_OK) != 0) return PP_OK;
+        PP_TRY(pp_file_read(path, PP_FILE_LIMIT_BYTES, &bytes, error));
+        pp_text_append(&data->bytes, bytes.bytes, bytes.length);
+        pp_text_deinit(&bytes);
+        if (data->bytes.failed) return pp_fail_memory(error);
+    }
+}
+
+static pp_status cifar_read(pp_data *data, pp_error *error) {
+    struct stat info;
+    bool folder = stat(data->path, &info) == 0 && S_ISDIR(info.st_mode);
+    return folder ? cifar_read_folder(data, error) : pp_data_read_file(data, error);
 }
 
 static pp_status cifar_open(pp_data *data, pp_error *error) {
@@ -176,11 +203,11 @@ static void clusters_features(const pp_data *data, uint64_t record, pp_dtype dty
 
 /* The first row that fits is taken, so a row with a suffix stands before one without. */
 static const pp_data_source sources[] = {
-    {"tokens", false, true, ".bin", tokens_open, tokens_window, NULL},
-    {"text", false, true, NULL, text_open, text_window, NULL},
-    {"cifar-10", true, true, NULL, cifar_open, cifar_label, cifar_features},
-    {"chain", false, false, NULL, synthetic_open, chain_window, NULL},
-    {"clusters", true, false, NULL, synthetic_open, clusters_label, clusters_features},
+    {"tokens", false, true, ".bin", NULL, tokens_open, tokens_window, NULL},
+    {"text", false, true, NULL, NULL, text_open, text_window, NULL},
+    {"cifar-10", true, true, NULL, cifar_read, cifar_open, cifar_label, cifar_features},
+    {"chain", false, false, NULL, NULL, synthetic_open, chain_window, NULL},
+    {"clusters", true, false, NULL, NULL, synthetic_open, clusters_label, clusters_features},
 };
 
 static bool ends_with(const char *text, const char *suffix) {

@@ -92,6 +92,12 @@ static void fill_measured(const pp_job *job, pp_run_result *result, int first, d
         measured->rank[p].busy_s = median(work, count);
         measured->rank[p].peak_bytes = rank_peak_bytes(job, p);
     }
+    /* the plan knows the work and what time costs; the time is ours */
+    double stretch = measured->iteration_time_s / job->plan->predicted.iteration_time_s;
+    if (stretch > 0 && isfinite(stretch)) {
+        measured->mfu = job->plan->predicted.mfu / stretch;
+        measured->cost_per_step = job->plan->predicted.cost_per_step * stretch;
+    }
     measured->throughput = samples_per_second(job, measured->iteration_time_s);
     measured->tokens_per_s = measured->throughput * (double)model_sequence(job->plan->model);
 }

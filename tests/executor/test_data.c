@@ -218,6 +218,35 @@ Test(data, pictures) {
     refuse(&shape, ".bin", file, sizeof file, "3072 numbers");
 }
 
+/* A folder holds data_batch_1.bin and so on; the first that is missing ends the list. */
+Test(data, folder_of_pictures) {
+    enum { BYTES = 3073 };
+    static const int counts[] = {2, 3, 0, 4}; /* of batches 1, 2, 3 (not there) and 4 */
+    static unsigned char file[4 * BYTES];
+    pp_data_shape shape = {.features = true, .columns = 3072, .classes = 10, .sequence = 1};
+    char folder[] = "/tmp/ppsim-cifar-XXXXXX", path[64];
+    pp_error error = {.message = ""};
+    pp_data *data;
+    cr_assert_not_null(mkdtemp(folder));
+    cr_assert_eq(pp_data_open(&shape, folder, 1, &data, &error), PP_E_INPUT);
+    cr_assert(strstr(error.place, "data_batch_1.bin"), "%s", error.place);
+    for (int batch = 1; batch <= 4; batch++) {
+        snprintf(path, sizeof path, "%s/data_batch_%d.bin", folder, batch);
+        FILE *out = counts[batch - 1] ? fopen(path, "wb") : NULL;
+        if (!out) continue;
+        fwrite(file, BYTES, (size_t)counts[batch - 1], out);
+        fclose(out);
+    }
+    cr_assert_eq(pp_data_open(&shape, folder, 1, &data, &error), PP_OK, "%s", error.message);
+    cr_assert_eq(pp_data_records(data), 5);
+    pp_data_close(data);
+    for (int batch = 1; batch <= 4; batch++) {
+        snprintf(path, sizeof path, "%s/data_batch_%d.bin", folder, batch);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
 static pp_status shape_of(const char *layers, pp_data_shape *shape, pp_error *error) {
     char text[1024];
     snprintf(text, sizeof text,
