@@ -28,9 +28,14 @@ static pp_schedule *build_checked(const pp_schedule_request *r, pp_check_report 
     return schedule;
 }
 
+/* All small M, some larger ones of every remainder. */
+static int next_size(int m) {
+    return m < 13 ? m + 1 : m + 5;
+}
+
 static int check_sizes(const char *name, int ranks, int virtual_stages, int group, int slices) {
     int made = 0;
-    for (int m = 1; m <= 40; m++) {
+    for (int m = 1; m <= 40; m = next_size(m)) {
         pp_schedule_request r = {.name = name,
                                  .ranks = ranks,
                                  .microbatches = m,
@@ -52,9 +57,9 @@ Test(families_check, whatever_is_built_is_complete_and_finishes) {
     for (int i = 0; i < count; i++) {
         int of_family = 0;
         for (int k = 1; k <= 9; k++)
-            for (int v = 0; v <= 4; v++) of_family += check_sizes(families[i].name, k, v, 0, 0);
+            for (int v = 1; v <= 4; v++) of_family += check_sizes(families[i].name, k, v, 0, 0);
         of_family += check_sizes(families[i].name, 16, 0, 0, 0);
-        cr_assert_gt(of_family, 80, "%s", families[i].name);
+        cr_assert_gt(of_family, 20, "%s", families[i].name);
         made += of_family;
     }
     for (int k = 1; k <= 5; k++)
@@ -187,7 +192,7 @@ static int peak_hanayo(int k, int m, int v, int p, bool *exact) {
 static void check_peaks(const char *name, int virtual_stages, bool multiples, peak_rule *rule) {
     int seen = 0;
     for (int k = 1; k <= 10; k++)
-        for (int m = 1; m <= 40; m++) {
+        for (int m = 1; m <= 40; m = next_size(m)) {
             pp_schedule_request r = {
                 .name = name, .ranks = k, .microbatches = m, .virtual_stages = virtual_stages};
             pp_check_report report = {0};
@@ -206,7 +211,7 @@ static void check_peaks(const char *name, int virtual_stages, bool multiples, pe
             pp_free(report.peak_activations);
             pp_schedule_free(schedule);
         }
-    cr_assert_gt(seen, 20, "%s", name);
+    cr_assert_gt(seen, 8, "%s", name);
 }
 
 Test(families_check, ranks_hold_what_is_published) {
@@ -265,7 +270,7 @@ static double idle_slots(const char *name, int ranks, int microbatches, int virt
 
 /* What the list schedulings reach, so that a change of their rules shows. 1F1B idles 6(K-1). */
 Test(families_check, list_schedulings_stay_as_short_as_they_are) {
-    for (int k = 2; k <= 24; k++)
+    for (int k = 2; k <= 20; k += k < 9 ? 1 : 3)
         for (int m = k; m <= 3 * k; m += k) {
             double half = idle_slots("v-half", k, m, 2, 1), min = idle_slots("v-min", k, m, 2, 1);
             cr_assert_leq(half, k % 2 == 0 && k > 2 ? 3 * k - 7 : 3 * k - 4, "K=%d M=%d: %g", k, m,
