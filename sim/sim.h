@@ -5,6 +5,7 @@
  *   engine.c      WHEN each action starts and ends: the longest path through the order
  *   memory.c      HOW MUCH each rank holds, event by event
  *   bounds.c      lower bounds, critical path
+ *   auto.c …      a schedule made to measure for given costs and limits
  *
  * A schedule is data (core.h, part 8). The engine never reorders: time follows from the order. */
 #ifndef PPSIM_SIM_H
@@ -176,5 +177,49 @@ size_t pp_critical_path(const pp_sim_input *input, const pp_sim_result *result, 
 /* A lower bound of the makespan of any order on these stages: for each rank its own work, plus
  * the least time before its first action can start, plus the least time after its last. */
 double pp_lower_bound(const pp_sim_input *input);
+
+/* ---- a schedule made to measure ------------------------------------------------------------- */
+
+/* What is made short; among equals the other one decides.
+ *
+ * MAKESPAN, from the first start of any rank to the last end of all, is what one step takes and
+ * what simulation reports. SPAN is the longest time from a rank's first start to its own last end:
+ * what a step takes in a long run whose steps follow each other without a barrier, each rank
+ * starting the next as soon as its own work is done; the zero-bubble papers publish it. A rank's
+ * first start is the way of microbatch 0 to it, whatever the order, so a span is an end less a
+ * constant, and the rank that needs most time decides both in most cases: the schedule with the
+ * least makespan is then one with the least span as well. They differ where ranks wait (tight
+ * memory) or are unequal. */
+typedef enum pp_auto_objective { PP_AUTO_MAKESPAN, PP_AUTO_SPAN } pp_auto_objective;
+
+/* Zero means default where it can. Arrays are the caller's, indexed as simulation indexes them. */
+typedef struct pp_auto_request {
+    int ranks, microbatches;
+    int virtual_stages;         /* 1, or 2 with stages s and 2K-1-s on rank s (vshape); 0: 1 */
+    const pp_stage_cost *stage; /* [K·V] forward_s, input_s, weight_s; the rest is not read. Where
+                                   microbatches are recomputed add that to input_s */
+    const pp_border_cost *border;           /* [K·V]; NULL: transfers are free */
+    const double *activation_weight;        /* [K·V] in any unit, bytes for one; NULL: 1/V … */
+    const double *released_by_input_weight; /* [K·V] … of which I releases so much; NULL: half */
+    const double *limit;                    /* [K] of a rank's activation weight; NULL: none */
+    pp_auto_objective objective;
+    uint64_t seed;
+    int64_t budget; /* of actions timed (10 for one that a rule places); 0: half a second's */
+} pp_auto_request;
+
+typedef struct pp_auto_result {
+    pp_schedule *schedule; /* named "auto", I and W apart, one chain; pp_schedule_free */
+    double makespan_s, span_s;
+    double makespan_bound_s, span_bound_s; /* no schedule on this placement within the limits is
+                                              shorter; higher than simulation's, which knows none */
+    char origin[32]; /* what found it: a family's name, "rules", "branch and bound" … */
+} pp_auto_result;
+
+/* Synthesises a schedule: never worse in the objective than a named one with the same placement
+ * (built with default options) that keeps the limits, and optimal for tiny cases. The same request
+ * gives the same schedule everywhere. PP_E_NO_FIT names the first rank that cannot hold one
+ * microbatch. Full microbatches, compute actions without launch times are what it sees. Time:
+ * the budget, or less where the bounds are reached; memory O(actions). */
+pp_status pp_auto_schedule(const pp_auto_request *request, pp_auto_result *result, pp_error *error);
 
 #endif
