@@ -1,0 +1,38 @@
+/* What the files of `ppsim simulate` share: its settings, and one simulation however described. */
+#ifndef PPSIM_SIMULATE_INTERNAL_H
+#define PPSIM_SIMULATE_INTERNAL_H
+
+#include "cli/cli.h"
+#include "sim/sim.h"
+
+typedef struct simulate_settings {
+    pp_named_schedule named;
+    const char *schedule, *costs, *stage_costs, *trace;
+    const char *objective;
+    double comm_s, overlap_factor, activation_limit;
+    int64_t activation_bytes, seed, budget;
+    bool blocking, json;
+} simulate_settings;
+
+/* Everything one simulation needs, whichever way it was described. */
+typedef struct simulation {
+    pp_plan *plan;
+    pp_schedule *schedule;
+    pp_sim_input input;
+    pp_uniform uniform; /* valid where is_uniform */
+    bool is_uniform;
+    double activation_limit_bytes; /* 0: none */
+    pp_auto_result made;           /* of --schedule auto; its schedule is the one above */
+    bool is_auto;
+    pp_sim_result *result;
+    pp_arena arena;
+} simulation;
+
+/* Is the schedule a file rather than a name? */
+bool pp_simulate_is_file(const char *schedule);
+
+/* Fills schedule, input and the limit from --schedule and --costs or --stage-costs; for `auto`,
+ * makes the schedule. */
+pp_status pp_simulate_describe(const simulate_settings *settings, simulation *sim, pp_error *error);
+
+#endif
