@@ -20,6 +20,40 @@ cp trace.json before.json
 cmp -s trace.json before.json || fail "a full disk damaged the old file"
 [ "$(find . -name '*part*' | wc -l)" -eq 0 ] || fail "a full disk left a temporary file"
 
+# outputs that are open files, pipes or links are written, never replaced
+"$ppsim" plan --model gpt-nano --ranks 1 --batch 8 --out plan.json >/dev/null
+"$ppsim" simulate plan.json --trace /dev/stdout --json >both 2>err || fail "/dev/stdout: $(cat err)"
+grep -q '"traceEvents"' both && grep -q '"makespan"' both || fail "/dev/stdout does not hold both results"
+[ ! -f /dev/stdout ] || [ -L /dev/stdout ] || fail "/dev/stdout was replaced"
+"$ppsim" simulate plan.json --trace - | grep -q '"traceEvents"' || fail "'-' is not standard output"
+printf 'old' >target.json
+ln -s target.json link.json
+"$ppsim" simulate plan.json --trace link.json >/dev/null
+[ -L link.json ] && grep -q '"traceEvents"' target.json || fail "a link was replaced, not followed"
+
+# nothing is read and overwritten, and nothing long is begun for an output that cannot be written
+cp plan.json before.json
+expect 2 'would be overwritten' simulate plan.json --trace plan.json
+expect 2 'would be overwritten' simulate plan.json --trace ./plan.json
+expect 2 'would be overwritten' run plan.json --steps 1 --trace plan.json
+ln -s plan.json picture.png
+expect 2 'would be overwritten' render plan.json -o picture.png
+cmp -s plan.json before.json || fail "a plan was overwritten"
+expect 2 'no folder' run plan.json --steps 1 --trace no/folder/t.json
+expect 2 'no folder' plan --model gpt-nano --batch 8 --out no/folder/p.json
+expect 2 'is a folder' plan --model gpt-nano --batch 8 --out .
+expect 2 'Is a directory' simulate .
+expect 2 'Is a directory' plan --model ./ --batch 8
+expect 2 'cannot be opened' run ''
+: >empty.json
+expect 2 'empty.json:1:1' run empty.json
+head -c 3000 /dev/zero >zero.json
+expect 2 'zero.json:1:1' render zero.json -o x.png
+awk 'BEGIN { for (i = 0; i < 100000; i++) printf "[" }' >deep.json
+expect 2 'deep.json:1:' simulate deep.json
+sed 's/"name": "[a-z0-9]*", *$/"name": "nobody",/; s/"name": "naive"/"name": "nobody"/' plan.json >nobody.json
+expect 2 'nobody.json /' simulate nobody.json
+
 # same bytes in another locale and time zone
 "$ppsim" simulate --schedule 1f1b -K 4 -M 8 --costs 0.1,0.2,0.3 --json >a.json
 LC_ALL=de_DE.UTF-8 TZ=Asia/Tokyo "$ppsim" simulate --schedule 1f1b -K 4 -M 8 --costs 0.1,0.2,0.3 --json >b.json

@@ -59,6 +59,62 @@ expect 0 '' plan --model opaque.json --ranks 2 --batch 4 --out opaque-plan.json
 expect 0 '"loss": null' run opaque-plan.json --steps 2 --json
 expect 2 'replay' run opaque-plan.json --backend cpu
 
+# what only links were measured for, another sequence, no neighbours
+expect 0 'links' profile --db links.db --links --cap 0.01
+expect 2 'never measured' plan --model tiny.json --ranks 2 --batch 8 --db links.db
+expect 0 '' profile tiny.json --db links.db --microbatch 1 --cap 0.01 --neighbours 0 --sequence 4
+expect 0 'links.db' plan --model tiny.json --ranks 1 --batch 8 --db links.db --sequence 4
+expect 2 'not an SQLite file' plan --model tiny.json --batch 8 --db text.txt
+expect 2 'not an SQLite file' profile tiny.json --db text.txt
+
+# every way to split gives a plan that says what it is asked, and a step that was simulated is run
+for split in optimal bottleneck uniform parameters time memory type:block 2,3; do
+    "$ppsim" plan --model tiny.json --ranks 3 --batch 8 -M 4 --schedule 1f1b --split $split --json --out split.json >out 2>err ||
+        fail "--split $split: $(cat err)"
+    grep -q "\"method\": \"$split\"" out || fail "--split $split is not the method"
+    grep '"iteration_time"' out | head -n 1 | sed 's/.*: //; s/,//' >predicted
+    "$ppsim" simulate split.json --json | grep '"makespan"' | sed 's/.*: //; s/,//' >simulated
+    cmp -s predicted simulated || fail "--split $split: predicted $(cat predicted), simulated $(cat simulated)"
+done
+expect 0 'dp=2' plan --model tiny.json --ranks 2 --dp 2 --batch 8 -M 2 --out replicas.json
+expect 0 '+0.00 %' run replicas.json --steps 2
+expect 0 '"dp": 2' plan --model tiny.json --dp 2 --batch 8 --json
+expect 2 'divide' plan --model tiny.json --dp 2 --batch 7
+expect 3 'nearest miss' plan --model tiny.json --ranks 2 --batch 8 --memory 1KiB
+
+# results on stdout, all else on stderr; progress on terminals only
+"$ppsim" run plan.json --steps 3 --json >out 2>err
+[ "$(head -c 1 out)" = '{' ] || fail "run --json does not begin with an object"
+[ ! -s err ] || ! grep -q 'step' err || fail "progress without a terminal: $(cat err)"
+PPSIM_LOG=run:info "$ppsim" run plan.json --steps 3 >out 2>err
+grep -q 'step 3/3' err || fail "PPSIM_LOG=run:info does not show the steps"
+expect 0 'not a finite number' run plan.json --steps 3 --learning-rate 1e300
+expect 1 'more than 0.00 %' validate plan.json --steps 2 --tolerance 0
+
+# other data: pictures, tokens, folders; reproducible by seed
+head -c 30730 /dev/zero >pixels.bin
+mkdir pictures && cp pixels.bin pictures/data_batch_1.bin
+expect 0 '' plan --model mlp --ranks 2 --batch 4 -M 2 --out mlp.json
+expect 0 'samples/s' run mlp.json --steps 1 --data pixels.bin
+expect 0 'samples/s' run mlp.json --steps 1 --data pictures
+expect 2 '3073' run mlp.json --steps 1 --data text.txt
+head -c 2000 /dev/zero >tokens.bin
+expect 0 'loss' run plan.json --steps 1 --data tokens.bin
+head -c 2000 /dev/urandom >odd.bin
+expect 2 'vocabulary is 256' run plan.json --steps 1 --data odd.bin
+for seed in 5 5 6; do
+    "$ppsim" run plan.json --steps 2 --seed $seed --data text.txt --json 2>/dev/null | grep -o '"loss": [^,]*' >seed.$seed.new
+    [ ! -e seed.$seed ] || cmp -s seed.$seed seed.$seed.new || fail "seed $seed gave two different runs"
+    mv seed.$seed.new seed.$seed
+done
+! cmp -s seed.5 seed.6 || fail "the seed does not matter"
+
+# names are UTF-8
+sed 's/"name": "tiny"/"name": "模型 ünï"/' tiny.json >utf8.json
+expect 0 '模型 ünï on local' plan --model utf8.json --ranks 2 --batch 8 --out utf8-plan.json
+expect 0 '' render utf8-plan.json -o utf8.png
+expect 0 '模型 ünï' run utf8-plan.json --steps 1
+
 # a plan that was changed by hand
 sed 's/"microbatch_size": [0-9]*/"microbatch_size": 3/' plan.json >edited.json
 expect 2 'edited.json' run edited.json
