@@ -111,6 +111,10 @@ static pp_status print_named(const schedule_settings *settings, const char *name
     pp_schedule *schedule = NULL, *lowered = NULL;
     pp_schedule_request request;
     pp_named_schedule_request(&settings->named, name, &request);
+    if (strcmp(name, "auto") == 0)
+        return pp_fail(error, PP_E_INPUT, "auto",
+                       "is made to measure: ppsim simulate --schedule auto -K … -M … --costs F,I,W "
+                       "--schedule-out FILE");
     if (!request.ranks || !request.microbatches)
         return pp_fail(error, PP_E_INPUT, NULL,
                        "ppsim schedule needs -K (ranks) and -M (microbatches)");

@@ -43,6 +43,9 @@ static const pp_option options[] = {
     {0, "json", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(simulate_settings, json), "print JSON"},
     {0, "trace", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(simulate_settings, trace),
      "write the timeline as a Chrome trace (Perfetto opens it)"},
+    {0, "schedule-out", NULL, "FILE", NULL, PP_OPTION_STRING,
+     offsetof(simulate_settings, schedule_out),
+     "write the order of actions as CSV, as torch.distributed.pipelining reads it"},
 };
 
 /* ---- running it ---------------------------------------------------------------------------- */
@@ -257,7 +260,16 @@ static pp_status check_settings(const simulate_settings *settings, const char *p
     if (settings->activation_limit > 0 && settings->activation_bytes)
         return pp_fail(error, PP_E_INPUT, NULL,
                        "give --activation-limit or --activation-bytes, not both");
+    PP_TRY(pp_check_output(settings->schedule_out, inputs, 3, error));
     return pp_check_output(settings->trace, inputs, 3, error);
+}
+
+static pp_status write_schedule(const char *path, const pp_schedule *schedule, pp_error *error) {
+    pp_text text = {0};
+    pp_schedule_write_csv(schedule, &text);
+    pp_status status = pp_file_write(path, &text, error);
+    pp_text_deinit(&text);
+    return status;
 }
 
 static pp_status run_simulate(const void *settings_, const char *const *arguments, int count,
@@ -272,6 +284,8 @@ static pp_status run_simulate(const void *settings_, const char *const *argument
     if (status == PP_OK) status = check_limits(settings, &sim, error);
     if (status == PP_OK && settings->trace)
         status = pp_write_trace(settings->trace, sim.result->trace, error);
+    if (status == PP_OK && settings->schedule_out)
+        status = write_schedule(settings->schedule_out, sim.schedule, error);
     if (status == PP_OK) (settings->json ? print_json : print_text)(settings, &sim, &output->out);
     pp_sim_result_free(sim.result);
     pp_schedule_free(sim.schedule);

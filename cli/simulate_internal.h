@@ -7,7 +7,7 @@
 
 typedef struct simulate_settings {
     pp_named_schedule named;
-    const char *schedule, *costs, *stage_costs, *trace;
+    const char *schedule, *costs, *stage_costs, *trace, *schedule_out;
     const char *objective;
     double comm_s, overlap_factor, activation_limit;
     int64_t activation_bytes, seed, budget;
