@@ -219,19 +219,6 @@ static pp_status set_cursors(engine *e, pp_error *error) {
     return PP_OK;
 }
 
-static pp_status list_stages(engine *e, pp_error *error) {
-    const pp_schedule *schedule = e->run->schedule;
-    int *first = PP_NEW(e->run->arena, int, schedule->ranks + 2);
-    int *stages = PP_NEW(e->run->arena, int, schedule->stages);
-    if (e->run->arena->failed) return pp_fail_memory(error);
-    for (int s = 0; s < schedule->stages; s++) first[schedule->placement[s] + 2]++;
-    for (int p = 0; p < schedule->ranks; p++) first[p + 2] += first[p + 1];
-    for (int s = 0; s < schedule->stages; s++) stages[first[schedule->placement[s] + 1]++] = s;
-    e->rank_stages = stages;
-    e->rank_first = first;
-    return PP_OK;
-}
-
 static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     const pp_schedule *schedule = run->schedule;
     double scale = run->input->last_microbatch_scale;
@@ -245,7 +232,7 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     if (!e->slots || !steps) return pp_fail_memory(error);
     e->steps = (step *)(((uintptr_t)steps + sizeof(step) - 1) / sizeof(step) * sizeof(step));
     for (size_t i = 0; i < count; i++) e->slots[i] = NOTHING;
-    PP_TRY(list_stages(e, error));
+    PP_TRY(pp_stages_by_rank(schedule, run->arena, &e->rank_first, &e->rank_stages, error));
     set_steps(e);
     PP_TRY(set_lanes(e, error));
     return set_cursors(e, error);

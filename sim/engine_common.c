@@ -4,6 +4,19 @@
 
 #include <math.h>
 
+pp_status pp_stages_by_rank(const pp_schedule *schedule, pp_arena *arena, const int **first,
+                            const int **stages, pp_error *error) {
+    int *begin = PP_NEW(arena, int, schedule->ranks + 2);
+    int *list = PP_NEW(arena, int, schedule->stages);
+    if (arena->failed) return pp_fail_memory(error);
+    for (int s = 0; s < schedule->stages; s++) begin[schedule->placement[s] + 2]++;
+    for (int p = 0; p < schedule->ranks; p++) begin[p + 2] += begin[p + 1];
+    for (int s = 0; s < schedule->stages; s++) list[begin[schedule->placement[s] + 1]++] = s;
+    *first = begin;
+    *stages = list;
+    return PP_OK;
+}
+
 void pp_chain_links(const pp_schedule *schedule, int *previous, int *next) {
     for (int s = 0; s < schedule->stages; s++) previous[s] = next[s] = -1;
     for (int c = 0; c < schedule->chain_count; c++)

@@ -88,10 +88,16 @@ typedef struct pp_run {
  * go on. Blocking: the schedule must have transfers and must have passed the check. */
 pp_status pp_engine_run(pp_run *run, pp_error *error);
 pp_status pp_engine_run_blocking(pp_run *run, pp_error *error);
+/* The general one (engine_events.c). O(actions · log(ranks + lanes)) where nothing is shared. */
+pp_status pp_engine_run_events(pp_run *run, pp_error *error);
 /* Transfers between ranks that one rank takes part in: each has a span under blocking. */
 size_t pp_blocking_transfer_count(const pp_run *run, int rank);
 
 /* ---- engine_common.c ------------------------------------------------------------------------ */
+
+/* Stages by rank: those of p are stages[first[p] … first[p + 1] - 1], ascending. */
+pp_status pp_stages_by_rank(const pp_schedule *schedule, pp_arena *arena, const int **first,
+                            const int **stages, pp_error *error);
 
 /* Stages before and after in the chains; previous, next: [stages]. */
 void pp_chain_links(const pp_schedule *schedule, int *previous, int *next);
@@ -132,6 +138,17 @@ int32_t pp_run_observe(pp_run *run, int rank, size_t index, double start_s, doub
 pp_reduction *pp_run_reduction(const pp_run *run, int stage);
 
 pp_status pp_reductions_make(pp_run *run, pp_error *error);
+
+/* ---- cards.c ------------------------------------------------------------------------------- */
+
+/* Cards are numbered 0 … count-1; 0 of them: input->cards is NULL. */
+int pp_card_count(const pp_sim_input *input);
+int pp_card_out(int node);
+int pp_card_in(int node);
+/* Outputs of the stage, forward or backward, pass the cards of two nodes. */
+bool pp_passes_cards(const pp_run *run, int stage, bool backward);
+/* Some card may have more than one transfer at a time. */
+pp_status pp_cards_shared(const pp_run *run, bool *shared, pp_error *error);
 
 /* ---- span_lanes.c, memory_curve.c ----------------------------------------------------------- */
 

@@ -101,6 +101,23 @@ static pp_status check_option(const char *name, double value, pp_error *error) {
     return pp_fail(error, PP_E_INPUT, name, "%g, expected a positive number", value);
 }
 
+static pp_status check_cards(const pp_sim_input *input, pp_error *error) {
+    const pp_sim_cards *cards = input->cards;
+    if (!cards) return PP_OK;
+    if (input->blocking)
+        return pp_fail(error, PP_E_UNSUPPORTED, "cards",
+                       "blocking transfers cannot share network cards; leave out one of the two");
+    for (int p = 0; p < input->schedule->ranks; p++) {
+        if (cards->node[p] < 0 || cards->node[p] >= PP_RANKS_MAX)
+            return pp_fail(error, PP_E_INPUT, "cards", "node %d of rank %d, expected 0 to %d",
+                           cards->node[p], p, PP_RANKS_MAX - 1);
+        if (cards->copies && (cards->copies[p] < 1 || cards->copies[p] > PP_RANKS_MAX))
+            return pp_fail(error, PP_E_INPUT, "cards", "%d copies of rank %d, expected 1 to %d",
+                           cards->copies[p], p, PP_RANKS_MAX);
+    }
+    return PP_OK;
+}
+
 pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
     if (!input->schedule) return pp_fail(error, PP_E_INPUT, "schedule", "there is none");
     if (!input->stage) return pp_fail(error, PP_E_INPUT, "stage costs", "there are none");
@@ -113,6 +130,11 @@ pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
     PP_TRY(check_option("last microbatch scale", input->last_microbatch_scale, error));
     PP_TRY(check_option("launch", input->launch_s, error));
     PP_TRY(check_option("jitter", input->jitter, error));
+    PP_TRY(check_option("transfer slowdown", input->transfer_slowdown, error));
+    if (input->transfer_slowdown > 0 && input->transfer_slowdown < 1)
+        return pp_fail(error, PP_E_INPUT, "transfer slowdown", "%g, expected 1 or more",
+                       input->transfer_slowdown);
+    PP_TRY(check_cards(input, error));
     for (int s = 0; s < input->schedule->stages; s++) PP_TRY(check_stage(input, s, error));
     return PP_OK;
 }

@@ -102,6 +102,18 @@ typedef struct pp_border_cost {
     double backward_occupancy_s;
 } pp_border_cost;
 
+/* Network cards that the ranks of a node share. A transfer between two nodes passes the outward
+ * card of its sender's node and the inward card of its receiver's; its occupancy is that of a card
+ * which it has for itself. Transfers that meet get max-min fair shares. */
+typedef struct pp_sim_cards {
+    const int *node;        /* [ranks] 0 … PP_RANKS_MAX-1 */
+    const bool *forward;    /* [stages] forward transfers across the border behind a stage pass the
+                               cards of two nodes (a link of their own: they do not); NULL: all */
+    const bool *backward;   /* [stages] the same of backward ones */
+    const int *copies;      /* [ranks] equal transfers that leave the rank's node at once, since
+                               replicas of the rank work there too; NULL: 1 */
+} pp_sim_cards;
+
 /* What simulation needs besides the order. Arrays are the caller's. */
 typedef struct pp_sim_input {
     const pp_schedule *schedule;  /* transfers are ignored unless blocking, and derived then */
@@ -121,6 +133,10 @@ typedef struct pp_sim_input {
     double jitter;   /* relative standard deviation of durations, which are then log-normal, their
                         means those given; the lower bound is 0: not known. 0: durations are fixed */
     pp_random_key jitter_key; /* what is drawn follows from it, stage, kind, microbatch, slice */
+    const pp_sim_cards *cards; /* NULL: no transfers share anything. Not with blocking */
+    double transfer_slowdown;  /* actions of a rank take so many times longer while it sends or
+                                  receives; 0 means 1. Under blocking they never do */
+    bool general; /* use the general engine also where the fast one applies; to the same results */
 } pp_sim_input;
 
 /* Bytes of a rank at its peak, by kind. */
@@ -168,6 +184,11 @@ pp_peak_bytes pp_rank_peak_bytes(const pp_schedule *schedule, int rank, const pp
  * links between its ranks' devices from it. */
 pp_status pp_simulate_plan(const pp_plan *plan, bool keep_spans, pp_schedule **schedule,
                            pp_sim_result **result, pp_error *error);
+
+/* The input that pp_simulate_plan simulates, for those who want to change it first. expanded: from
+ * pp_plan_expand, outlives the input; arrays are the arena's. */
+pp_status pp_plan_sim_input(const pp_plan *plan, const pp_schedule *expanded, pp_arena *arena,
+                            pp_sim_input *input, pp_error *error);
 
 /* The chain of actions that no slack separates from the end, last to first, as span indices of
  * result->trace (which must have been kept). Into indices [capacity]; returns how many. */

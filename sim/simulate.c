@@ -108,7 +108,9 @@ static pp_status finish_trace(simulation *sim, const pp_run *run, pp_error *erro
 
 static pp_status run_engine(simulation *sim, pp_run *run, pp_error *error) {
     if (sim->input.blocking) return pp_engine_run_blocking(run, error);
-    pp_status status = pp_engine_run(run, error);
+    bool general = sim->input.general || sim->input.transfer_slowdown > 1;
+    if (!general) PP_TRY(pp_cards_shared(run, &general, error));
+    pp_status status = (general ? pp_engine_run_events : pp_engine_run)(run, error);
     if (status != PP_E_DEADLOCK) return status;
     pp_error reason; /* the check says it in words; should it find nothing, the engine has */
     pp_status checked = check_order(run->schedule, false, &reason);

@@ -3,7 +3,10 @@
  *
  * Replicas and the devices of a tensor-parallel group work alike, so the first of each stands for
  * all. A border between two ranks costs the latency of the link and holds the lane between them for
- * bytes / bandwidth. Stages that share tied weights reduce their gradients together. */
+ * bytes / bandwidth. Where the link between nodes is shared and more than one transfer may leave or
+ * enter a node at a time, transfers share the nodes' network cards; replicas of a rank that work on
+ * its node send at the same time. Stages that share tied weights reduce their gradients together.
+ */
 #include "sim/engine_internal.h"
 
 #include <math.h>
@@ -30,6 +33,63 @@ static pp_border_cost border_of(const pp_plan *plan, int s) {
                             .forward_occupancy_s = occupancy(bytes, &forward),
                             .backward_occupancy_s = occupancy(bytes, &backward)};
 }
+
+/* ---- cards --------------------------------------------------------------------------------- */
+
+static int node_of(const pp_plan *plan, int rank, int replica) {
+    size_t at = ((size_t)rank * (size_t)plan->dp + (size_t)replica) * (size_t)plan->tp;
+    return pp_cluster_node_of(plan->cluster, plan->devices[at]);
+}
+
+/* Replicas of a rank on the node of the first. */
+static int copies_of(const pp_plan *plan, int rank) {
+    int count = 0;
+    for (int d = 0; d < plan->dp; d++) count += node_of(plan, rank, d) == node_of(plan, rank, 0);
+    return count;
+}
+
+static bool passes_cards(const pp_plan *plan, int from_rank, int to_rank) {
+    int from = device_of(plan, from_rank), to = device_of(plan, to_rank);
+    return pp_cluster_node_of(plan->cluster, from) != pp_cluster_node_of(plan->cluster, to) &&
+           pp_cluster_link(plan->cluster, from, to).shared_per_node;
+}
+
+/* Transfers that may pass the cards of each node at once: those of ranks at a border that does. */
+static bool cards_matter(const pp_plan *plan, const pp_sim_cards *cards, pp_arena *arena) {
+    bool *crosses = PP_NEW(arena, bool, plan->ranks);
+    int *count = PP_NEW(arena, int, pp_cluster_device_count(plan->cluster));
+    if (arena->failed) return false;
+    for (int s = 0; s + 1 < plan->stage_count; s++)
+        if (cards->forward[s] || cards->backward[s])
+            crosses[plan->placement[s]] = crosses[plan->placement[s + 1]] = true;
+    for (int p = 0; p < plan->ranks; p++)
+        if (crosses[p] && (count[cards->node[p]] += cards->copies[p]) > 1) return true;
+    return false;
+}
+
+static pp_status take_cards(const pp_plan *plan, pp_sim_input *input, pp_arena *arena,
+                            pp_error *error) {
+    if (!plan->cluster->inter.shared_per_node || plan->blocking) return PP_OK;
+    pp_sim_cards *cards = PP_NEW(arena, pp_sim_cards, 1);
+    int *node = PP_NEW(arena, int, plan->ranks), *copies = PP_NEW(arena, int, plan->ranks);
+    bool *forward = PP_NEW(arena, bool, plan->stage_count);
+    bool *backward = PP_NEW(arena, bool, plan->stage_count);
+    if (arena->failed) return pp_fail_memory(error);
+    for (int p = 0; p < plan->ranks; p++) {
+        node[p] = node_of(plan, p, 0);
+        copies[p] = copies_of(plan, p);
+    }
+    for (int s = 0; s + 1 < plan->stage_count; s++) {
+        forward[s] = passes_cards(plan, plan->placement[s], plan->placement[s + 1]);
+        backward[s] = passes_cards(plan, plan->placement[s + 1], plan->placement[s]);
+    }
+    *cards =
+        (pp_sim_cards){.node = node, .forward = forward, .backward = backward, .copies = copies};
+    if (cards_matter(plan, cards, arena)) input->cards = cards;
+    return arena->failed ? pp_fail_memory(error) : PP_OK;
+}
+
+/* ---- the input ----------------------------------------------------------------------------- */
 
 /* Fills the arrays of an input from the plan. */
 static pp_status take_stages(const pp_plan *plan, pp_sim_input *input, pp_arena *arena,
@@ -61,6 +121,13 @@ static pp_status take_stages(const pp_plan *plan, pp_sim_input *input, pp_arena 
     return PP_OK;
 }
 
+pp_status pp_plan_sim_input(const pp_plan *plan, const pp_schedule *expanded, pp_arena *arena,
+                            pp_sim_input *input, pp_error *error) {
+    *input = (pp_sim_input){.schedule = expanded};
+    PP_TRY(take_stages(plan, input, arena, error));
+    return take_cards(plan, input, arena, error);
+}
+
 pp_status pp_simulate_plan(const pp_plan *plan, bool keep_spans, pp_schedule **schedule,
                            pp_sim_result **result, pp_error *error) {
     *result = NULL;
@@ -69,8 +136,9 @@ pp_status pp_simulate_plan(const pp_plan *plan, bool keep_spans, pp_schedule **s
     PP_TRY(pp_plan_expand(plan, &expanded, error));
     pp_arena arena;
     pp_arena_init(&arena);
-    pp_sim_input input = {.schedule = expanded, .keep_spans = keep_spans};
-    pp_status status = take_stages(plan, &input, &arena, error);
+    pp_sim_input input;
+    pp_status status = pp_plan_sim_input(plan, expanded, &arena, &input, error);
+    input.keep_spans = keep_spans;
     if (status == PP_OK) status = pp_simulate(&input, result, error);
     if (status == PP_OK && keep_spans)
         snprintf((*result)->trace->title, sizeof(*result)->trace->title, "%.60s on %.60s",

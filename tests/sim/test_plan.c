@@ -181,6 +181,58 @@ Test(plan, links_delay_what_crosses_them) {
     pp_plan_free(plan);
 }
 
+/* One of each node's two ranks crosses to the other node, and back: nothing is shared. With two
+ * replicas side by side on each node, both cross at once; with the order 0, 2, 1, 3 of devices all
+ * four ranks cross. */
+Test(plan, ranks_of_a_node_share_its_card) {
+    pp_plan *plan = plan_make(opaque_model, 4, 1);
+    plan->cluster->inter.shared_per_node = true;
+    pp_sim_result *result = simulate_plan(plan);
+    double seconds = (double)pp_plan_border_bytes(plan, 1) / 1000;
+    cr_assert_float_eq(result->makespan_s, 12 + 2 * (1 + seconds) + 0.5, 1e-12);
+    pp_sim_result_free(result);
+    pp_plan_free(plan);
+
+    plan = plan_make(opaque_model, 4, 8);
+    snprintf(plan->schedule, sizeof plan->schedule, "gpipe");
+    plan->cluster->inter.shared_per_node = true;
+    const int devices[] = {0, 2, 1, 3};
+    for (int s = 0; s < 4; s++) {
+        plan->devices[s] = devices[s];
+        plan->stages[s].forward_s =
+            s == 0 ? 1 : 0; /* outputs at 1, 2 …, then only transfers */
+        plan->stages[s].input_s = plan->stages[s].weight_s = plan->stages[s].optimizer_s = 0;
+    }
+    result = simulate_plan(plan);
+    plan->cluster->inter.shared_per_node = false;
+    pp_sim_result *apart = simulate_plan(plan);
+    cr_assert_gt(result->makespan_s, apart->makespan_s + 0.1 * seconds);
+    pp_sim_result_free(result);
+    pp_sim_result_free(apart);
+    pp_plan_free(plan);
+}
+
+Test(plan, replicas_of_a_node_share_its_card) {
+    pp_plan *plan = plan_make(opaque_model, 2, 1);
+    pp_plan *twice;
+    cr_assert_eq(pp_plan_new(plan->model, plan->cluster, 2, 2, 2, 1, &twice, NULL), PP_OK);
+    twice->virtual_stages = twice->microbatches = 1;
+    twice->microbatch_size = 1;
+    twice->global_batch = 2;
+    snprintf(twice->schedule, sizeof twice->schedule, "1f1b");
+    memcpy(twice->order, plan->order, 4 * sizeof *plan->order);
+    memcpy(twice->stages, plan->stages, 2 * sizeof *plan->stages);
+    for (int i = 0; i < 4; i++) twice->devices[i] = i; /* both replicas of a rank on its node */
+    twice->placement[1] = 1;
+    twice->cluster->inter.shared_per_node = true;
+    pp_sim_result *result = simulate_plan(twice);
+    double seconds = (double)pp_plan_border_bytes(twice, 0) / 1000;
+    cr_assert_float_eq(result->makespan_s, 6 + 2 * (1 + 2 * seconds) + 0.5, 1e-12);
+    pp_sim_result_free(result);
+    pp_plan_free(twice);
+    pp_plan_free(plan);
+}
+
 Test(plan, tied_stages_reduce_together_and_the_last_microbatch_is_short) {
     pp_plan *plan = plan_make(tied_model, 2, 2);
     plan->stages[0].reduce_s = plan->stages[1].reduce_s = 4;
