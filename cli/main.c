@@ -28,14 +28,20 @@ const pp_subcommand *pp_subcommand_find(const char *name) {
 
 /* ---- signals and log ----------------------------------------------------------------------- */
 
-/* The first signal asks to stop; the handler is then the default one, so a second is immediate. */
+/* The first signal asks to stop; after it both are as they were, so a second one, of either kind,
+ * is immediate. */
 static void on_signal(int signal_number) {
     pp_stop_request(signal_number);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
 }
 
+/* Without SA_RESTART: what waits in read or write comes back and sees the request. */
 static void install_signals(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
+    sigaddset(&action.sa_mask, SIGINT);
+    sigaddset(&action.sa_mask, SIGTERM);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is seen as EPIPE where it is written */
@@ -52,17 +58,20 @@ static void log_to_stderr(pp_log_level level, const char *subsystem, const char 
 
 /* ---- results ------------------------------------------------------------------------------- */
 
-/* Everything to stdout. A reader that left (EPIPE) is no error. */
+/* Everything to stdout. A reader that left (EPIPE) is no error; one that does not read holds the
+ * program until it is asked to stop. */
 static pp_status write_stdout(const pp_text *text, pp_error *error) {
     size_t done = 0;
     if (text->failed) return pp_fail_memory(error);
     while (done < text->length) {
         ssize_t written = write(STDOUT_FILENO, text->bytes + done, text->length - done);
-        if (written < 0 && errno == EINTR) continue;
+        if (written < 0 && errno == EINTR && !pp_stop_signal()) continue;
         if (written < 0 && errno == EPIPE) return PP_OK;
         if (written < 0) {
-            pp_fail(error, PP_E_IO, NULL, "cannot write to standard output");
-            return pp_fail_cause(error, strerror(errno));
+            int reason = errno;
+            pp_fail(error, reason == EINTR ? PP_E_INTERRUPTED : PP_E_IO, NULL,
+                    "cannot write to standard output");
+            return pp_fail_cause(error, strerror(reason));
         }
         done += (size_t)written;
     }
@@ -84,17 +93,21 @@ static int exit_status(pp_status status) {
     return pp_status_exit(status);
 }
 
-/* Prints what there is, then the error if there is one; returns the exit status. */
+/* Prints what there is, then the error if there is one; returns the exit status. Who asked for a
+ * stop gets the signal's status even when the work was quicker. */
 static int finish(pp_status status, pp_output *output, pp_error *error) {
     pp_error write_error;
     pp_progress_clear();
     pp_status written = write_stdout(&output->out, &write_error);
-    if (status != PP_OK)
-        print_error(error);
-    else if (written != PP_OK)
-        print_error(&write_error);
+    if (status == PP_OK) {
+        status = written;
+        error = &write_error;
+    }
+    if (status == PP_OK && pp_stop_signal())
+        status = pp_fail(error, PP_E_INTERRUPTED, NULL, "interrupted when all was done");
+    if (status != PP_OK) print_error(error);
     pp_text_deinit(&output->out);
-    return exit_status(status != PP_OK ? status : written);
+    return exit_status(status);
 }
 
 /* ---- dispatch ------------------------------------------------------------------------------ */

@@ -14,10 +14,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A call that a signal cut short is made again, unless the program was asked to stop: a pipe whose
+ * other end does nothing would hold it for ever. */
+static bool again(void) {
+    return errno == EINTR && !pp_stop_signal();
+}
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
 static pp_status fail_errno(pp_error *error, pp_status code, const char *path, const char *what) {
     int reason = errno;
+    if (reason == EINTR) code = PP_E_INTERRUPTED; /* only a stop request ends a call like that */
     pp_fail(error, code, *path ? path : "''", "cannot be %s", what);
     pp_fail_cause(error, strerror(reason));
     return code;
@@ -28,7 +35,7 @@ static pp_status read_all(int file, const char *path, size_t limit_bytes, pp_tex
     char chunk[65536];
     for (;;) {
         ssize_t got = read(file, chunk, sizeof chunk);
-        if (got < 0 && errno == EINTR) continue;
+        if (got < 0 && again()) continue;
         if (got < 0) return fail_errno(error, PP_E_INPUT, path, "read");
         if (got == 0) break;
         if ((size_t)got > limit_bytes - contents->length)
@@ -58,7 +65,7 @@ static bool write_all(int file, const char *bytes, size_t length) {
     const pp_platform *os = pp_platform_get();
     while (length > 0) {
         long written = os->write(file, bytes, length);
-        if (written < 0 && errno == EINTR) continue;
+        if (written < 0 && again()) continue;
         if (written <= 0) return false;
         bytes += written;
         length -= (size_t)written;
