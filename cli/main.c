@@ -65,15 +65,15 @@ static pp_status write_stdout(const pp_text *text, pp_error *error) {
     if (text->failed) return pp_fail_memory(error);
     while (done < text->length) {
         ssize_t written = write(STDOUT_FILENO, text->bytes + done, text->length - done);
-        if (written < 0 && errno == EINTR && !pp_stop_signal()) continue;
-        if (written < 0 && errno == EPIPE) return PP_OK;
-        if (written < 0) {
-            int reason = errno;
-            pp_fail(error, reason == EINTR ? PP_E_INTERRUPTED : PP_E_IO, NULL,
-                    "cannot write to standard output");
-            return pp_fail_cause(error, strerror(reason));
-        }
-        done += (size_t)written;
+        if (written > 0) done += (size_t)written;
+        if (done < text->length && pp_stop_signal()) /* a signal cut the call short */
+            return pp_fail(error, PP_E_INTERRUPTED, NULL,
+                           "interrupted while writing to standard output");
+        if (written >= 0 || errno == EINTR) continue;
+        if (errno == EPIPE) return PP_OK;
+        int reason = errno;
+        pp_fail(error, PP_E_IO, NULL, "cannot write to standard output");
+        return pp_fail_cause(error, strerror(reason));
     }
     return PP_OK;
 }

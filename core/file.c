@@ -69,6 +69,10 @@ static bool write_all(int file, const char *bytes, size_t length) {
         if (written <= 0) return false;
         bytes += written;
         length -= (size_t)written;
+        if (length > 0 && pp_stop_signal()) { /* a signal cut the call short */
+            errno = EINTR;
+            return false;
+        }
     }
     return true;
 }
