@@ -6,11 +6,11 @@
  * same schedule. The search ends early when both objectives are at their lower bounds. */
 #include "sim/auto_internal.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 
-/* About half a second. */
-#define DEFAULT_BUDGET INT64_C(60000000)
+enum { DEFAULT_BUDGET = 40000000 }; /* about half a second */
 
 /* ---- the search ---------------------------------------------------------------------------- */
 
@@ -27,7 +27,6 @@ static void allocate_work(const pp_auto_case *c, pp_arena *arena, pp_auto_work *
     work->stack = PP_NEW(arena, int, ranks);
     work->queued = PP_NEW(arena, bool, ranks);
     work->wake_s = PP_NEW(arena, double, ranks);
-    work->weight = PP_NEW(arena, double, ranks *(size_t)c->visits);
     work->tree = PP_NEW(arena, int, 2 * work->leaves);
 }
 
@@ -63,6 +62,7 @@ static pp_status find(pp_auto_search *search, pp_error *error) {
     PP_TRY(pp_auto_try_rules(search, budget / 2, error));
     pp_auto_exact(search);
     PP_TRY(pp_auto_polish(search, 0, error));
+    assert(search->score.first < INT64_MAX); /* a rule always ends with an order */
     if (!pp_stop_signal()) return PP_OK;
     return pp_fail(error, PP_E_INTERRUPTED, NULL, "the search for a schedule was interrupted");
 }

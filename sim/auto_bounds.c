@@ -1,28 +1,34 @@
 /* Lower bounds of makespan and span over all orders that keep the limits.
  *
- * For a rank p, with head(p) when it starts, after(p) the least time between the end of its last I
- * and the end of everything that follows from it (its own W or, by way of the stages before, the W
- * of another rank), and its work per microbatch F, I, W:
+ * Of a rank p: head(p) is when it starts; after(p) the least time between the end of its last I and
+ * the end of what follows from it, its own W or, by way of the stages before, that of another rank;
+ * round(p) the time from the end of an F until its I can start, all stages behind there and back;
+ * F, I and W its durations. As in bounds.c
  *
- *   makespan >= head + M(F+I) + max(M·W, after),     the span of p >= M(F+I+W)              (1)
+ *     makespan >= head + M(F+I) + max(M·W, after),   span >= M(F+I+W)                        (1)
  *
- * as in bounds.c. With one stage on each rank the memory adds idle time. Let n = limit/activation,
- * rounded down, and at most M, and `round` the time from the end of an F of p until its I can
- * start: all stages behind, there and back.
+ * With one stage on each rank its memory adds idle time. Let n be how many activations fit the
+ * limit, at most M. Before its first I a rank runs n forwards at most, so that it idles
  *
- *   At the start: before its first I rank p can run n forwards at most, and that I starts no
- * earlier than head + F + round. It idles at least idle_1 = max(0, F + round - n·F). (2) At the
- * end: from the end of its last F to its own end at least round + I + W pass. The work left for
- * that time is u times I and u + q times W, where the u microbatches between F and I and the q
- *   between I and W fit its memory. It idles at least
- *       idle_2 = max(0, round + I + W - max over u of u·I + (u+q)·W).                          (3)
+ *     idle_1 = max(0, F + round - n·F)                                                       (2)
  *
- * If n < M the first I comes before the last F, so the two idle times do not overlap and add up;
- * else the larger counts. The span of p is at least M(F+I+W) + idle, its end head(p) more. Also, of
- * its W only b = (limit - activation)/(activation - released) can be put off until its last I, and
- * that cannot end before head + idle_1 + M(F+I) + (M-1-b)W; after(p) follows for the makespan. (4)
+ * From the end of its last F to its own end round + I + W pass at least. The work left for that
+ * time is u times I and u+q times W, if u microbatches are between F and I then and q between I and
+ * W. They fit the limit. It idles
  *
- * Transfers take their latency and occupancy; waiting for lanes only adds to this. */
+ *     idle_2 = max(0, round + I + W - max over u of (u·I + (u+q)·W))                         (3)
+ *
+ * If n < M the first I comes before the last F: both idle times count. Else the larger does. When
+ * the last I starts, b = (limit - activation)/(what waits for W) other microbatches can be between
+ * I and W at most, so that I does not end before
+ *
+ *     head + idle_1 + M(F+I) + (M-1-b)·W                                                     (4)
+ *
+ * and after(p) follows. With any number of stages, a microbatch holds its activation for F + round
+ * + I at least, and what I does not release for W more. Weight times time, of all together, cannot
+ * exceed limit times span.                                                                 (5)
+ *
+ * Transfers take latency and occupancy; waiting for a lane only adds to this. */
 #include "sim/auto_internal.h"
 
 #include <math.h>
@@ -109,10 +115,17 @@ static void raise_to(double *bound_s, double seconds) {
     if (seconds > *bound_s) *bound_s = seconds;
 }
 
+/* Weight times the least time that one microbatch of a stage holds it. */
+static double area_of(const pp_auto_op *op, double round_s) {
+    double until_input_s = op[PP_AUTO_F].duration_s + round_s + op[PP_AUTO_I].duration_s;
+    return op[PP_AUTO_F].rise * until_input_s + op[PP_AUTO_W].fall * op[PP_AUTO_W].duration_s;
+}
+
 static void add_rank(const pp_auto_case *c, int p, const paths *path, double bound_s[2]) {
-    double chain_s = 0, weights_s = 0, after_s = INFINITY, m = c->microbatches;
+    double chain_s = 0, weights_s = 0, after_s = INFINITY, area = 0, m = c->microbatches;
     for (int v = 0; v < c->visits; v++) {
         const pp_auto_op *op = &c->op[p * c->codes + v * PP_AUTO_KINDS];
+        area += m * area_of(op, path->round_s[pp_auto_stage(c, p, v)]);
         chain_s += m * (op[PP_AUTO_F].duration_s + op[PP_AUTO_I].duration_s);
         weights_s += m * op[PP_AUTO_W].duration_s;
         after_s = fmin(after_s, path->after_s[pp_auto_stage(c, p, v)]);
@@ -122,6 +135,7 @@ static void add_rank(const pp_auto_case *c, int p, const paths *path, double bou
     double last_input_s = chain_s + lost.start_s;
     if (c->visits == 1) last_input_s += before * c->op[p * c->codes + PP_AUTO_W].duration_s;
     double own_s = chain_s + weights_s + lost.both_s;
+    if (area > 0) own_s = fmax(own_s, area / c->limit[p]);
     raise_to(&bound_s[PP_AUTO_SPAN], own_s);
     raise_to(&bound_s[PP_AUTO_MAKESPAN], path->head_s[p] + fmax(own_s, last_input_s + after_s));
     if (c->visits == 1) /* … and rank 0, which started at 0, ends no earlier than this */

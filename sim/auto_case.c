@@ -4,10 +4,10 @@
 #include <math.h>
 #include <stdio.h>
 
-/* Sums of weights are rounded; so much of a limit is no excess. */
-#define LIMIT_SLACK 1e-9
+/* Sums of weights are rounded; so much of a limit is no excess. Less than a byte of any device. */
+#define LIMIT_SLACK 1e-12
 /* Doubles between rows beyond the microbatches: rows of 2^n would share cache sets. */
-#define ROW_PADDING 8
+enum { ROW_PADDING = 8 };
 
 /* ---- refusing ------------------------------------------------------------------------------ */
 

@@ -2,19 +2,22 @@
  * what has arrived, what is known to be on its way, and how much it holds.
  *
  *   1  I, if one is there, unless fewer microbatches than the target are between F and I
- *   2  W, if the backlog is full
+ *
+ *   2  W, if the backlog is full and the target reached
+ *
  *   3  F, if one is there and fits, unless the target is reached and an I comes very soon
+ *
  *   4  W, if it fits (but for a part) into the gap before what comes next
+ *
  *   5  wait for what comes next
  *
  * The target is the depth of the warm-up: the main knob on unequal stages. Putting W off keeps the
  * critical chain of F and I going and leaves work for the gaps at the end, but holds memory.
  *
- * Why it never halts without a guide: pp_auto_fits keeps room for the second visits of what has
- * begun, so the oldest microbatch can always go on: its F fits once older ones have gone, its I
- * needs no memory, and a W is never refused for ever, since 4 runs it when nothing is known to
- * come. (The argument in full: of the microbatches that have begun their second visits take the
- * oldest; if there is none, the oldest of all.) */
+ * Why it never halts (without a guide): of the microbatches that have begun their second visits
+ * take the oldest, or of all if there is none. What it needs next is an I, which needs no memory,
+ * or an F for which pp_auto_fits has kept room: those before it on that rank have gone, once their
+ * W have run, and 4 runs them when nothing is known to come. */
 #include "sim/auto_internal.h"
 
 #include <math.h>
@@ -51,7 +54,6 @@ static void start(greedy *g) {
     memset(work->cursor, 0, ranks * sizeof *work->cursor);
     memset(work->end_s, 0, ranks * sizeof *work->end_s);
     memset(work->lane_s, 0, 3 * ranks * sizeof *work->lane_s);
-    memset(work->weight, 0, ranks * (size_t)c->visits * sizeof *work->weight);
     for (int p = 0; p < c->ranks; p++) work->wake_s[p] = p ? INFINITY : 0;
     for (int leaf = 0; leaf < work->leaves; leaf++)
         work->tree[work->leaves + leaf] = leaf < c->ranks ? leaf : -1;
@@ -69,19 +71,23 @@ typedef struct options {
     int backlog;     /* … between I and W */
 } options;
 
-static double held(const greedy *g, int rank) {
-    const double *weight = &g->work->weight[rank * g->c->visits];
-    return g->c->visits == 1 ? weight[0] : weight[0] + weight[1];
+/* Weight of the activations of one visit, from counts: sums would drift. */
+static double held(const greedy *g, int rank, int visit) {
+    const pp_auto_op *op = &g->c->op[rank * g->c->codes + visit * PP_AUTO_KINDS];
+    const uint32_t *done = &g->work->done[rank * g->c->codes + visit * PP_AUTO_KINDS];
+    return (done[PP_AUTO_F] - done[PP_AUTO_I]) * op[PP_AUTO_F].rise +
+           (done[PP_AUTO_I] - done[PP_AUTO_W]) * op[PP_AUTO_W].fall;
 }
 
 static bool may_start(const greedy *g, int rank, int code) {
     const pp_auto_case *c = g->c;
     const uint32_t *done = &g->work->done[rank * c->codes];
-    uint32_t waiting = c->visits > 1 ? done[PP_AUTO_F] - done[PP_AUTO_KINDS + PP_AUTO_F] : 0;
-    if (!pp_auto_fits(c, rank, code, held(g, rank), waiting)) return false;
-    if (code != PP_AUTO_F || c->visits == 1 || g->guide) return true;
-    double after = g->work->weight[rank * c->visits] + c->op[rank * c->codes].rise;
-    return after + g->rule->reserve[rank] <= c->limit[rank];
+    double first = held(g, rank, 0);
+    if (c->visits == 1) return pp_auto_fits(c, rank, code, first, 0);
+    uint32_t waiting = done[PP_AUTO_F] - done[PP_AUTO_KINDS + PP_AUTO_F];
+    if (!pp_auto_fits(c, rank, code, first + held(g, rank, 1), waiting)) return false;
+    if (code != PP_AUTO_F || g->guide) return true;
+    return first + c->op[rank * c->codes].rise + g->rule->reserve[rank] <= c->limit[rank];
 }
 
 /* When the next microbatch of an op can start; INFINITY: not known yet, or none is left. */
@@ -158,7 +164,6 @@ static void run(greedy *g, int rank, int code, double now_s) {
     const pp_auto_op *op = &c->op[rank * c->codes + code];
     uint32_t m = work->done[rank * c->codes + code]++;
     g->order[(size_t)rank * (size_t)c->length + (size_t)work->cursor[rank]++] = (uint8_t)code;
-    work->weight[rank * c->visits + code / PP_AUTO_KINDS] += op->rise - op->fall;
     if (g->guide && code % PP_AUTO_KINDS != PP_AUTO_W) work->stack[rank]++;
     work->end_s[rank] = now_s + op->duration_s;
     set_wake(work, rank, work->end_s[rank]);

@@ -105,7 +105,6 @@ typedef struct pp_auto_work {
     int *stack;        /* [ranks] */
     bool *queued;      /* [ranks] */
     double *wake_s;    /* [ranks] greedy: next decision */
-    double *weight;    /* [ranks·visits] held, by visit */
     int *tree;         /* greedy: tournament of wake_s */
     int leaves;
 } pp_auto_work;
