@@ -2,9 +2,11 @@
  *
  *   schedule/     a file per family of schedules: the ORDER of actions on each rank
  *   families.c    the table of families; expanding a plan's schedule
- *   engine.c      WHEN each action starts and ends: the longest path through the order
+ *   engine.c      WHEN each action starts and ends: the longest path through the order;
+ *                 engine_events.c where links are shared, engine_blocking.c where ranks wait
  *   memory.c      HOW MUCH each rank holds, event by event
- *   bounds.c      lower bounds, critical path
+ *   bounds.c      lower bounds; critical_path.c
+ *   replications.c, sensitivity.c    how much of that is luck, and what it depends on
  *   auto.c …      a schedule made to measure for given costs and limits
  *
  * A schedule is data (core.h, part 8). The engine never reorders: time follows from the order. */
@@ -194,6 +196,50 @@ pp_status pp_plan_sim_input(const pp_plan *plan, const pp_schedule *expanded, pp
  * result->trace (which must have been kept). Into indices [capacity]; returns how many. */
 size_t pp_critical_path(const pp_sim_input *input, const pp_sim_result *result, size_t *indices,
                         size_t capacity);
+
+/* ---- uncertainty and sensitivity ------------------------------------------------------------ */
+
+typedef struct pp_quantiles {
+    double p5, p50, p95;
+} pp_quantiles;
+
+typedef struct pp_replications {
+    int count;
+    pp_quantiles makespan_s, bubble_fraction;
+    double *critical; /* [ranks] share of the replications in which the rank has most of the
+                         critical path, in seconds; they add up to 1 */
+    pp_arena arena;
+} pp_replications;
+#define PP_REPLICATIONS_MAX 1000000
+
+/* Simulates `count` times with input->jitter, drawing anew each time; input->jitter_key, bytes and
+ * keep_spans are ignored. Equal seeds give equal results. *result: pp_replications_free. */
+pp_status pp_simulate_replications(const pp_sim_input *input, int count, uint64_t seed,
+                                   pp_replications **result, pp_error *error);
+void pp_replications_free(pp_replications *replications);
+
+/* A straggler: all costs of the rank's stages times factor. stage: [stages], changed. */
+void pp_slow_rank(const pp_schedule *schedule, int rank, double factor, pp_stage_cost *stage);
+
+/* Seconds that the step takes more when a cost grows by one per cent, and when it shrinks by one
+ * per cent (negative, or 0). */
+typedef struct pp_change {
+    double slower_s, faster_s;
+} pp_change;
+
+typedef struct pp_sensitivity {
+    double makespan_s;
+    pp_change *forward, *input, *weight; /* [stages] */
+    pp_change *border;     /* [stages] latency and occupancies of the border behind the stage */
+    double microbatches_s; /* per per cent of M, from the slope to `other`; NAN without it */
+    pp_arena arena;
+} pp_sensitivity;
+
+/* other: the same schedule with another number of microbatches, or NULL. O(stages) simulations.
+ * *result: pp_sensitivity_free. */
+pp_status pp_measure_sensitivity(const pp_sim_input *input, const pp_schedule *other,
+                                 pp_sensitivity **result, pp_error *error);
+void pp_sensitivity_free(pp_sensitivity *sensitivity);
 
 /* A lower bound of the makespan of any order on these stages: for each rank its own work, plus
  * the least time before its first action can start, plus the least time after its last. */

@@ -17,6 +17,22 @@ static void *failing_allocate(size_t size_bytes) {
     return malloc(size_bytes);
 }
 
+/* The general engine, replications and sensitivity. */
+static pp_status simulate_more(const pp_sim_input *input_, pp_error *error) {
+    pp_sim_input input = *input_;
+    pp_sim_result *result = NULL;
+    pp_replications *replications = NULL;
+    pp_sensitivity *sensitivity = NULL;
+    input.cards = &(pp_sim_cards){.node = (int[]){0, 1, 0, 1}};
+    pp_status status = pp_simulate(&input, &result, error);
+    if (status == PP_OK) status = pp_simulate_replications(&input, 2, 1, &replications, error);
+    if (status == PP_OK) status = pp_measure_sensitivity(&input, NULL, &sensitivity, error);
+    pp_sim_result_free(result);
+    pp_replications_free(replications);
+    pp_sensitivity_free(sensitivity);
+    return status;
+}
+
 static pp_status build_and_simulate(const costs *c, bool blocking) {
     pp_schedule *schedule = NULL;
     pp_sim_result *result = NULL;
@@ -33,6 +49,7 @@ static pp_status build_and_simulate(const costs *c, bool blocking) {
         size_t path[100];
         if (status == PP_OK) pp_critical_path(&input, result, path, 100);
         if (status == PP_OK && pp_lower_bound(&input) < 0) abort();
+        if (status == PP_OK && !blocking) status = simulate_more(&input, &error);
     }
     pp_sim_result_free(result);
     pp_schedule_free(schedule);
