@@ -32,7 +32,7 @@ typedef struct brancher {
     unsigned held[RANKS_MAX]; /* bit per code: held back */
     double arrival_s[RANKS_MAX * PP_AUTO_CODES_MAX][MICROBATCHES_MAX];
     uint32_t arrived[RANKS_MAX * PP_AUTO_CODES_MAX];
-    int nodes;
+    int64_t nodes, most;
     int left; /* actions to place */
 } brancher;
 
@@ -115,7 +115,7 @@ static bool first_to_end(const brancher *b, int *rank, int *code, double *end_s)
 static void branch(brancher *b) {
     static const int kinds[PP_AUTO_KINDS] = {PP_AUTO_I, PP_AUTO_F, PP_AUTO_W};
     const pp_auto_case *c = b->search->c;
-    if (hopeless(b) || ++b->nodes > NODES_MAX) return;
+    if (hopeless(b) || ++b->nodes > b->most) return;
     if (b->left == 0) {
         keep(b);
         return;
@@ -137,12 +137,15 @@ static void branch(brancher *b) {
 void pp_auto_exact(pp_auto_search *search) {
     const pp_auto_case *c = search->c;
     if (c->ranks > RANKS_MAX || c->microbatches > MICROBATCHES_MAX || c->actions > ACTIONS_MAX ||
-        c->has_lanes || pp_auto_over(search, (int64_t)NODES_MAX * NODE_PRICE))
+        c->has_lanes || pp_auto_over(search, 0))
         return;
-    brancher b = {.search = search, .left = (int)c->actions};
+    int64_t affordable = search->budget / (2 * NODE_PRICE);
+    brancher b = {.search = search,
+                  .most = affordable < NODES_MAX ? affordable : NODES_MAX,
+                  .left = (int)c->actions};
     for (int i = 0; i < c->ranks * c->codes; i++)
         b.left_s[i / c->codes] += c->op[i].duration_s * c->microbatches;
     branch(&b);
-    search->budget -= (int64_t)b.nodes * NODE_PRICE;
-    search->proved = b.nodes <= NODES_MAX;
+    search->budget -= b.nodes * NODE_PRICE;
+    search->proved = b.nodes <= b.most;
 }
