@@ -67,6 +67,19 @@ static void show_step(void *context, const pp_step_report *report) {
     pp_progress((double)(report->step + 1) / view->steps, what);
 }
 
+/* Ranks are threads here, so their memory adds up; better a refusal than the kernel's killer. */
+static pp_status check_memory(const pp_plan *plan, const char *path, pp_error *error) {
+    double needed = 0, there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    char needs[32], has[32];
+    for (int p = 0; p < plan->ranks; p++)
+        needed += (double)plan->predicted.rank[p].peak_bytes * plan->dp;
+    if (needed <= there) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, path,
+                   "its ranks hold %s together, but this machine has %s: plan a smaller model or "
+                   "batch, or use --backend replay, which only waits",
+                   pp_format_bytes(needed, needs), pp_format_bytes(there, has));
+}
+
 pp_status pp_execute(const char *path, const pp_run_settings *settings, int default_steps,
                      bool keep_trace, pp_executed *executed, pp_error *error) {
     run_view view = {.steps = settings->steps ? settings->steps : default_steps};
@@ -88,6 +101,7 @@ pp_status pp_execute(const char *path, const pp_run_settings *settings, int defa
     const char *backend = run.backend ? run.backend : pp_backend_default(executed->plan->model);
     view.samples = executed->plan->global_batch;
     view.trains = strcmp(backend, "replay") != 0;
+    if (view.trains) PP_TRY(check_memory(executed->plan, path, error));
     if (threads > cores && backend[0] == 'c')
         pp_warn("%d ranks on %ld cores: they take turns, so times will not match the prediction",
                 threads, cores);

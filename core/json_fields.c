@@ -30,10 +30,10 @@ static const char *expectation(const pp_field *field, char *buffer, size_t capac
     if (field->type == PP_FIELD_NAME) {
         pp_name_list(field->name, field->name_count, buffer + text.length, capacity - text.length);
     } else if (field->type <= PP_FIELD_DOUBLE) {
-        pp_cut_add(&text, field->flags & PP_FIELD_ABOVE ? " above %.0f" : " from %.0f",
+        pp_cut_add(&text, field->flags & PP_FIELD_ABOVE ? " above %.16g" : " from %.16g",
                    field->minimum);
         if (isfinite(field->maximum))
-            pp_cut_add(&text, field->flags & PP_FIELD_BELOW ? " to below %.0f" : " to %.0f",
+            pp_cut_add(&text, field->flags & PP_FIELD_BELOW ? " to below %.16g" : " to %.16g",
                        field->maximum);
         else
             pp_cut_add(&text, " on");

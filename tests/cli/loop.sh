@@ -82,6 +82,10 @@ expect 0 '"dp": 2' plan --model tiny.json --dp 2 --batch 8 --json
 expect 2 'divide' plan --model tiny.json --dp 2 --batch 7
 expect 3 'nearest miss' plan --model tiny.json --ranks 2 --batch 8 --memory 1KiB
 
+# what this machine cannot hold is refused before the kernel has to
+expect 0 '' plan --model gpt3-175b --ranks 2 --dp 1 --batch 2 -M 2 --schedule 1f1b --recompute none --memory 100TB --out huge.json
+expect 2 'this machine has' run huge.json --steps 1
+
 # results on stdout, all else on stderr; progress on terminals only
 "$ppsim" run plan.json --steps 3 --json >out 2>err
 [ "$(head -c 1 out)" = '{' ] || fail "run --json does not begin with an object"
