@@ -118,9 +118,10 @@ static pp_status read_point(trace_reader *reader, const pp_json_node *event) {
         pp_fields_read(event, pp_point_fields, pp_point_field_count, &point, NULL, reader->error));
     PP_TRY(pp_fields_read(&args, pp_point_args_fields, pp_point_args_field_count, &point, NULL,
                           reader->error));
-    const pp_trace_point *before = reader->points + reader->point_count - 1;
-    if (reader->point_count > 0 && (before->rank > point.rank ||
-                                    (before->rank == point.rank && before->time_s > point.time_s)))
+    const pp_trace_point *before =
+        reader->point_count > 0 ? reader->points + reader->point_count - 1 : NULL;
+    if (before && (before->rank > point.rank ||
+                   (before->rank == point.rank && before->time_s > point.time_s)))
         return pp_node_fail(event, reader->error,
                             "counters must be ordered by pid and time_s; this one is not");
     return add_point(reader, point);
