@@ -7,7 +7,7 @@
  *   F start  + activation              (end: down to the checkpoint, if it is recomputed later)
  *   R start  up to the activation again
  *   I start  + stash                   (end: - what the input backward releases)
- *   B end    - activation
+ *   B start  + stash                   (end: - activation, - stash)
  *   W end    - the rest of the activation, - stash
  *
  * Everything rises at starts and falls at ends, so a peak belongs to the start of an action. Both

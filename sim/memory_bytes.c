@@ -17,7 +17,11 @@ void pp_memory_effects(const pp_stage_bytes *b, int slices, pp_effect *rows) {
     int64_t checkpoint = part_of(b->checkpoint, slices), stash = part_of(b->stash, slices);
     int64_t during = larger(activation, checkpoint);
     rows[PP_FORWARD] = (pp_effect){.held_rise = activation};
-    rows[PP_BACKWARD] = (pp_effect){.held_fall = activation};
+    /* a stage that has I and W apart elsewhere keeps the stash apart in its whole backwards too */
+    rows[PP_BACKWARD] = (pp_effect){.held_rise = stash,
+                                    .held_fall = activation + stash,
+                                    .stash_rise = stash,
+                                    .stash_fall = stash};
     rows[PP_INPUT] = (pp_effect){.held_rise = stash, .held_fall = released, .stash_rise = stash};
     rows[PP_WEIGHT] = (pp_effect){.held_fall = activation - released + stash, .stash_fall = stash};
     rows[PP_RECOMPUTE] = (pp_effect){.held_rise = activation - checkpoint};
@@ -48,14 +52,18 @@ bool pp_memory_constant(const pp_sim_input *input, const int *stages, int stage_
     *sum = (pp_peak_bytes){0};
     for (int i = 0; i < stage_count; i++) {
         const pp_stage_bytes *b = &input->bytes[stages[i]];
+        int rank = input->schedule->placement[stages[i]];
+        int64_t more_copies = input->weight_copies ? input->weight_copies[rank] - 1 : 0;
         int64_t during = part_of(larger(b->activation, b->checkpoint), slices);
         if (!add_stage(sum, b, slices, input_slots ? input_slots[stages[i]] : 0,
                        gradient_slots ? gradient_slots[stages[i]] : 0) ||
+            !add_bytes(&sum->weight_versions, b->parameters, more_copies) ||
             !add_bytes(&most, during, units) || !add_bytes(&most, part_of(b->stash, slices), units))
             return false;
         workspace = larger(workspace, b->workspace);
     }
     return add_bytes(&sum->buffers, workspace, 1) && add_bytes(&sum->total, sum->parameters, 1) &&
            add_bytes(&sum->total, sum->gradients, 1) && add_bytes(&sum->total, sum->optimizer, 1) &&
+           add_bytes(&sum->total, sum->weight_versions, 1) &&
            add_bytes(&sum->total, sum->buffers, 1) && add_bytes(&most, sum->total, 1);
 }

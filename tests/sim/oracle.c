@@ -160,7 +160,7 @@ static void held_by(const pp_sim_input *input, int s, unsigned present, unsigned
         if (!(ended & f) && bytes->activation > held) held = bytes->activation;
     }
     if (ended & i) held -= bytes->released_by_input;
-    if (started & i) held += bytes->stash;
+    if (started & (i | b)) held += bytes->stash;
     sum->held += held;
 }
 

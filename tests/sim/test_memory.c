@@ -110,14 +110,14 @@ Test(memory, a_rank_by_hand) {
         const char *peak;
     } cases[] = {
         /* activation 100 (60 released by I), stash 7, checkpoint 10 */
-        {"0F0 0B0 0F1 0B1", 100, "0F0"},
-        {"0F0 0F1 0B0 0B1", 200, "0F1"},
+        {"0F0 0B0 0F1 0B1", 107, "0B0"},
+        {"0F0 0F1 0B0 0B1", 207, "0B0"},
         {"0F0 0F1 0I0 0W0 0I1 0W1", 207, "0I0"},
         {"0F0 0I0 0F1 0W0 0I1 0W1", 147, "0F1"},         /* 40 + 7 + 100 */
         {"0F0 0I0 0F1 0I1 0W0 0W1", 154, "0I1"},         /* 47 + 100 + 7 */
-        {"0F0 0F1 0R0 0B0 0R1 0B1", 110, "0F1"},         /* 10 + 100 */
-        {"0F0 0F1 0F2 0R0 0B0 0R1 0B1 0B2", 210, "0R0"}, /* 10 + 100 (2 not recomputed) + 100 */
-        {"0F0 0F1& 0B0 0B1", 200, "0F1"},
+        {"0F0 0F1 0R0 0B0 0R1 0B1", 117, "0B0"},         /* 10 + 100 + 7 */
+        {"0F0 0F1 0F2 0R0 0B0 0R1 0B1 0B2", 217, "0B0"}, /* 10 + 100 (2 not recomputed) + 107 */
+        {"0F0 0F1& 0B0 0B1", 207, "0F1"},                /* both start before either ends */
     };
     pp_stage_bytes bytes = {
         .activation = 100, .released_by_input = 60, .stash = 7, .checkpoint = 10};
