@@ -174,14 +174,16 @@ static bool stages_possible(const lister *l, const pp_candidate *c) {
     return stages * c->microbatches <= PP_ACTIONS_MAX / 4;
 }
 
-/* What a plan cannot describe yet: two copies of every stage, and parts of a microbatch. */
+/* What a plan cannot describe yet: two copies of every stage, parts of a microbatch, updates while
+ * others are still at work. */
 static bool can_be_planned(lister *l, const pp_schedule_family *family) {
     bool two_chains = family->placement == PP_PLACE_BIDIRECTIONAL;
-    if (!two_chains && !family->cuts_sequence) return true;
+    if (!two_chains && !family->cuts_sequence && !family->async) return true;
     pp_fail(&l->refusal, PP_E_INPUT, "--schedule", "%s %s, which cannot be planned yet",
             family->name,
-            two_chains ? "runs two copies of the model in opposite directions"
-                       : "cuts microbatches along the sequence");
+            two_chains      ? "runs two copies of the model in opposite directions"
+            : family->async ? "updates weights without a flush"
+                            : "cuts microbatches along the sequence");
     return false;
 }
 

@@ -26,6 +26,20 @@ static const pp_schedule_family families[] = {
      .closed_form_span_bubble = span_bubble_},
     PP_FAMILY_LIST(X)
 #undef X
+#define X(name_, summary_, constraint_, source_, ...)                                              \
+    {.name = name_,                                                                                \
+     .summary = summary_,                                                                          \
+     .constraint = constraint_,                                                                    \
+     .source = source_,                                                                            \
+     .natural_virtual = 1,                                                                         \
+     .async = &(const pp_async_rule){__VA_ARGS__},                                                 \
+     .validate = pp_async_validate,                                                                \
+     .count = pp_async_count,                                                                      \
+     .build = pp_async_build,                                                                      \
+     .closed_form_bubble = pp_async_bubble,                                                        \
+     .closed_form_span_bubble = pp_async_bubble},
+    PP_ASYNC_FAMILY_LIST(X)
+#undef X
 };
 
 enum { FAMILY_COUNT = sizeof families / sizeof *families };
@@ -74,6 +88,10 @@ pp_status pp_family_options(const pp_schedule_request *request, unsigned takes, 
     if (request->slices != 0 && !(takes & PP_TAKES_SLICES))
         return pp_fail(error, PP_E_INPUT, "--slices",
                        "%s does not cut microbatches along the sequence; seq1f1b does",
+                       request->name);
+    if (request->minibatches != 0 && !(takes & PP_TAKES_MINIBATCHES))
+        return pp_fail(error, PP_E_INPUT, "--minibatches",
+                       "%s has no minibatches of several microbatches each; pipedream-2bw has",
                        request->name);
     return PP_OK;
 }
@@ -151,6 +169,9 @@ static pp_status check_sizes(const pp_schedule_request *request, pp_error *error
     if (request->slices < 0 || request->slices > UINT8_MAX + 1)
         return pp_fail(error, PP_E_INPUT, "--slices", "%d slices, expected 1 to %d",
                        request->slices, UINT8_MAX + 1);
+    if (request->minibatches < 0)
+        return pp_fail(error, PP_E_INPUT, "--minibatches", "%d, expected 1 or more",
+                       request->minibatches);
     if ((unsigned)request->recompute >= PP_RECOMPUTE_COUNT)
         return pp_fail(error, PP_E_INPUT, "recompute", "unknown policy %d", request->recompute);
     return PP_OK;

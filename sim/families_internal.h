@@ -1,5 +1,5 @@
 /* The families of schedules, one row each. A new family is a new file in sim/schedule/ that defines
- * pp_<prefix>_validate and pp_<prefix>_build, and one row here. */
+ * pp_<prefix>_validate and pp_<prefix>_build, and one row here; a new asynchronous one is a row. */
 #ifndef PPSIM_SIM_FAMILIES_INTERNAL_H
 #define PPSIM_SIM_FAMILIES_INTERNAL_H
 
@@ -64,16 +64,67 @@
       "Sun et al. 2024, Seq1F1B", 1, false, PP_PLACE_LOOP, true, pp_seq1f1b_count,                 \
       pp_no_closed_form, pp_no_closed_form)
 
+/* Which weights a microbatch goes forward and back with. */
+typedef enum pp_async_weights {
+    PP_WEIGHTS_NEWEST,        /* the newest at either time: they differ */
+    PP_WEIGHTS_STASHED,       /* back with those that it went forward with, the newest then */
+    PP_WEIGHTS_OF_FIRST_RANK, /* both with the version that it found on rank 0 */
+    PP_WEIGHTS_DOUBLE,        /* both with the version before the newest at its backward; an update
+                                 comes after M microbatches */
+} pp_async_weights;
+
+/* Which future weights are guessed from the optimizer's momentum. */
+typedef enum pp_async_prediction {
+    PP_PREDICTS_NOTHING,
+    PP_PREDICTS_OWN_BACKWARD,   /* forward: those of its backward on this rank */
+    PP_PREDICTS_FIRST_BACKWARD, /* forward and backward: those when its backward is on rank 0 */
+} pp_async_prediction;
+
+typedef struct pp_async_rule {
+    int depth, more; /* depth · (K-1-p) + more forwards come before the first backward of rank p */
+    pp_async_weights weights;
+    pp_async_prediction predicts;
+    int extra_copies; /* as large as the weights: predicted ones, or what else the method keeps */
+} pp_async_rule;
+
+/* name, summary, constraint, source; the columns of pp_async_rule. */
+#define PP_ASYNC_FAMILY_LIST(X)                                                                    \
+    X("pipedream", "1f1b without a flush; each minibatch goes back with the weights it came with", \
+      "M >= 1", "Narayanan et al. 2019, PipeDream, section 3.3, weight stashing", 1, 0,            \
+      PP_WEIGHTS_STASHED, PP_PREDICTS_NOTHING, 0)                                                  \
+    X("pipedream-vsync", "pipedream in which all ranks use the version that rank 0 used",          \
+      "M >= 1", "Narayanan et al. 2019, PipeDream, section 3.3, vertical sync", 1, 0,              \
+      PP_WEIGHTS_OF_FIRST_RANK, PP_PREDICTS_NOTHING, 0)                                            \
+    X("pipedream-2bw", "two weight versions; an update after M microbatches",                      \
+      "M >= K; M counts the microbatches of an update",                                            \
+      "Narayanan et al. 2021, Memory-efficient pipeline-parallel DNN training, section 3.1", 1, 0, \
+      PP_WEIGHTS_DOUBLE, PP_PREDICTS_NOTHING, 0)                                                   \
+    X("spectrain", "no stash: weights are predicted, forward and backward, from momentum",         \
+      "M >= 1", "Chen et al. 2018, SpecTrain", 1, 0, PP_WEIGHTS_NEWEST,                            \
+      PP_PREDICTS_FIRST_BACKWARD, 1)                                                               \
+    X("xpipe", "no stash: forward with weights predicted from Adam's moments", "M >= 1",           \
+      "Guan et al. 2019, XPipe", 1, 0, PP_WEIGHTS_NEWEST, PP_PREDICTS_OWN_BACKWARD, 1)             \
+    X("pipemare", "no stash: smaller steps at first, backward weights extrapolated", "M >= 1",     \
+      "Yang et al. 2019, PipeMare, section 3", 2, 1, PP_WEIGHTS_NEWEST, PP_PREDICTS_NOTHING, 1)    \
+    X("pb", "no stash: spike compensation and linear weight prediction, batches of one", "M >= 1", \
+      "Kosson et al. 2020, Pipelined backpropagation at scale, section 3", 2, 0,                   \
+      PP_WEIGHTS_NEWEST, PP_PREDICTS_OWN_BACKWARD, 1)
+
 #define X(prefix, ...)                                                                             \
     pp_status pp_##prefix##_validate(const pp_schedule_request *request, pp_error *error);         \
     void pp_##prefix##_build(const pp_schedule_request *request, pp_schedule *schedule);
 PP_FAMILY_LIST(X)
 #undef X
 
+/* All asynchronous ones (schedule/async.c). */
+pp_status pp_async_validate(const pp_schedule_request *request, pp_error *error);
+size_t pp_async_count(const pp_schedule_request *request);
+void pp_async_build(const pp_schedule_request *request, pp_schedule *schedule);
+
 typedef double pp_closed_form(const pp_schedule_request *request, const pp_uniform *cost);
 pp_closed_form pp_naive_bubble, pp_gpipe_bubble, pp_interleaved_bubble, pp_bfs_bubble,
     pp_zb_h1_bubble, pp_zb_h2_bubble, pp_zb_h2_span_bubble, pp_zbv_bubble, pp_zbv_span_bubble,
-    pp_dualpipe_bubble, pp_dualpipev_bubble, pp_chimera_bubble;
+    pp_dualpipe_bubble, pp_dualpipev_bubble, pp_chimera_bubble, pp_async_bubble;
 
 /* ---- what families share (families.c) -------------------------------------------------------- */
 
@@ -91,6 +142,7 @@ enum pp_family_takes {
     PP_TAKES_GROUP = 2,
     PP_TAKES_SLICES = 4,
     PP_TAKES_REVERSE = 8,
+    PP_TAKES_MINIBATCHES = 16,
 };
 pp_status pp_family_options(const pp_schedule_request *request, unsigned takes, pp_error *error);
 /* V = 2 and no options: the V shape. */

@@ -118,6 +118,14 @@ static pp_status check_cards(const pp_sim_input *input, pp_error *error) {
     return PP_OK;
 }
 
+static pp_status check_copies(const pp_sim_input *input, pp_error *error) {
+    for (int p = 0; input->weight_copies && p < input->schedule->ranks; p++)
+        if (input->weight_copies[p] < 1)
+            return pp_fail(error, PP_E_INPUT, "weight copies", "%d on rank %d, expected 1 or more",
+                           input->weight_copies[p], p);
+    return PP_OK;
+}
+
 pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
     if (!input->schedule) return pp_fail(error, PP_E_INPUT, "schedule", "there is none");
     if (!input->stage) return pp_fail(error, PP_E_INPUT, "stage costs", "there are none");
@@ -135,6 +143,7 @@ pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
         return pp_fail(error, PP_E_INPUT, "transfer slowdown", "%g, expected 1 or more",
                        input->transfer_slowdown);
     PP_TRY(check_cards(input, error));
+    PP_TRY(check_copies(input, error));
     for (int s = 0; s < input->schedule->stages; s++) PP_TRY(check_stage(input, s, error));
     return PP_OK;
 }

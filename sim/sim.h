@@ -27,6 +27,7 @@ typedef struct pp_schedule_request {
     bool reverse_backward;  /* gpipe: backward of the last microbatch first, as torchgpipe runs */
     int group;  /* interleaved: microbatches that pass a chunk before the next; 0: ours */
     int slices; /* seq1f1b: slices of a microbatch along the sequence; 0: 2 */
+    int minibatches; /* pipedream-2bw: so many in a row, of M microbatches each; 0: 4 */
 } pp_schedule_request;
 
 /* Where the stages are. Bidirectional: two chains of K stages, each with a copy of the weights;
@@ -53,6 +54,7 @@ typedef struct pp_schedule_family {
     bool splits_backward; /* has I and W, in place of B or beside it */
     pp_stage_placement placement;
     bool cuts_sequence; /* its units are slices of microbatches */
+    const struct pp_async_rule *async; /* NULL: synchronous, weights change between steps alone */
     /* PP_E_INPUT with a reason if K, M, V are outside the definition. May be NULL: always fine. */
     pp_status (*validate)(const pp_schedule_request *request, pp_error *error);
     /* Upper bound of the number of actions, for allocation; then the order itself: compute actions
@@ -78,6 +80,30 @@ int64_t pp_schedule_family_stages(const pp_schedule_family *family,
  * and list the known ones; sizes beyond PP_ACTIONS_MAX are refused before allocating. */
 pp_status pp_schedule_build(const pp_schedule_request *request, pp_schedule **schedule,
                             pp_error *error);
+
+/* Asynchronous families run minibatch after minibatch without a flush: a rank updates its weights
+ * after each backward (pipedream-2bw: each M-th), while other ranks are elsewhere. Version v of a
+ * rank's weights is what v of its updates have made. M counts minibatches, except for
+ * pipedream-2bw, whose schedule has M times `minibatches` microbatches. */
+typedef struct pp_async_rank {
+    int weight_versions; /* that microbatches under way may need, as published: of a long run */
+    int weight_copies;   /* as large as the weights that must have room: the same; or with versions
+                            kept for later (vsync), predicted weights, PipeMare's differences */
+    int delay;           /* updates from the weights that a forward reads to the newest ones at its
+                            backward, in a long run */
+    int forward_ahead;   /* updates that are predicted on top of what F reads … */
+    int backward_ahead;  /* … and B */
+} pp_async_rank;
+
+/* Versions that F and B of a microbatch read, before prediction. */
+typedef struct pp_async_use {
+    int64_t forward, backward;
+} pp_async_use;
+
+/* Of a request that its family, which must be asynchronous, accepts; of rank p, and there of
+ * microbatch m of the schedule. */
+pp_async_rank pp_async_rank_of(const pp_schedule_request *request, int p);
+pp_async_use pp_async_use_of(const pp_schedule_request *request, int p, int64_t m);
 
 /* A copy with an R before each B (or I) of the microbatches that `policy` recomputes. */
 pp_status pp_schedule_add_recompute(const pp_schedule *schedule, pp_recompute policy,
@@ -138,6 +164,8 @@ typedef struct pp_sim_input {
     const pp_sim_cards *cards; /* NULL: no transfers share anything. Not with blocking */
     double transfer_slowdown;  /* actions of a rank take so many times longer while it sends or
                                   receives; 0 means 1. Under blocking they never do */
+    const int *weight_copies;  /* [ranks] copies of the weights of its stages that a rank holds
+                                  (pp_async_rank); NULL: 1 each */
     bool general; /* use the general engine also where the fast one applies; to the same results */
 } pp_sim_input;
 
@@ -175,6 +203,12 @@ typedef struct pp_sim_result {
  * O(actions), no allocation per action. *result: pp_sim_result_free. */
 pp_status pp_simulate(const pp_sim_input *input, pp_sim_result **result, pp_error *error);
 void pp_sim_result_free(pp_sim_result *result);
+
+/* The share that ranks idle while the pipeline is full: from the time when all have begun their
+ * first backward to when the first has done its last forward. What asynchronous schedules idle in a
+ * long run. NAN where there is no such time (all microbatches are under way before the first comes
+ * back) or spans were not kept. O(spans). */
+double pp_steady_bubble_fraction(const pp_sim_result *result);
 
 /* Bytes that one rank needs under this order, from the table alone (no times needed: a rank's
  * memory follows from its own order). slots: from pp_schedule_slots. peak_action may be NULL. */
