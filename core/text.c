@@ -181,7 +181,10 @@ static const char *format_unit(const unit *u, double value, char buffer[32]) {
     double scaled = value / u->size;
     int decimals = fabs(scaled) >= 99.95 ? 0 : fabs(scaled) >= 9.995 ? 1 : 2;
     locale_t before = plain() ? uselocale(plain()) : (locale_t)0;
-    snprintf(buffer, 32, "%.*f %s", decimals, scaled, u->name);
+    if (fabs(scaled) < 1e15)
+        snprintf(buffer, 32, "%.*f %s", decimals, scaled, u->name);
+    else
+        snprintf(buffer, 32, "%.3g %s", scaled, u->name); /* digits that mean nothing */
     if (before) uselocale(before);
     return buffer;
 }
