@@ -2,7 +2,7 @@
 # temporary folder that goes away at exit.
 ppsim=$1
 failures=0
-folder=$(mktemp -d /tmp/ppsim-cli-XXXXXX)
+folder=$(mktemp -d "${TMPDIR:-/tmp}/ppsim-cli-XXXXXX") || exit 1
 trap 'rm -rf "$folder"' EXIT
 cd "$folder" || exit 1
 
@@ -23,6 +23,25 @@ expect() {
     if [ "$status" -ne 0 ]; then
         [ "$(grep -c '^ppsim:' err)" -ge 1 ] || fail "ppsim $*: no message"
     fi
+}
+
+# delays COUNT SECONDS: random times below SECONDS; the seed is printed so that a failure can be repeated
+delays() {
+    seed=${PPSIM_TEST_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+    echo "delays: PPSIM_TEST_SEED=$seed" >&2
+    awk -v seed="$seed" -v n="$1" -v most="$2" \
+        'BEGIN { srand(seed); for (i = 0; i < n; i++) printf "%.4f\n", rand() * most }'
+}
+
+# A model that is quick to profile and to train.
+tiny_model() {
+    cat <<'END'
+{"format": "ppsim-model", "version": 1, "name": "tiny", "layers": [
+  {"name": "embed", "op": "embedding", "vocabulary": 256, "dim": 16, "sequence": 8, "tie": "wte"},
+  {"name": "block0", "op": "gpt_block", "dim": 16, "heads": 2, "sequence": 8},
+  {"name": "block1", "op": "gpt_block", "dim": 16, "heads": 2, "sequence": 8},
+  {"name": "head", "op": "lm_head", "vocabulary": 256, "dim": 16, "sequence": 8, "tie": "wte"}]}
+END
 }
 
 finish() {

@@ -5,8 +5,25 @@ expect 2 'no folder' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --trace no
 "$ppsim" models show gpt-nano >/dev/full 2>err
 [ $? -eq 1 ] || fail "a full standard output is not exit 1"
 grep -q 'standard output' err || fail "a full standard output has no message"
-"$ppsim" schedule gpipe -K 64 -M 512 2>err | head -c 10 >/dev/null
-[ ! -s err ] || fail "a closed pipe made noise: $(cat err)"
+"$ppsim" plan --model gpt-nano --ranks 2 --batch 8 --out piped.json >out 2>err || fail "no plan: $(cat err)"
+while read -r call; do
+    # shellcheck disable=SC2086
+    { "$ppsim" $call 2>err </dev/null; echo $? >status; } | head -c 1 >/dev/null
+    [ ! -s err ] || fail "ppsim $call into a closed pipe made noise: $(cat err)"
+    [ "$(cat status)" -eq 0 ] || fail "ppsim $call into a closed pipe: exit $(cat status)"
+done <<'END'
+schedule gpipe -K 64 -M 4096
+schedule gpipe -K 64 -M 4096 --format json
+schedules
+clusters
+models show gpt2-1.5b
+help man
+doctor
+simulate --schedule 1f1b -K 512 -M 512 --costs 1,1,1 --json
+simulate piped.json --trace -
+plan --model gpt2-124m --cluster dgx-h100:1 --batch 8 --json
+plan --model gpt2-124m --cluster dgx-h100:1 --batch 8 --out -
+END
 
 # a limit on file size stands for a full disk: the old file survives, nothing is left behind
 "$ppsim" simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --trace trace.json >/dev/null

@@ -1,13 +1,7 @@
 # The whole loop on a tiny model: profile, plan, simulate, draw, run, compare.
 . "$(dirname "$0")/common.sh"
 
-cat >tiny.json <<'END'
-{"format": "ppsim-model", "version": 1, "name": "tiny", "layers": [
-  {"name": "embed", "op": "embedding", "vocabulary": 256, "dim": 16, "sequence": 8, "tie": "wte"},
-  {"name": "block0", "op": "gpt_block", "dim": 16, "heads": 2, "sequence": 8},
-  {"name": "block1", "op": "gpt_block", "dim": 16, "heads": 2, "sequence": 8},
-  {"name": "head", "op": "lm_head", "vocabulary": 256, "dim": 16, "sequence": 8, "tie": "wte"}]}
-END
+tiny_model >tiny.json
 cat >opaque.json <<'END'
 {"format": "ppsim-model", "version": 1, "name": "opaque", "layers": [
   {"name": "a", "op": "opaque", "forward_s": 0.001, "input_s": 0.001, "weight_s": 0.001,
