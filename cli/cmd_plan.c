@@ -132,7 +132,14 @@ static pp_status open_inputs(const plan_settings *settings, planning *p, pp_erro
                               .dtype = p->request.dtype,
                               .db = settings->db,
                               .neighbours = busy_neighbours(p, pinned)};
-    return pp_costs_open(&costs, &p->costs, error);
+    pp_status status = pp_costs_open(&costs, &p->costs, error);
+    if (status != PP_OK && settings->sequence && strstr(error->message, "`ppsim profile")) {
+        char too[64];
+        snprintf(too, sizeof too, "profile with --sequence %lld too",
+                 (long long)settings->sequence);
+        pp_fail_cause(error, too);
+    }
+    return status;
 }
 
 static void show_progress(void *context, double fraction) {

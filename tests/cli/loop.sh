@@ -57,6 +57,7 @@ expect 2 'replay' run opaque-plan.json --backend cpu
 expect 0 'links' profile --db links.db --links --cap 0.01
 expect 2 'never measured' plan --model tiny.json --ranks 2 --batch 8 --db links.db
 expect 0 '' profile tiny.json --db links.db --microbatch 1 --cap 0.01 --neighbours 0 --sequence 4
+expect 2 'with --sequence 5' plan --model tiny.json --ranks 1 --batch 8 --db links.db --sequence 5
 expect 0 'links.db' plan --model tiny.json --ranks 1 --batch 8 --db links.db --sequence 4
 expect 2 'not an SQLite file' plan --model tiny.json --batch 8 --db text.txt
 expect 2 'not an SQLite file' profile tiny.json --db text.txt
