@@ -52,14 +52,18 @@ bool pp_memory_constant(const pp_sim_input *input, const int *stages, int stage_
     *sum = (pp_peak_bytes){0};
     for (int i = 0; i < stage_count; i++) {
         const pp_stage_bytes *b = &input->bytes[stages[i]];
+        int rank = input->schedule->placement[stages[i]];
+        int64_t more_copies = input->weight_copies ? input->weight_copies[rank] - 1 : 0;
         int64_t during = part_of(larger(b->activation, b->checkpoint), slices);
         if (!add_stage(sum, b, slices, input_slots ? input_slots[stages[i]] : 0,
                        gradient_slots ? gradient_slots[stages[i]] : 0) ||
+            !add_bytes(&sum->weight_versions, b->parameters, more_copies) ||
             !add_bytes(&most, during, units) || !add_bytes(&most, part_of(b->stash, slices), units))
             return false;
         workspace = larger(workspace, b->workspace);
     }
     return add_bytes(&sum->buffers, workspace, 1) && add_bytes(&sum->total, sum->parameters, 1) &&
            add_bytes(&sum->total, sum->gradients, 1) && add_bytes(&sum->total, sum->optimizer, 1) &&
+           add_bytes(&sum->total, sum->weight_versions, 1) &&
            add_bytes(&sum->total, sum->buffers, 1) && add_bytes(&most, sum->total, 1);
 }
