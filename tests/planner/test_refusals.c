@@ -76,6 +76,9 @@ static void set_negative(pp_plan_request *r) {
 static void set_virtual(pp_plan_request *r) {
     r->virtual_stages = 2, r->schedule = "1f1b";
 }
+static void set_asynchronous(pp_plan_request *r) {
+    r->schedule = "pipedream";
+}
 
 static const struct {
     void (*set)(pp_plan_request *request);
@@ -105,6 +108,7 @@ static const struct {
     {set_zero, PP_E_INPUT, "--zero", {"3", "0 or 1", NULL}},
     {set_negative, PP_E_INPUT, "--memory", {"negative", NULL, NULL}},
     {set_virtual, PP_E_INPUT, "-V", {"1f1b", "2", NULL}},
+    {set_asynchronous, PP_E_INPUT, "--schedule", {"pipedream", "without a flush", NULL}},
 };
 
 static const char six_layers[] =

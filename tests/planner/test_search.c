@@ -154,7 +154,7 @@ static void try_shape(oracle *o, shape c) {
         .name = c.family->name, .ranks = c.ranks, .microbatches = c.microbatches};
     if (pp_schedule_build(&ask, &order, NULL) != PP_OK) return;
     c.order = order;
-    bool plannable = order->chain_count == 1 && order->slices <= 1;
+    bool plannable = order->chain_count == 1 && order->slices <= 1 && c.family->async == NULL;
     if (plannable && order->stages <= o->w->model->layer_count) {
         o->combinations++;
         note(o, best_split(o->w, &c, first, 1));
