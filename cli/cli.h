@@ -121,7 +121,7 @@ void pp_report_stages(const pp_plan *plan, pp_text *text);
 
 /* A schedule by name, as it is asked for on the command line. */
 typedef struct pp_named_schedule {
-    int ranks, microbatches, virtual_stages, group, slices;
+    int ranks, microbatches, virtual_stages, group, slices, minibatches;
     const char *recompute;
     bool reverse_backward;
 } pp_named_schedule;
@@ -140,6 +140,8 @@ typedef struct pp_named_schedule {
          "interleaved: microbatches that pass a chunk before the next chunk (default: K)"},        \
         {0, "slices", NULL, "Q", NULL, PP_OPTION_COUNT, offsetof(settings, named.slices),          \
          "seq1f1b: slices of each microbatch along the sequence (default: 2)"},                    \
+        {0, "minibatches", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(settings, named.minibatches), \
+         "pipedream-2bw: minibatches, of M microbatches each (default: 4)"},                       \
         {0, "reverse-backward", NULL, NULL, NULL, PP_OPTION_FLAG,                                  \
          offsetof(settings, named.reverse_backward),                                               \
          "gpipe: the backward starts with the last microbatch, as in torchgpipe"},                 \

@@ -32,9 +32,23 @@ static const pp_option options[] = {
      "own "
      "last end, the measure of the zero-bubble papers) or the makespan"},
     {0, "seed", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(simulate_settings, seed),
-     "auto: another seed may find another schedule"},
+     "of --replications, and of auto: another seed may find another schedule"},
     {0, "budget", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(simulate_settings, budget),
      "auto: how many actions it may time (default: about half a second's)"},
+    {0, "replications", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(simulate_settings, replications),
+     "simulate N times with durations that vary by --jitter: quantiles, and which ranks are "
+     "critical"},
+    {0, "jitter", NULL, "PERCENT", NULL, PP_OPTION_PERCENT, offsetof(simulate_settings, jitter),
+     "relative standard deviation of each action's duration, as in 5%"},
+    {0, "slow", NULL, "rank=P:Xx", NULL, PP_OPTION_STRING, offsetof(simulate_settings, slow),
+     "a straggler: everything on rank P takes X times as long"},
+    {0, "sensitivity", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(simulate_settings, sensitivity),
+     "how much longer the step takes for one per cent more of each stage, border, and M"},
+    {0, "launch", NULL, "S", NULL, PP_OPTION_SECONDS, offsetof(simulate_settings, launch_s),
+     "seconds that each action takes to be launched"},
+    {0, "transfer-slowdown", NULL, "X", NULL, PP_OPTION_FACTOR,
+     offsetof(simulate_settings, transfer_slowdown),
+     "actions take X times as long while their rank sends or receives"},
     {0, "overlap-factor", NULL, "X", NULL, PP_OPTION_FACTOR,
      offsetof(simulate_settings, overlap_factor),
      "an overlapped pair takes the sum of its parts times X (default 1)"},
@@ -73,7 +87,19 @@ static pp_status check_limits(const simulate_settings *settings, const simulatio
 static pp_status simulate_schedule(const simulate_settings *settings, simulation *sim,
                                    pp_error *error) {
     PP_TRY(pp_simulate_describe(settings, sim, error));
-    return pp_simulate(&sim->input, &sim->result, error);
+    PP_TRY(pp_simulate_disturb(settings, sim, error));
+    PP_TRY(pp_simulate(&sim->input, &sim->result, error));
+    return pp_simulate_repeat(settings, sim, error);
+}
+
+static pp_status simulate_expanded(const simulate_settings *settings, simulation *sim,
+                                   pp_error *error) {
+    PP_TRY(pp_plan_expand(sim->plan, &sim->schedule, error));
+    PP_TRY(pp_plan_sim_input(sim->plan, sim->schedule, &sim->arena, &sim->input, error));
+    sim->input.keep_spans = settings->trace != NULL;
+    PP_TRY(pp_simulate_disturb(settings, sim, error));
+    PP_TRY(pp_simulate(&sim->input, &sim->result, error));
+    return pp_simulate_repeat(settings, sim, error);
 }
 
 static pp_status simulate_plan(const simulate_settings *settings, const char *path, simulation *sim,
@@ -91,9 +117,7 @@ static pp_status simulate_plan(const simulate_settings *settings, const char *pa
     PP_TRY(pp_plan_open(path, &sim->plan, error));
     if (settings->blocking) sim->plan->blocking = true;
     sim->activation_limit_bytes = (double)settings->activation_bytes;
-    pp_status status =
-        pp_simulate_plan(sim->plan, settings->trace != NULL, &sim->schedule, &sim->result, error);
-    return pp_in_document(status, path, error);
+    return pp_in_document(simulate_expanded(settings, sim, error), path, error);
 }
 
 /* ---- saying it ----------------------------------------------------------------------------- */
@@ -203,6 +227,8 @@ static void print_json(const simulate_settings *settings, const simulation *sim,
     }
     pp_json_key(&json, "actions");
     pp_json_int(&json, (int64_t)r->action_count);
+    pp_simulate_async_json(sim, &json);
+    pp_simulate_extras_json(sim, &json);
     pp_json_key(&json, "rank");
     pp_json_array(&json);
     for (int p = 0; p < s->ranks; p++) rank_json(&r->rank[p], &json);
@@ -250,6 +276,8 @@ static void print_text(const simulate_settings *settings, const simulation *sim,
                        100 * b.span_gap, sim->made.origin);
     pp_text_string(text, "\n");
     print_ranks(sim, text);
+    pp_simulate_async_text(sim, text);
+    pp_simulate_extras_text(sim, text);
 }
 
 static pp_status check_settings(const simulate_settings *settings, const char *plan,
@@ -287,6 +315,8 @@ static pp_status run_simulate(const void *settings_, const char *const *argument
     if (status == PP_OK && settings->schedule_out)
         status = write_schedule(settings->schedule_out, sim.schedule, error);
     if (status == PP_OK) (settings->json ? print_json : print_text)(settings, &sim, &output->out);
+    pp_replications_free(sim.replications);
+    pp_sensitivity_free(sim.sensitivity);
     pp_sim_result_free(sim.result);
     pp_schedule_free(sim.schedule);
     pp_plan_free(sim.plan);

@@ -3,7 +3,8 @@
 #include "sim/sim.h"
 
 bool pp_named_schedule_options(const pp_named_schedule *named) {
-    return named->group || named->slices || named->recompute || named->reverse_backward;
+    return named->group || named->slices || named->minibatches || named->recompute ||
+           named->reverse_backward;
 }
 
 void pp_named_schedule_request(const pp_named_schedule *named, const char *name,
@@ -14,6 +15,7 @@ void pp_named_schedule_request(const pp_named_schedule *named, const char *name,
                                      .virtual_stages = named->virtual_stages,
                                      .group = named->group,
                                      .slices = named->slices,
+                                     .minibatches = named->minibatches,
                                      .reverse_backward = named->reverse_backward};
     if (named->recompute) pp_recompute_from_name(named->recompute, &request->recompute);
 }

@@ -52,6 +52,8 @@ static pp_status build_schedule(const simulate_settings *settings, simulation *s
     pp_named_schedule_request(&settings->named, settings->schedule, &request);
     sim->is_auto = strcmp(settings->schedule, "auto") == 0;
     if (sim->is_auto) PP_TRY(shape_of_auto(settings, &request, error));
+    sim->family = sim->is_auto ? NULL : pp_schedule_family_find(request.name);
+    sim->request = request;
     return pp_schedule_build(&request, &sim->schedule, error);
 }
 
@@ -261,6 +263,19 @@ static pp_status make_auto(const simulate_settings *settings, simulation *sim, p
     return PP_OK;
 }
 
+/* An asynchronous schedule needs room for more than one version of its weights, and its steady
+ * state is read off the spans. */
+static pp_status copies_of_weights(simulation *sim, pp_error *error) {
+    if (!sim->family || !sim->family->async) return PP_OK;
+    int *copies = PP_NEW(&sim->arena, int, sim->schedule->ranks);
+    if (!copies) return pp_fail_memory(error);
+    for (int p = 0; p < sim->schedule->ranks; p++)
+        copies[p] = pp_async_rank_of(&sim->request, p).weight_copies;
+    sim->input.weight_copies = copies;
+    sim->input.keep_spans = true;
+    return PP_OK;
+}
+
 /* ---- all of it ----------------------------------------------------------------------------- */
 
 static pp_status check_settings(const simulate_settings *settings, pp_error *error) {
@@ -275,9 +290,9 @@ static pp_status check_settings(const simulate_settings *settings, pp_error *err
     if (settings->costs && settings->comm_s > 0)
         return pp_fail(error, PP_E_INPUT, "--comm",
                        "goes with --stage-costs; with --costs give the transfer as fourth number");
-    if (!is_auto && (settings->objective || settings->seed || settings->budget))
+    if (!is_auto && (settings->objective || settings->budget))
         return pp_fail(error, PP_E_INPUT, settings->schedule,
-                       "--objective, --seed and --budget are for --schedule auto");
+                       "--objective and --budget are for --schedule auto");
     return PP_OK;
 }
 
@@ -292,5 +307,5 @@ pp_status pp_simulate_describe(const simulate_settings *settings, simulation *si
     sim->input.blocking = settings->blocking;
     sim->input.overlap_factor = settings->overlap_factor;
     sim->input.keep_spans = settings->trace != NULL;
-    return PP_OK;
+    return copies_of_weights(sim, error);
 }

@@ -8,7 +8,10 @@
 typedef struct simulate_settings {
     pp_named_schedule named;
     const char *schedule, *costs, *stage_costs, *trace, *schedule_out;
-    const char *objective;
+    const char *objective, *slow;
+    double jitter, launch_s, transfer_slowdown;
+    int replications;
+    bool sensitivity;
     double comm_s, overlap_factor, activation_limit;
     int64_t activation_bytes, seed, budget;
     bool blocking, json;
@@ -24,7 +27,11 @@ typedef struct simulation {
     double activation_limit_bytes; /* 0: none */
     pp_auto_result made;           /* of --schedule auto; its schedule is the one above */
     bool is_auto;
+    const pp_schedule_family *family; /* of a schedule by name; NULL otherwise */
+    pp_schedule_request request;      /* likewise */
     pp_sim_result *result;
+    pp_replications *replications; /* NULL unless asked for */
+    pp_sensitivity *sensitivity;   /* likewise */
     pp_arena arena;
 } simulation;
 
@@ -34,5 +41,15 @@ bool pp_simulate_is_file(const char *schedule);
 /* Fills schedule, input and the limit from --schedule and --costs or --stage-costs; for `auto`,
  * makes the schedule. */
 pp_status pp_simulate_describe(const simulate_settings *settings, simulation *sim, pp_error *error);
+
+/* Stragglers, jitter and launch times, put into the input before it is simulated. */
+pp_status pp_simulate_disturb(const simulate_settings *settings, simulation *sim, pp_error *error);
+/* --replications and --sensitivity: fills them in. */
+pp_status pp_simulate_repeat(const simulate_settings *settings, simulation *sim, pp_error *error);
+void pp_simulate_extras_json(const simulation *sim, pp_json *json);
+void pp_simulate_extras_text(const simulation *sim, pp_text *text);
+/* Weight versions and steady state of an asynchronous schedule; nothing for others. */
+void pp_simulate_async_json(const simulation *sim, pp_json *json);
+void pp_simulate_async_text(const simulation *sim, pp_text *text);
 
 #endif
