@@ -302,6 +302,7 @@ Test(events, compute_is_slower_while_its_rank_transfers) {
      * 14 */
     cr_assert_eq(result->rank[1].first_start_s, 5);
     cr_assert_eq(result->rank[1].last_end_s, 14);
+    cr_assert_eq(result->rank[1].busy_s, 3.5 + 3.5 + 2);
     pp_sim_result_free(result);
     c.border[0].forward_occupancy_s = 0;
     result = simulate(&input);
