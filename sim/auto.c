@@ -59,7 +59,7 @@ bool pp_auto_offer(pp_auto_search *search, const char *origin) {
 static pp_status find(pp_auto_search *search, pp_error *error) {
     int64_t budget = search->budget;
     PP_TRY(pp_auto_try_named(search, error));
-    PP_TRY(pp_auto_try_rules(search, budget / 2, error));
+    PP_TRY(pp_auto_try_rules(search, budget / 3, error));
     pp_auto_exact(search);
     PP_TRY(pp_auto_polish(search, 0, error));
     assert(search->score.first < INT64_MAX); /* a rule always ends with an order */

@@ -7,8 +7,9 @@
 
 typedef struct walker {
     pp_auto_search *search;
-    pp_auto_rule rule, kept; /* kept: the best so far, to go back to */
+    pp_auto_rule rule, kept; /* kept: the best of this walk, to go back to */
     pp_auto_score score;     /* of kept */
+    int idle;                /* tries since kept became better */
 } walker;
 
 /* ---- rules --------------------------------------------------------------------------------- */
@@ -97,6 +98,7 @@ static void try_rule(walker *w) {
     if (pp_auto_greedy(c, &w->rule, NULL, &search->work, search->trial))
         score = pp_auto_score_of(c, search->work.end_s);
     int compared = pp_auto_compare(score, w->score);
+    w->idle = compared < 0 ? 0 : w->idle + 1;
     if (compared > 0 || (compared == 0 && score.sum_s > w->score.sum_s)) return;
     w->score = score;
     copy_rule(c, &w->rule, &w->kept);
@@ -149,15 +151,31 @@ static void change(walker *w) {
     for (int p = first; p < c->ranks && p < first + count; p++) change_rank(w, p, kind, by);
 }
 
+/* Walks from the best rule of the portfolio; a walk that gets no further begins anew. */
+static void walk(walker *w, const pp_auto_rule *first, int64_t reserve) {
+    enum { PATIENCE = 600 };
+    const pp_auto_case *c = w->search->c;
+    const pp_auto_score first_score = w->score;
+    while (!pp_auto_over(w->search, reserve)) {
+        if (w->idle > PATIENCE) {
+            copy_rule(c, first, &w->kept);
+            w->score = first_score;
+            w->idle = 0;
+        }
+        copy_rule(c, &w->kept, &w->rule);
+        for (int changes = 1 + pp_auto_draw(w->search, 3); changes > 0; changes--) change(w);
+        try_rule(w);
+    }
+}
+
 pp_status pp_auto_try_rules(pp_auto_search *search, int64_t reserve, pp_error *error) {
     walker w = {.search = search, .score = PP_AUTO_NO_SCORE};
+    pp_auto_rule first;
     PP_TRY(make_rule(search, &w.rule, error));
     PP_TRY(make_rule(search, &w.kept, error));
+    PP_TRY(make_rule(search, &first, error));
     try_portfolio(&w, reserve + (search->budget - reserve) / 3);
-    while (!pp_auto_over(search, reserve)) {
-        copy_rule(search->c, &w.kept, &w.rule);
-        for (int changes = 1 + pp_auto_draw(search, 3); changes > 0; changes--) change(&w);
-        try_rule(&w);
-    }
+    copy_rule(search->c, &w.kept, &first);
+    walk(&w, &first, reserve);
     return PP_OK;
 }
