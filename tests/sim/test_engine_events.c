@@ -2,12 +2,15 @@
 #include "fixtures.h"
 #include "sim/event_queue_internal.h"
 #include "sim/fair_share_internal.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+COUNTED_SUITE(events);
 
 /* ---- both engines -------------------------------------------------------------------------- */
 

@@ -1,9 +1,12 @@
 /* Replications and sensitivity. */
 #include "fixtures.h"
+#include "tests/live_bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
+
+COUNTED_SUITE(uncertainty);
 
 static pp_replications *replicate(const pp_sim_input *input, int count, uint64_t seed) {
     pp_replications *result;
