@@ -222,7 +222,7 @@ static void set_trace(simulation *sim, pp_sim_result *result) {
     trace->ranks = schedule->ranks;
     trace->stages = schedule->stages;
     trace->virtual_stages = schedule->virtual_stages;
-    trace->microbatches = schedule->microbatches;
+    trace->microbatches = (int)pp_schedule_all_microbatches(schedule);
     trace->makespan_s = result->makespan_s;
     trace->bubble_fraction = result->bubble_fraction;
     for (int p = 0; p < schedule->ranks; p++)
