@@ -32,7 +32,7 @@ int pp_auto_compare(pp_auto_score a, pp_auto_score b) {
 }
 
 bool pp_auto_at_bound(const pp_auto_case *c, pp_auto_score score) {
-    int first = c->objective, second = 1 - first;
+    int first = (int)c->objective, second = 1 - first;
     return score.first <= quanta(c, c->bound_s[first]) &&
            score.second <= quanta(c, c->bound_s[second]);
 }

@@ -285,12 +285,11 @@ double pp_lower_bound(const pp_sim_input *input);
  *
  * MAKESPAN, from the first start of any rank to the last end of all, is what one step takes and
  * what simulation reports. SPAN is the longest time from a rank's first start to its own last end:
- * what a step takes in a long run whose steps follow each other without a barrier, each rank
- * starting the next as soon as its own work is done; the zero-bubble papers publish it. A rank's
- * first start is the way of microbatch 0 to it, whatever the order, so a span is an end less a
- * constant, and the rank that needs most time decides both in most cases: the schedule with the
- * least makespan is then one with the least span as well. They differ where ranks wait (tight
- * memory) or are unequal. */
+ * what a step takes in a long run without a barrier between steps, where each rank starts the next
+ * one as soon as its own work is done; the zero-bubble papers publish it. Whatever the order, a
+ * rank first starts when microbatch 0 gets to it, so a span is an end less a constant, and with one
+ * stage on each rank the least of both came together in nearly all we tried. With two stages a
+ * shorter span can cost makespan: there the choice matters. */
 typedef enum pp_auto_objective { PP_AUTO_MAKESPAN, PP_AUTO_SPAN } pp_auto_objective;
 
 /* Zero means default where it can. Arrays are the caller's, indexed as simulation indexes them. */
