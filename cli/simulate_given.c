@@ -247,13 +247,13 @@ static pp_status limits_of_auto(const simulate_settings *settings, simulation *s
 }
 
 static pp_status make_auto(const simulate_settings *settings, simulation *sim, pp_error *error) {
-    bool makespan = settings->objective && strcmp(settings->objective, "makespan") == 0;
+    bool span = settings->objective && strcmp(settings->objective, "span") == 0;
     pp_auto_request request = {.ranks = sim->schedule->ranks,
                                .microbatches = sim->schedule->microbatches,
                                .virtual_stages = sim->schedule->virtual_stages,
                                .stage = sim->input.stage,
                                .border = sim->input.border,
-                               .objective = makespan ? PP_AUTO_MAKESPAN : PP_AUTO_SPAN,
+                               .objective = span ? PP_AUTO_SPAN : PP_AUTO_MAKESPAN,
                                .seed = (uint64_t)settings->seed,
                                .budget = settings->budget};
     PP_TRY(limits_of_auto(settings, sim, &request, error));
