@@ -309,27 +309,28 @@ typedef struct pp_work {
     pp_terms terms;
     pp_schedule *order;                /* compute actions */
     int *input_slots, *gradient_slots; /* [stages] */
-    int *alive;              /* [stages] activations at the peak; 0: follow the order each time */
-    pp_stage_bytes *probe;   /* [stages] all zero but the one asked for */
-    pp_memo needs;           /* (stage, kind of interval) → bytes */
-    pp_plan plan;            /* filled for each split in turn; owns nothing */
-    pp_schedule *expanded;   /* the order of the plan's last split, with reductions and steps */
-    uint64_t expanded_ties;  /* for these stages of tied layers */
-    pp_stage_cost *costs;    /* [stages] of the plan's split, as are the next three */
-    pp_border_cost *borders; /* [stages] */
-    pp_link *links;          /* [stages][2] behind each stage, there and back */
-    int *groups;             /* [stages] that reduce together */
-    int *splits;             /* [stages - 1] the best so far … */
-    int *trial;              /* … and the one being tried */
-    double best_s;           /* its step time; INFINITY: none fits */
-    int64_t best_peak_bytes; /* the largest of its ranks */
-    int share;               /* of a rank's limit that each of its stages may use: 1/share */
-    double deadline_s;       /* on pp_now_s's clock; 0: none */
-    int64_t simulations;     /* of this candidate */
-    double bound_s;          /* of pp_work_bound; 0: not asked yet */
-    bool proved;             /* best_s is the least over all splits */
-    pp_status failure;       /* what went wrong inside a callback */
-    pp_arena arena;          /* reset for each candidate */
+    int *alive;                /* [stages] activations at the peak; 0: follow the order each time */
+    pp_stage_bytes *probe;     /* [stages] all zero but the one asked for */
+    pp_memo needs;             /* (stage, kind of interval) → bytes */
+    pp_plan plan;              /* filled for each split in turn; owns nothing */
+    pp_schedule *expanded;     /* the order of the plan's last split, with reductions and steps */
+    uint64_t expanded_ties;    /* for these stages of tied layers */
+    pp_stage_cost *costs;      /* [stages] of the plan's split, as are the next three */
+    pp_border_cost *borders;   /* [stages] */
+    pp_link *links;            /* [stages][2] behind each stage, there and back */
+    const pp_sim_cards *cards; /* that ranks share; NULL: none */
+    int *groups;               /* [stages] that reduce together */
+    int *splits;               /* [stages - 1] the best so far … */
+    int *trial;                /* … and the one being tried */
+    double best_s;             /* its step time; INFINITY: none fits */
+    int64_t best_peak_bytes;   /* the largest of its ranks */
+    int share;                 /* of a rank's limit that each of its stages may use: 1/share */
+    double deadline_s;         /* on pp_now_s's clock; 0: none */
+    int64_t simulations;       /* of this candidate */
+    double bound_s;            /* of pp_work_bound; 0: not asked yet */
+    bool proved;               /* best_s is the least over all splits */
+    pp_status failure;         /* what went wrong inside a callback */
+    pp_arena arena;            /* reset for each candidate */
 } pp_work;
 
 void pp_work_init(pp_work *work, pp_tables *tables, pp_footprints *footprints,

@@ -24,7 +24,7 @@ pp_status pp_work_prepare_times(pp_work *work, pp_error *error) {
         work->links[2 * s] = pp_cluster_link(work->tables->cluster, from, to);
         work->links[2 * s + 1] = pp_cluster_link(work->tables->cluster, to, from);
     }
-    return PP_OK;
+    return pp_plan_sim_cards(&work->plan, arena, &work->cards, error);
 }
 
 /* ---- ties ---------------------------------------------------------------------------------- */
@@ -101,6 +101,7 @@ pp_status pp_work_time(pp_work *work, double *seconds, pp_error *error) {
                           .stage = work->costs,
                           .border = work->borders,
                           .reduce_group = work->groups,
+                          .cards = work->cards,
                           .last_microbatch_scale = work->candidate->last_scale};
     pp_sim_result *result;
     PP_TRY(pp_simulate(&input, &result, error));

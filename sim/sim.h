@@ -226,6 +226,11 @@ pp_status pp_simulate_plan(const pp_plan *plan, bool keep_spans, pp_schedule **s
 pp_status pp_plan_sim_input(const pp_plan *plan, const pp_schedule *expanded, pp_arena *arena,
                             pp_sim_input *input, pp_error *error);
 
+/* The cards that the plan's ranks share, from its cluster, devices and placement; NULL where links
+ * are not shared or no node has two transfers to share one. In the arena. */
+pp_status pp_plan_sim_cards(const pp_plan *plan, pp_arena *arena, const pp_sim_cards **cards,
+                            pp_error *error);
+
 /* The chain of actions that no slack separates from the end, last to first, as span indices of
  * result->trace (which must have been kept). Into indices [capacity]; returns how many. */
 size_t pp_critical_path(const pp_sim_input *input, const pp_sim_result *result, size_t *indices,

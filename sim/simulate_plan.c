@@ -67,10 +67,11 @@ static bool cards_matter(const pp_plan *plan, const pp_sim_cards *cards, pp_aren
     return false;
 }
 
-static pp_status take_cards(const pp_plan *plan, pp_sim_input *input, pp_arena *arena,
+pp_status pp_plan_sim_cards(const pp_plan *plan, pp_arena *arena, const pp_sim_cards **cards,
                             pp_error *error) {
+    *cards = NULL;
     if (!plan->cluster->inter.shared_per_node || plan->blocking) return PP_OK;
-    pp_sim_cards *cards = PP_NEW(arena, pp_sim_cards, 1);
+    pp_sim_cards *made = PP_NEW(arena, pp_sim_cards, 1);
     int *node = PP_NEW(arena, int, plan->ranks), *copies = PP_NEW(arena, int, plan->ranks);
     bool *forward = PP_NEW(arena, bool, plan->stage_count);
     bool *backward = PP_NEW(arena, bool, plan->stage_count);
@@ -83,9 +84,9 @@ static pp_status take_cards(const pp_plan *plan, pp_sim_input *input, pp_arena *
         forward[s] = passes_cards(plan, plan->placement[s], plan->placement[s + 1]);
         backward[s] = passes_cards(plan, plan->placement[s + 1], plan->placement[s]);
     }
-    *cards =
+    *made =
         (pp_sim_cards){.node = node, .forward = forward, .backward = backward, .copies = copies};
-    if (cards_matter(plan, cards, arena)) input->cards = cards;
+    if (cards_matter(plan, made, arena)) *cards = made;
     return arena->failed ? pp_fail_memory(error) : PP_OK;
 }
 
@@ -125,7 +126,7 @@ pp_status pp_plan_sim_input(const pp_plan *plan, const pp_schedule *expanded, pp
                             pp_sim_input *input, pp_error *error) {
     *input = (pp_sim_input){.schedule = expanded};
     PP_TRY(take_stages(plan, input, arena, error));
-    return take_cards(plan, input, arena, error);
+    return pp_plan_sim_cards(plan, arena, &input->cards, error);
 }
 
 pp_status pp_simulate_plan(const pp_plan *plan, bool keep_spans, pp_schedule **schedule,
