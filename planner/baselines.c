@@ -100,11 +100,15 @@ static pp_status read_cuts(const char *text, int layers, pp_arena *arena, pp_spl
     method->cuts = PP_NEW(arena, int, layers);
     if (method->cuts == NULL) return pp_fail_memory(error);
     int previous = 0;
-    for (const char *at = text; *at != '\0';) {
+    for (const char *at = text;; at++) { /* past a comma */
         char number[24];
         size_t length = strcspn(at, ",");
         int64_t cut;
         snprintf(number, sizeof number, "%.*s", (int)(length < 20 ? length : 20), at);
+        if (length == 0) {
+            return pp_fail(error, PP_E_INPUT, "--split",
+                           "'%s' has a comma without a position behind it", text);
+        }
         if (!pp_parse_int(number, previous + 1, layers - 1, &cut)) {
             return pp_fail(error, PP_E_INPUT, "--split",
                            "'%s' in '%s': expected rising positions of layers, %d to %d here",
@@ -112,9 +116,8 @@ static pp_status read_cuts(const char *text, int layers, pp_arena *arena, pp_spl
         }
         previous = method->cuts[method->cut_count++] = (int)cut;
         at += length;
-        if (*at == ',') at++;
+        if (*at == '\0') return PP_OK;
     }
-    return PP_OK;
 }
 
 static pp_status match_layers(const char *pattern, const pp_model *model, pp_arena *arena,

@@ -18,6 +18,11 @@ enum { EVERY_RANK_UP_TO = 64 };
 
 /* ---- refusals ------------------------------------------------------------------------------ */
 
+/* The plural. */
+static const char *s_of(int64_t count) {
+    return count == 1 ? "" : "s";
+}
+
 static pp_status check_counts(const pp_plan_request *request, pp_error *error) {
     const struct {
         const char *option;
@@ -86,9 +91,11 @@ static pp_status check_devices(const pp_tables *tables, int devices, pp_error *e
                        request->ranks, tables->model->name, tables->layers);
     }
     if ((int64_t)ranks * dp > devices) {
+        int64_t wanted = (int64_t)ranks * dp;
         return pp_fail(error, PP_E_INPUT, request->ranks ? "--ranks" : "--dp",
-                       "%d ranks times %d replicas are %lld devices, but %s has %d", ranks, dp,
-                       (long long)ranks * dp, tables->cluster->name, devices);
+                       "%d rank%s times %d replica%s %s %lld device%s, but %s has %d", ranks,
+                       s_of(ranks), dp, s_of(dp), wanted == 1 ? "is" : "are", (long long)wanted,
+                       s_of(wanted), tables->cluster->name, devices);
     }
     return PP_OK;
 }
@@ -118,40 +125,17 @@ static int64_t ceil_divide(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-/* Every combination was ruled out by a pin: which one it was. */
-static pp_status fail_empty(const pp_plan_request *request, const pp_error *last, pp_error *error) {
-    if (last->code != PP_OK) {
-        return pp_fail(error, last->code, last->place, "%s", last->message);
-    }
-    int64_t dp = request->dp ? request->dp : 1, batch = request->global_batch / dp;
-    int64_t size = request->microbatch_size, count = request->microbatches;
-    if (size > 0 && count > 0) {
-        return pp_fail(
-            error, PP_E_INPUT, "--microbatches",
-            "%lld microbatches of %lld samples do not make the %lld samples of a replica: "
-            "leave out one of --microbatches and --microbatch-size",
-            (long long)count, (long long)size, (long long)batch);
-    }
-    if (count > 0) {
-        int64_t whole = ceil_divide(batch, count);
-        return pp_fail(error, PP_E_INPUT, "--microbatches",
-                       "%lld samples per replica cannot be cut into %lld microbatches: with %lld "
-                       "samples each there are %lld",
-                       (long long)batch, (long long)count, (long long)whole,
-                       (long long)ceil_divide(batch, whole));
-    }
-    return pp_fail(error, PP_E_INPUT, NULL,
-                   "no combination of ranks, replicas, microbatches and schedule satisfies all the "
-                   "pinned options; leave one out");
-}
-
 /* ---- listing ------------------------------------------------------------------------------- */
+
+/* What combinations have to pass, in this order. */
+typedef enum hurdle { AT_COUNT, AT_STAGES, AT_CUTS, AT_ACTIONS, AT_FAMILY } hurdle;
 
 typedef struct lister {
     pp_space *space;
     pp_tables *tables;
     const pp_split_method *method;
     pp_error *error;
+    hurdle furthest;  /* that any combination came to */
     pp_error refusal; /* the last that a family gave to the only schedule asked for */
 } lister;
 
@@ -167,11 +151,20 @@ static pp_status append(pp_space *space, const pp_candidate *candidate, pp_error
     return PP_OK;
 }
 
-static bool stages_possible(const lister *l, const pp_candidate *c) {
+static void further(lister *l, hurdle reached) {
+    if (reached > l->furthest) l->furthest = reached;
+}
+
+static bool stages_possible(lister *l, const pp_candidate *c) {
     int64_t stages = (int64_t)c->ranks * c->virtual_stages;
+    further(l, AT_STAGES);
     if (stages > l->tables->layers || stages > PP_STAGES_MAX) return false;
+    further(l, AT_CUTS);
     if (l->method->cuts != NULL && stages != l->method->cut_count + 1) return false;
-    return stages * c->microbatches <= PP_ACTIONS_MAX / 4;
+    further(l, AT_ACTIONS);
+    if (stages * c->microbatches > PP_ACTIONS_MAX / 4) return false;
+    further(l, AT_FAMILY);
+    return true;
 }
 
 /* What a plan cannot describe yet: two copies of every stage, parts of a microbatch, updates while
@@ -275,6 +268,113 @@ static pp_status list_replicas(lister *l, pp_candidate c) {
     return PP_OK;
 }
 
+/* ---- nothing listed ------------------------------------------------------------------------ */
+
+/* No number of microbatches passed. */
+static pp_status fail_count(const pp_plan_request *request, pp_error *error) {
+    int64_t dp = request->dp ? request->dp : 1, batch = request->global_batch / dp;
+    int64_t size = request->microbatch_size, count = request->microbatches;
+    if (size > 0 && count > 0) {
+        return pp_fail(
+            error, PP_E_INPUT, "--microbatches",
+            "%lld microbatch%s of %lld sample%s do not make the %lld sample%s of a replica: "
+            "leave out one of --microbatches and --microbatch-size",
+            (long long)count, count == 1 ? "" : "es", (long long)size, s_of(size), (long long)batch,
+            s_of(batch));
+    }
+    if (size > 0 || count > PP_MICROBATCHES_MAX) {
+        return pp_fail(error, PP_E_INPUT, size > 0 ? "--microbatch-size" : "--microbatches",
+                       "%lld sample%s of a replica in %lld microbatches; at most %d are possible",
+                       (long long)batch, s_of(batch),
+                       (long long)(size > 0 ? ceil_divide(batch, size) : count),
+                       PP_MICROBATCHES_MAX);
+    }
+    int64_t whole = ceil_divide(batch, count);
+    return pp_fail(error, PP_E_INPUT, "--microbatches",
+                   "%lld samples per replica cannot be cut into %lld microbatches: with %lld "
+                   "sample%s each there are %lld",
+                   (long long)batch, (long long)count, (long long)whole, s_of(whole),
+                   (long long)ceil_divide(batch, whole));
+}
+
+/* Every number of stages is too large. */
+static pp_status fail_stages(const lister *l, pp_error *error) {
+    const pp_plan_request *request = l->tables->request;
+    int ranks = request->ranks ? request->ranks : 1, each = request->virtual_stages;
+    int most = l->tables->layers < PP_STAGES_MAX ? l->tables->layers : PP_STAGES_MAX;
+    const char *option = each ? "--virtual" : request->schedule ? "--schedule" : "--ranks";
+    if (each == 0)
+        each = request->schedule ? pp_schedule_family_find(request->schedule)->natural_virtual : 1;
+    return pp_fail(error, PP_E_INPUT, option,
+                   "%d stage%s on each of %d rank%s are too many: %s has %d layer%s, so at most %d "
+                   "stage%s in all",
+                   each, s_of(each), ranks, s_of(ranks), l->tables->model->name, l->tables->layers,
+                   s_of(l->tables->layers), most, s_of(most));
+}
+
+/* What else fixes the number of stages. */
+static pp_status fail_cuts(const lister *l, pp_error *error) {
+    const pp_plan_request *request = l->tables->request;
+    int cuts = l->method->cut_count, stages = cuts + 1;
+    char wanted[256];
+    if (request->ranks && request->virtual_stages) {
+        int64_t fixed = (int64_t)request->ranks * request->virtual_stages;
+        snprintf(wanted, sizeof wanted, "--ranks %d with --virtual %d needs %lld stage%s",
+                 request->ranks, request->virtual_stages, (long long)fixed, s_of(fixed));
+    } else if (request->ranks) {
+        snprintf(wanted, sizeof wanted, "--ranks %d needs %d stage%s, or %d with two on each rank",
+                 request->ranks, request->ranks, s_of(request->ranks), 2 * request->ranks);
+    } else if (request->virtual_stages) {
+        snprintf(wanted, sizeof wanted, "--virtual %d needs a multiple of %d on at most %d rank%s",
+                 request->virtual_stages, request->virtual_stages, l->space->devices,
+                 s_of(l->space->devices));
+    } else {
+        snprintf(wanted, sizeof wanted,
+                 "the %d device%s of %s can hold one or two stages each, equally many on each used",
+                 l->space->devices, s_of(l->space->devices), l->tables->cluster->name);
+    }
+    return pp_fail(error, PP_E_INPUT, "--split", "%d position%s make%s %d stages, but %s", cuts,
+                   s_of(cuts), cuts == 1 ? "s" : "", stages, wanted);
+}
+
+/* Some shape passed, but no schedule takes it. */
+static pp_status fail_family(const lister *l, pp_error *error) {
+    const pp_plan_request *request = l->tables->request;
+    char ranks[32] = "any number of", each[32] = "their own number of", count[64] = "";
+    if (request->schedule != NULL) {
+        return pp_fail(error, l->refusal.code, l->refusal.place, "%s", l->refusal.message);
+    }
+    if (request->ranks) snprintf(ranks, sizeof ranks, "%d", request->ranks);
+    if (request->virtual_stages) snprintf(each, sizeof each, "%d", request->virtual_stages);
+    if (request->microbatches) {
+        snprintf(count, sizeof count, " in %d microbatch%s", request->microbatches,
+                 request->microbatches == 1 ? "" : "es");
+    }
+    return pp_fail(error, PP_E_INPUT, request->virtual_stages ? "--virtual" : "--ranks",
+                   "no schedule runs %s rank%s with %s stage%s on each%s; leave one of these out",
+                   ranks, s_of(request->ranks), each, s_of(request->virtual_stages), count);
+}
+
+/* Every combination was ruled out: by what, as far as the best of them came. */
+static pp_status fail_empty(const lister *l, pp_error *error) {
+    switch (l->furthest) {
+    case AT_COUNT:
+        return fail_count(l->tables->request, error);
+    case AT_STAGES:
+        return fail_stages(l, error);
+    case AT_CUTS:
+        return fail_cuts(l, error);
+    case AT_ACTIONS:
+        return pp_fail(error, PP_E_INPUT, "--microbatches",
+                       "more than the %d actions that a schedule may have: ask for fewer or larger "
+                       "microbatches, or fewer stages",
+                       PP_ACTIONS_MAX);
+    case AT_FAMILY:
+        break;
+    }
+    return fail_family(l, error);
+}
+
 pp_status pp_space_init(pp_space *space, pp_tables *tables, const pp_split_method *method,
                         pp_error *error) {
     const pp_plan_request *request = tables->request;
@@ -292,7 +392,7 @@ pp_status pp_space_init(pp_space *space, pp_tables *tables, const pp_split_metho
         }
         PP_TRY(list_replicas(&l, (pp_candidate){.ranks = ranks}));
     }
-    return space->count > 0 ? PP_OK : fail_empty(request, &l.refusal, error);
+    return space->count > 0 ? PP_OK : fail_empty(&l, error);
 }
 
 void pp_space_deinit(pp_space *space) {

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define LAYER_PHASES (PP_PHASE_OPTIMIZER + 1)
 #define LINK_SIGNATURE "link"
@@ -250,10 +251,41 @@ static pp_status fit_everything(measurements *all, pp_costs *costs, pp_error *er
     return PP_OK;
 }
 
+/* In upper or lower case. */
+static bool mentions(const char *text, const char *word, size_t length) {
+    for (; *text; text++)
+        if (strncasecmp(text, word, length) == 0) return true;
+    return false;
+}
+
+/* Whether what was measured can be this kind of device: it is named after the backend ("cpu"), or
+ * one name holds the other, or the first word of it ("h100" of "h100-sxm-80gb"). */
+static bool may_be(const pp_session *session, const char *kind) {
+    size_t word = strcspn(kind, "-_ :");
+    if (strcasecmp(kind, session->backend) == 0) return true;
+    if (mentions(kind, session->device, strlen(session->device))) return true;
+    return mentions(session->device, kind, word > 0 ? word : strlen(kind));
+}
+
+/* Times are of one machine and plans of another: allowed, but not in silence. */
+static void warn_of_other_devices(const pp_costs_request *request, const pp_session *session) {
+    const pp_cluster *cluster = request->cluster;
+    for (int i = 0; i < cluster->device_kind_count; i++) {
+        const char *kind = cluster->devices[i].name;
+        if (may_be(session, kind)) continue;
+        pp_log(PP_LOG_WARNING, "profiles",
+               "%s was measured on '%s' (%s), but %s is made of '%s': the times are used as they "
+               "are and hold only if these are the same; leave out --db for modelled costs",
+               request->db, session->device, session->backend, cluster->name, kind);
+        return;
+    }
+}
+
 static pp_status open_measured(const pp_costs_request *request, pp_costs *costs, pp_error *error) {
     measurements all = {.request = request};
     pp_status status = load_samples(&all, error);
     if (status == PP_OK) status = fit_everything(&all, costs, error);
+    if (status == PP_OK) warn_of_other_devices(request, &all.session);
     pp_free(all.x);
     pp_free(all.y);
     pp_free(all.samples);

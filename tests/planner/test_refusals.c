@@ -64,6 +64,27 @@ static void set_no_match(pp_plan_request *r) {
 static void set_cut_ranks(pp_plan_request *r) {
     r->split = "2,4", r->ranks = 2;
 }
+static void set_cut_count(pp_plan_request *r) {
+    r->split = "2", r->ranks = 3, r->microbatches = 4, r->global_batch = 8;
+}
+static void set_cut_virtual(pp_plan_request *r) {
+    r->split = "2,4", r->ranks = 2, r->virtual_stages = 2;
+}
+static void set_cut_each(pp_plan_request *r) {
+    r->split = "2,4", r->virtual_stages = 2;
+}
+static void set_trailing_comma(pp_plan_request *r) {
+    r->split = "2,4,";
+}
+static void set_one_rank(pp_plan_request *r) {
+    r->ranks = 1, r->dp = 9;
+}
+static void set_many_virtual(pp_plan_request *r) {
+    r->virtual_stages = 999;
+}
+static void set_odd_virtual(pp_plan_request *r) {
+    r->ranks = 1, r->virtual_stages = 5, r->microbatches = 1, r->schedule = "zbv";
+}
 static void set_tp(pp_plan_request *r) {
     r->tp = 2;
 }
@@ -103,7 +124,14 @@ static const struct {
     {set_words, PP_E_INPUT, "--split", {"'x'", NULL, NULL}},
     {set_regex, PP_E_INPUT, "--split", {"'('", "regular expression", NULL}},
     {set_no_match, PP_E_INPUT, "--split", {"attention", "any layer", NULL}},
-    {set_cut_ranks, PP_E_INPUT, "", {"pinned", NULL, NULL}},
+    {set_cut_ranks, PP_E_INPUT, "--split", {"2 positions make 3 stages", "--ranks 2", "or 4"}},
+    {set_cut_count, PP_E_INPUT, "--split", {"1 position makes 2 stages", "--ranks 3", "or 6"}},
+    {set_cut_virtual, PP_E_INPUT, "--split", {"3 stages", "--virtual 2", "needs 4"}},
+    {set_cut_each, PP_E_INPUT, "--split", {"3 stages", "--virtual 2", NULL}},
+    {set_trailing_comma, PP_E_INPUT, "--split", {"'2,4,'", "comma", NULL}},
+    {set_one_rank, PP_E_INPUT, "--ranks", {"1 rank times 9 replicas are 9 devices", NULL, NULL}},
+    {set_many_virtual, PP_E_INPUT, "--virtual", {"999 stages", "1 rank", "6 layers"}},
+    {set_odd_virtual, PP_E_INPUT, "-V", {"zbv", "5", NULL}},
     {set_tp, PP_E_UNSUPPORTED, "--tp", {"2", "--tp 1", NULL}},
     {set_zero, PP_E_INPUT, "--zero", {"3", "0 or 1", NULL}},
     {set_negative, PP_E_INPUT, "--memory", {"negative", NULL, NULL}},
