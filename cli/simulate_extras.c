@@ -23,13 +23,13 @@ static pp_status parse_slow(const char *text, int ranks, int *rank, double *fact
         size_t length = strlen(times);
         if (length > 0 && times[length - 1] == 'x') times[length - 1] = '\0';
     }
-    if (!pp_parse_int(number, 0, ranks - 1, &value) || !pp_parse_double(times, factor) ||
-        *factor <= 0)
-        return pp_fail(error, PP_E_INPUT, "--slow",
-                       "'%s' is not rank=P:FACTORx with a rank from 0 to %d, as in rank=%d:1.5x",
-                       text, ranks - 1, ranks - 1);
+    bool fine =
+        pp_parse_int(number, 0, ranks - 1, &value) && pp_parse_double(times, factor) && *factor > 0;
     *rank = (int)value;
-    return PP_OK;
+    if (fine) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, "--slow",
+                   "'%s' is not rank=P:FACTORx with a rank from 0 to %d, as in rank=%d:1.5x", text,
+                   ranks - 1, ranks - 1);
 }
 
 static pp_status slow_down(const simulate_settings *settings, simulation *sim, pp_error *error) {

@@ -56,8 +56,9 @@ static void instance_random(dice *d, int visits, int ranks, int microbatches, in
         i->weight[s] = uniform ? 2 : 2 + dice_below(d, 3);
         i->released[s] = uniform ? 1 : dice_below(d, 3);
     }
-    for (int p = 0; p < ranks; p++) i->limit[p] = dice_below(d, 2 * ranks + 1);
-    for (int s = 0; s < ranks * visits; s++) i->limit[rank_of(i, s)] += i->weight[s];
+    for (int p = 0; p < ranks; p++)
+        i->limit[p] = dice_below(d, 2 * ranks + 1) + i->weight[p] +
+                      (visits > 1 ? i->weight[2 * ranks - 1 - p] : 0);
 }
 
 static pp_auto_result solve(const pp_auto_request *request) {
