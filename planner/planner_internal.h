@@ -58,8 +58,8 @@ void pp_memo_deinit(pp_memo *memo);
 typedef struct pp_timing {
     int64_t samples;
     double forward_total_s, input_total_s, weight_total_s;
-    double heaviest_s;                /* largest F + I + W of a layer … */
-    double heaviest_recomputed_s;     /* … and largest 2F + I + W */
+    double *heaviest;                 /* [layers + 1] sums of F + I + W, largest layers first … */
+    double *heaviest_recomputed;      /* … and of 2F + I + W */
     double least_forward_share;       /* least F / (F + I + W) of a layer that costs anything */
     double *forward, *input, *weight; /* [layers + 1] sums; NULL until pp_tables_expand */
     double *forward_each, *input_each, *weight_each; /* [layers] what they are sums of */
@@ -289,6 +289,9 @@ double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate);
 /* Seconds that no step can beat in which `stage` holds layers first … last. Never falls when the
  * interval grows. Sharper when the order is known. */
 double pp_bound_stage(const pp_terms *terms, int stage, int first, int last);
+/* Seconds that no step can beat in which the rank of `stage` holds these splits of its stages up to
+ * that one. */
+double pp_bound_rank(const pp_terms *terms, const int *splits, int stage);
 /* Bytes that the stage needs at the least; never fall when the interval grows. */
 int64_t pp_bound_bytes(const pp_terms *terms, int first, int last);
 /* Least of the largest pp_bound_stage over all splits whose weights fit; INFINITY: none. */

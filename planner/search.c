@@ -3,7 +3,8 @@
  * Candidates (search_space.c) wait in a heap by their lower bound (search_bound.c). Bounds come in
  * levels of rising price: from totals when the space is listed; over all splits when a candidate
  * first comes up; with its order and the memory limits when it comes up again and is taken to the
- * workshop (search_work.c). The search ends when the least bound left is above the slowest plan
+ * workshop (search_work.c). There it is solved if its bound is still the least, or else waits once
+ * more. The search ends when the least bound left is above the slowest plan
  * that is wanted, the last of the runners-up: no candidate left can then be among them. The least
  * bound over all that could fit is a bound for the whole space, printed with the gap.
  *
@@ -151,14 +152,30 @@ static pp_status bound_splits(search *s, pp_candidate *candidate) {
     return PP_OK;
 }
 
+/* Level 2: with the order and the memory limits. */
+static pp_status bound_order(search *s, pp_candidate *candidate) {
+    double bound;
+    candidate->level = 2;
+    PP_TRY(pp_work_bound(&s->work, &bound, s->error));
+    raise_bound(candidate, bound);
+    return PP_OK;
+}
+
+/* Another candidate promises more by now. It goes first: a better plan found there may spare this
+ * one the simulations. */
+static bool must_wait(const search *s, const pp_candidate *candidate) {
+    return s->heap_count > 0 && s->space.candidates[s->heap[0]].bound_s < candidate->bound_s;
+}
+
 static pp_status solve(search *s, size_t index) {
     pp_candidate *candidate = &s->space.candidates[index];
     pp_work *work = &s->work;
-    double bound;
-    candidate->level = 2;
-    PP_TRY(pp_work_bound(work, &bound, s->error));
-    raise_bound(candidate, bound);
-    if (bound == INFINITY || candidate->bound_s > ceiling_of(s)) return PP_OK;
+    PP_TRY(bound_order(s, candidate));
+    if (candidate->bound_s == INFINITY || candidate->bound_s > ceiling_of(s)) return PP_OK;
+    if (must_wait(s, candidate)) {
+        heap_push(s, index);
+        return PP_OK;
+    }
     double ceiling = ceiling_of(s);
     PP_TRY(pp_work_solve(work, ceiling, s->error));
     s->result->searched++;

@@ -36,11 +36,13 @@
  * Before that, from totals alone (pp_bound_totals), with T the work of one pass over all S stages:
  *
  *   step >= total work / K, with the updates: some rank has at least the average
- *   step >= N · the heaviest layer
+ *   step >= N · the k + 1 lightest of the k·K + 1 heaviest layers, for every k: of so many layers
+ *      some rank has k + 1 (pigeonhole), however many stages it has; for k = 0 the heaviest layer
  *   step >= sigma T / (1 - (1 - sigma/N')^S) for whole backwards, N' = N + N_R · the least share of
  * F in a layer: A says X >= sigma p_s + N' t_s for the pass p_s up to s and the pass t_s of s, so
  *      X - sigma p_{s+1} >= (X - sigma p_s)(1 - sigma/N'); multiply over all s.
  *   step >= sigma T + (N - sigma) ΣB / S for whole backwards: B with the largest B_s. */
+#include <float.h>
 #include <math.h>
 
 #include "planner/planner_internal.h"
@@ -90,9 +92,21 @@ static double average_bound(const pp_tables *tables, const pp_candidate *c, cons
     return (work + updates_of(tables, c)) / c->ranks;
 }
 
-static double heaviest_bound(const pp_candidate *c, const totals *t) {
-    return fmax(t->visits * c->timing->heaviest_s,
-                t->recomputes * c->timing->heaviest_recomputed_s);
+/* Of layers that some rank has, whatever the split. sums: largest first; their rounding, which is
+ * that of the whole sum, is taken off. */
+static double fullest_rank(const double *sums, int layers, int ranks) {
+    double most = 0, rounding = layers * DBL_EPSILON;
+    for (int k = 0, last = 1; last <= layers; k++, last += ranks) {
+        most = fmax(most, sums[last] * (1 - rounding) - sums[last - k - 1]);
+    }
+    return most;
+}
+
+static double fullest_bound(const pp_tables *tables, const pp_candidate *c, const totals *t) {
+    const pp_timing *timing = c->timing;
+    double once = fullest_rank(timing->heaviest, tables->layers, c->ranks);
+    double twice = fullest_rank(timing->heaviest_recomputed, tables->layers, c->ranks);
+    return fmax(t->visits * once, t->recomputes * twice);
 }
 
 static double filling_bound(const pp_candidate *c, const totals *t) {
@@ -123,7 +137,7 @@ static bool weights_fit(const pp_tables *tables, const pp_candidate *c) {
 double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate) {
     if (!weights_fit(tables, candidate)) return INFINITY;
     totals t = totals_of(tables, candidate);
-    double bound = fmax(average_bound(tables, candidate, &t), heaviest_bound(candidate, &t));
+    double bound = fmax(average_bound(tables, candidate, &t), fullest_bound(tables, candidate, &t));
     return CAUTION * fmax(bound, filling_bound(candidate, &t));
 }
 
@@ -253,6 +267,20 @@ double pp_bound_stage(const pp_terms *terms, int stage, int first, int last) {
     double bound = work_bound(terms, &flow, &t);
     if (terms->flows != NULL) bound = fmax(bound, turn_bound(terms, &flow, &t));
     return CAUTION * bound;
+}
+
+/* A rank does the work of all its stages one action at a time. */
+double pp_bound_rank(const pp_terms *terms, const int *splits, int stage) {
+    double work = 0;
+    for (int s = 0; s <= stage; s++) {
+        if (terms->placement[s] != terms->placement[stage]) continue;
+        int first = s == 0 ? 0 : splits[s - 1];
+        int last = s == terms->stages - 1 ? terms->tables->layers - 1 : splits[s] - 1;
+        double forward = pp_terms_forward_s(terms, first, last);
+        double backward = pp_terms_backward_s(terms, first, last);
+        work += terms->visits * (forward + backward) + terms->recomputes * forward;
+    }
+    return CAUTION * work;
 }
 
 int64_t pp_bound_bytes(const pp_terms *terms, int first, int last) {

@@ -9,9 +9,10 @@
  * from the stage at one end of the run to the stage at the other, those between keep their sizes.
  *
  * Enumeration: a depth-first search that gives layers to stages from the left. Stages whose
- * pp_bound_stage reaches the best time are cut off, and so are beginnings whose rest cannot be
- * completed below it; `rest` holds, for each stage and first layer, the least of the largest bound
- * over all ways to cut the rest. If the search ends within its effort, no split is better.
+ * pp_bound_stage or whose rank's pp_bound_rank reaches the best time are cut off, and so are
+ * beginnings whose rest cannot be completed below it; `rest` holds, for each stage and first layer,
+ * the least of the largest bound over all ways to cut the rest. If the search ends within its
+ * effort, no split is better.
  *
  * Effort is counted in simulated actions, not seconds, so that the result is the same everywhere.
  */
@@ -52,6 +53,14 @@ static bool shift(pp_work *work, int first, int last, int by) {
     return work->trial[first] > before && work->trial[last] < behind;
 }
 
+/* Whether the whole rank of a stage could be part of something better. */
+static bool rank_promising(const pp_work *work, int stage) {
+    int last = work->terms.stages - 1;
+    while (work->terms.placement[last] != work->terms.placement[stage]) last--;
+    double bound = pp_bound_rank(&work->terms, work->trial, last);
+    return bound < work->best_s * (1 - PP_NEGLIGIBLE);
+}
+
 /* Whether the stages that the move changes could be part of something better. */
 static bool promising(pp_work *work, int first, int last) {
     for (int s = first; s <= last + 1; s++) {
@@ -65,7 +74,8 @@ static bool promising(pp_work *work, int first, int last) {
         pp_work_interval(work, work->trial, s, &from, &to);
         if (!pp_work_fits(work, s, from, to)) return false;
     }
-    return true;
+    if (work->candidate->virtual_stages == 1) return true; /* the stage is the rank */
+    return rank_promising(work, first) && rank_promising(work, last + 1);
 }
 
 /* One round over all moves, short runs first. *improved: a move was kept. */
@@ -156,11 +166,15 @@ static bool descend(enumeration *e, int stage, int first) {
         if (*rest_of(e, stage + 1, next) >= target(e)) continue;
         if (!pp_work_fits(work, stage, first, next - 1)) continue;
         if (exhausted(e)) return false;
+        if (left > 0) work->trial[stage] = next;
+        if (work->candidate->virtual_stages > 1 &&
+            pp_bound_rank(&work->terms, work->trial, stage) >= target(e)) {
+            break; /* a longer stage is no better */
+        }
         if (left == 0) {
             try_trial(e);
-        } else {
-            work->trial[stage] = next;
-            if (!descend(e, stage + 1, next)) return false;
+        } else if (!descend(e, stage + 1, next)) {
+            return false;
         }
     }
     return e->status == PP_OK;

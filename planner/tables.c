@@ -6,6 +6,7 @@
  * bound that never falls when an interval grows. What a stage really needs is counted in
  * assemble.c. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "planner/planner_internal.h"
@@ -170,6 +171,17 @@ static double seconds_of(const pp_tables *tables, int layer, pp_phase phase, int
     return pp_costs_layer(tables->request->costs, layer, phase, samples).seconds;
 }
 
+static int falling(const void *a, const void *b) {
+    double first = *(const double *)a, second = *(const double *)b;
+    return (first < second) - (first > second);
+}
+
+/* sums[1] … sums[layers] become sums over them, largest first. */
+static void sum_falling(double *sums, int layers) {
+    qsort(sums + 1, (size_t)layers, sizeof *sums, falling);
+    for (int i = 1; i <= layers; i++) sums[i] += sums[i - 1];
+}
+
 static void add_totals(const pp_tables *tables, pp_timing *timing) {
     timing->least_forward_share = 1;
     for (int i = 0; i < tables->layers; i++) {
@@ -180,10 +192,12 @@ static void add_totals(const pp_tables *tables, pp_timing *timing) {
         timing->forward_total_s += forward;
         timing->input_total_s += input;
         timing->weight_total_s += weight;
-        timing->heaviest_s = fmax(timing->heaviest_s, all);
-        timing->heaviest_recomputed_s = fmax(timing->heaviest_recomputed_s, all + forward);
+        timing->heaviest[i + 1] = all;
+        timing->heaviest_recomputed[i + 1] = all + forward;
         if (all > 0) timing->least_forward_share = fmin(timing->least_forward_share, forward / all);
     }
+    sum_falling(timing->heaviest, tables->layers);
+    sum_falling(timing->heaviest_recomputed, tables->layers);
 }
 
 pp_status pp_tables_timing(pp_tables *tables, int64_t samples, pp_timing **timing,
@@ -196,6 +210,9 @@ pp_status pp_tables_timing(pp_tables *tables, int64_t samples, pp_timing **timin
     *timing = PP_NEW(&tables->arena, pp_timing, 1);
     if (*timing == NULL) return pp_fail_memory(error);
     (*timing)->samples = samples;
+    (*timing)->heaviest = PP_NEW(&tables->arena, double, tables->layers + 1);
+    (*timing)->heaviest_recomputed = PP_NEW(&tables->arena, double, tables->layers + 1);
+    if (tables->arena.failed) return pp_fail_memory(error);
     add_totals(tables, *timing);
     if (!pp_memo_put(&tables->timing_of, (uint64_t)samples, (int64_t)(intptr_t)*timing)) {
         return pp_fail_memory(error);

@@ -379,6 +379,14 @@ Test(search, no_split_beats_its_bound, .timeout = 300) {
     world_free(&w);
 }
 
+/* Three devices; transfers take no time. */
+static const char box[] =
+    "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"box\", \"devices\": "
+    "[{\"name\": \"d\", \"memory_bytes\": 1073741824, \"flops\": {\"fp32\": 1e9}, "
+    "\"memory_bandwidth_bytes_per_s\": 1e9}], \"nodes\": [{\"device\": \"d\", \"count\": 3, "
+    "\"repeat\": 1}], \"intra\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}, "
+    "\"inter\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}}";
+
 /* Equal stages, no transfers: 1F1B's closed form (M + K - 1) T is the bound and the time. */
 Test(search, bound_is_tight_on_equal_stages) {
     world w = world_read(
@@ -389,12 +397,7 @@ Test(search, bound_is_tight_on_equal_stages) {
         "\"parameter_bytes\": 0, \"output_bytes\": 8, \"activation_bytes\": 8},"
         "{\"name\": \"c\", \"op\": \"opaque\", \"forward_s\": 1, \"input_s\": 1, \"weight_s\": 1, "
         "\"parameter_bytes\": 0, \"output_bytes\": 8, \"activation_bytes\": 8}]}",
-        "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"box\", \"devices\": "
-        "[{\"name\": \"d\", \"memory_bytes\": 1073741824, \"flops\": {\"fp32\": 1e9}, "
-        "\"memory_bandwidth_bytes_per_s\": 1e9}], \"nodes\": [{\"device\": \"d\", \"count\": 3, "
-        "\"repeat\": 1}], \"intra\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}, "
-        "\"inter\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}}",
-        8);
+        box, 8);
     w.request.ranks = 3;
     w.request.microbatches = 8;
     w.request.schedule = "1f1b";
@@ -403,6 +406,34 @@ Test(search, bound_is_tight_on_equal_stages) {
     cr_expect_float_eq(result->best->predicted.iteration_time_s, 30, 1e-9);
     cr_expect_float_eq(result->lower_bound_s, 30, 1e-6);
     cr_expect_float_eq(result->best->predicted.bubble_fraction, 0.2, 1e-9);
+    pp_plan_result_free(result);
+    world_free(&w);
+}
+
+/* Seven equal layers on two ranks: one of them has four, however many stages they are cut into. */
+Test(search, some_rank_is_fuller_than_the_average) {
+    pp_text model = {0};
+    pp_text_string(&model, "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"odd\", "
+                           "\"layers\": [");
+    for (int i = 0; i < 7; i++) {
+        pp_text_printf(
+            &model,
+            "%s{\"name\": \"l%d\", \"op\": \"opaque\", \"forward_s\": 1, \"input_s\": 1, "
+            "\"weight_s\": 1, \"parameter_bytes\": 0, \"output_bytes\": 8, "
+            "\"activation_bytes\": 8}",
+            i ? "," : "", i);
+    }
+    pp_text_string(&model, "]}");
+    world w = world_read(model.bytes, box, 8);
+    pp_text_deinit(&model);
+    w.request.ranks = 2;
+    w.request.microbatches = 8;
+    w.request.recompute = "none";
+    w.request.schedule = "interleaved";
+    pp_plan_result *result;
+    cr_assert_eq(pp_plan_search(&w.request, &result, NULL), PP_OK);
+    cr_expect_geq(result->lower_bound_s, 8 * 4 * 3 * (1 - 1e-9));
+    cr_expect_geq(result->best->predicted.iteration_time_s, result->lower_bound_s);
     pp_plan_result_free(result);
     world_free(&w);
 }
