@@ -115,7 +115,7 @@ expect 0 '' render utf8-plan.json -o utf8.png
 expect 0 '模型 ünï' run utf8-plan.json --steps 1
 
 # a plan that was changed by hand
-sed 's/"microbatch_size": [0-9]*/"microbatch_size": 3/' plan.json >edited.json
+sed 's/"microbatch_size": 2/"microbatch_size": 3/' gpipe.json >edited.json
 expect 2 'edited.json' run edited.json
 sed 's/"dim": 16/"dim": 32/' plan.json >other.json
 expect 2 'other.json' run other.json
