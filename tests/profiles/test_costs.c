@@ -253,6 +253,44 @@ static void expect_refused(const pp_costs_request *request, const char *part, co
               error.message);
 }
 
+static char warning[512];
+
+static void note_warning(pp_log_level level, const char *subsystem, const char *message) {
+    (void)subsystem;
+    if (level == PP_LOG_WARNING) snprintf(warning, sizeof warning, "%s", message);
+}
+
+/* The session was on "Test CPU 9000" by the backend "cpu". */
+Test(costs, times_of_other_devices_are_warned_of) {
+    static const struct {
+        const char *kind;
+        bool warned;
+    } cases[] = {{"cpu", false},
+                 {"test cpu 9000", false},
+                 {"9000-series", false},
+                 {"h100-sxm-80gb", true},
+                 {"gpu", true}};
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    const char *name = cluster->devices[0].name;
+    add_machine_session(made.db, model, PP_FP32, 0, true);
+    pp_log_install(note_warning, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        warning[0] = '\0';
+        cluster->devices[0].name = cases[i].kind;
+        pp_costs_close(costs_must_open(&(pp_costs_request){
+            .model = model, .cluster = cluster, .dtype = PP_FP32, .db = made.db}));
+        cr_expect_eq(warning[0] != '\0', cases[i].warned, "%s: %s", cases[i].kind, warning);
+        if (cases[i].warned) cr_expect_not_null(strstr(warning, cases[i].kind), "%s", warning);
+    }
+    pp_log_install(NULL, NULL);
+    cluster->devices[0].name = name;
+    pp_cluster_free(cluster);
+    pp_model_free(model);
+    scratch_remove(&made);
+}
+
 Test(costs, what_was_never_measured_is_named) {
     scratch made = scratch_make();
     pp_model *model = model_must_read(model_text);
