@@ -1,7 +1,6 @@
 /* ppsim simulate: times a plan, or a schedule with given costs.
  *
- * Both ways end in one pp_sim_result; what differs is where the costs come from (DESIGN.md,
- * "Simulator" and "Command line"). */
+ * Both ways end in one pp_sim_result; what differs is where the costs come from. */
 #include "cli/simulate_internal.h"
 
 #include <math.h>

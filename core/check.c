@@ -1,4 +1,4 @@
-/* Is this schedule right, and does it finish under every timing? (RELIABILITY P2)
+/* Is this schedule right, and does it finish under every timing? (promise P2)
  *
  * In this order: every action is in its place and none is named twice (pp_units_init), none is
  * missing, no rank's own order contradicts the chain order, both ends of every peer queue list the

@@ -185,7 +185,7 @@ bool pp_parse_bytes(const char *text, int64_t *bytes);
 pp_status pp_file_read(const char *path, size_t limit_bytes, pp_text *contents, pp_error *error);
 
 /* Replaces path by the bytes, or leaves it as it was: temporary file in the same directory, write,
- * fsync, rename, fsync of the directory (RELIABILITY P6). A failed text is PP_E_OUT_OF_MEMORY.
+ * fsync, rename, fsync of the directory (promise P6). A failed text is PP_E_OUT_OF_MEMORY.
  * Links are followed. What is no regular file is written to; "-" is standard output. */
 pp_status pp_file_write(const char *path, const pp_text *contents, pp_error *error);
 /* Could path be written? Asked before long work, so that its result has somewhere to go. Touches
@@ -518,7 +518,7 @@ bool pp_action_parse(const char *text, size_t length, pp_action *action);
 int pp_schedule_previous(const pp_schedule *schedule, int stage);
 int pp_schedule_next(const pp_schedule *schedule, int stage);
 
-/* The CSV of DESIGN.md: a row per rank, a cell per action; "# placement:" and "# chains:" comments
+/* The CSV of torch.distributed.pipelining: a row per rank, a cell per action; "# placement:" and "# chains:" comments
  * are read, and written where they are not the default (loop; one chain). Errors say file:line:
  * column. Stages without a placement line belong to the rank in whose row their F stands. */
 pp_status pp_schedule_read_csv(const char *text, size_t length, const char *file_name,
@@ -569,7 +569,7 @@ typedef struct pp_check_report {
 } pp_check_report;
 
 /* Proves that the schedule finishes under every timing when sends and receives rendezvous with no
- * buffering (DESIGN.md, "Check"); transfers are derived first where absent. blocking: one queue
+ * buffering (docs/promises.md); transfers are derived first where absent. blocking: one queue
  * per rank for everything, every transfer a group of its own. A hang is PP_E_DEADLOCK and the
  * message is a shortest wait cycle in words; anything else wrong is PP_E_INPUT. O(actions). */
 pp_status pp_schedule_check(const pp_schedule *schedule, bool blocking, pp_check_report *report,
@@ -578,7 +578,7 @@ pp_status pp_schedule_check(const pp_schedule *schedule, bool blocking, pp_check
 /* ---- 9 stage memory ------------------------------------------------------------------------ */
 
 /* Bytes of one stage on one rank. The simulator adds these up over the schedule and the executor
- * allocates by the same numbers (RELIABILITY P3). All but the first three are per microbatch. */
+ * allocates by the same numbers (promise P3). All but the first three are per microbatch. */
 typedef struct pp_stage_bytes {
     int64_t parameters; /* weights (with fp32 masters under bf16: counted in optimizer) */
     int64_t gradients;

@@ -1,7 +1,7 @@
 /* Whole files in, whole files out.
  *
  * Writing goes through a temporary file in the same directory, fsync, rename, fsync of the
- * directory: under its final name there is the old file or the new one, never a part (RELIABILITY
+ * directory: under its final name there is the old file or the new one, never a part (promise
  * P6). Every step's error counts, close's too: a full disk may show itself only there. */
 #include "core/core.h"
 

@@ -1,5 +1,5 @@
 /* The tensors of each op for one microbatch: the one list from which the layout is made, the
- * executor allocates and the simulator adds up (RELIABILITY P3).
+ * executor allocates and the simulator adds up (promise P3).
  *
  * What a transformer block saves, next to Korthikanti et al. 2022 (section 4.1), who count
  * s·b·h·(34 + 5·a·s/h) bytes in 16 bit:

@@ -1,5 +1,5 @@
 /* Where every tensor of a stage lives: one table that the executor allocates and the simulator adds
- * up, so that predicted memory is never below real memory (RELIABILITY P3).
+ * up, so that predicted memory is never below real memory (promise P3).
  *
  * The model: a stage is an interval of the plan's order. Tensors that outlive an action get bytes
  * of their own in the region of their life (parameters, activations, stash, border slots). What

@@ -1,5 +1,5 @@
 /* The platform: the few functions of the operating system that ppsim's promises depend on, as a
- * table that tests replace (RELIABILITY, "seams needed from the first day").
+ * table that tests replace (docs/promises.md).
  *
  * Allocation is counted here. Each block is preceded by 16 bytes that hold its size, so that the
  * count of live bytes needs no help from the allocator and every block is 16-byte aligned. */

@@ -1,7 +1,7 @@
 /* Growing text, and numbers as people and files write them.
  *
  * Nothing here depends on the locale: the decimal point is a point even if the program's host has
- * called setlocale, since plans must be identical bytes everywhere (RELIABILITY P1). */
+ * called setlocale, since plans must be identical bytes everywhere (promise P1). */
 #include "core/core.h"
 
 #include <errno.h>

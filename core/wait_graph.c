@@ -1,6 +1,6 @@
 /* Who waits for whom under rendezvous, and what runs when everything that can run has run.
  *
- * The model is DESIGN.md's "Check". A rank has one compute queue and one transfer queue per peer,
+ * The model is that of docs/promises.md. A rank has one compute queue and one transfer queue per peer,
  * each in file order. Transfers of one queue with no compute action of the rank between them form a
  * group, with a start and an end node. The edges, from a node to those that wait for it:
  *

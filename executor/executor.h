@@ -43,7 +43,7 @@ typedef struct pp_run_options {
     int steps;                 /* 0: 1 */
     uint64_t seed;
     const char *data;          /* path; NULL: synthetic */
-    const char *backend;       /* NULL: the default (DESIGN.md) */
+    const char *backend;       /* NULL: cpu, or replay for opaque layers */
     double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
     double timeout_s;          /* a rank that waits this long for a peer, while no rank computes or
                                   ends an action, fails; 0: 30 */

@@ -1,5 +1,5 @@
 /* Gates and patience: every wait of the executor ends, either with what it waited for, or because
- * the run was aborted, a stop was requested, or nobody has moved for the timeout (RELIABILITY P8).
+ * the run was aborted, a stop was requested, or nobody has moved for the timeout (promise P8).
  *
  * Waiters sleep in slices: a stop request comes from a signal handler, which cannot signal a
  * condition variable, and life elsewhere has to be looked at now and then. */

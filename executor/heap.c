@@ -1,12 +1,12 @@
 /* A rank's counting allocator.
  *
  * Why: the peak that a run reports must be what was really in use at once, and must be comparable
- * with the prediction byte by byte (RELIABILITY P3). So a rank asks for nothing but the regions of
+ * with the prediction byte by byte (promise P3). So a rank asks for nothing but the regions of
  * its stage tables, and this heap counts them. A step asks for the same few sizes over and over;
  * blocks given back are kept per exact size, so that after the first step nothing is asked of the
  * backend any more.
  *
- * With poison on, a block's bytes become NaN the moment its owner gives it back (RELIABILITY P9):
+ * With poison on, a block's bytes become NaN the moment its owner gives it back (promise P9):
  * a use after that shows in the loss instead of hiding. */
 #include "executor/heap_internal.h"
 

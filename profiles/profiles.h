@@ -30,7 +30,7 @@ typedef struct pp_session {
 } pp_session;
 
 /* Opens or creates a store. A file that is not a store, or of a newer version, is PP_E_INPUT and is
- * not touched. read_only never creates. WAL, foreign keys, checksummed rows (RELIABILITY P10). */
+ * not touched. read_only never creates. WAL, foreign keys, checksummed rows (promise P10). */
 pp_status pp_store_open(const char *path, bool read_only, pp_store **store, pp_error *error);
 void pp_store_close(pp_store *store);
 

@@ -257,7 +257,7 @@ static pp_status follow_other(walk *w, int p, size_t index, bool with_bytes, tal
 }
 
 /* The walk over one rank's actions. One long loop: it runs once per action of a step, and speed is
- * a promise (DESIGN.md, limits). What it needs is in locals, since a store to a state might
+ * a promise (the bench). What it needs is in locals, since a store to a state might
  * otherwise change any of it. */
 static ALWAYS_INLINE pp_status follow_actions(walk *w, int p, bool with_bytes, bool with_slices,
                                               tally *tally_out, pp_rank_order *out,

@@ -1,5 +1,5 @@
-/* An oracle for the check: walks every interleaving of a small schedule by the rules of DESIGN.md's
- * "Check", one event at a time, and sees whether one of them gets stuck. Shares no code and no idea
+/* An oracle for the check: walks every interleaving of a small schedule by the rules of
+ * docs/promises.md, one event at a time, and sees whether one of them gets stuck. Shares no code and no idea
  * (no graph, no topological order) with the check. */
 #ifndef PPSIM_TESTS_SCHEDULE_EXPLORER_H
 #define PPSIM_TESTS_SCHEDULE_EXPLORER_H
