@@ -518,9 +518,10 @@ bool pp_action_parse(const char *text, size_t length, pp_action *action);
 int pp_schedule_previous(const pp_schedule *schedule, int stage);
 int pp_schedule_next(const pp_schedule *schedule, int stage);
 
-/* The CSV of torch.distributed.pipelining: a row per rank, a cell per action; "# placement:" and "# chains:" comments
- * are read, and written where they are not the default (loop; one chain). Errors say file:line:
- * column. Stages without a placement line belong to the rank in whose row their F stands. */
+/* The CSV of torch.distributed.pipelining: a row per rank, a cell per action; "# placement:" and
+ * "# chains:" comments are read, and written where they are not the default (loop; one chain).
+ * Errors say file:line:column. Stages without a placement line belong to the rank in whose row
+ * their F stands. */
 pp_status pp_schedule_read_csv(const char *text, size_t length, const char *file_name,
                                pp_schedule **schedule, pp_error *error);
 void pp_schedule_write_csv(const pp_schedule *schedule, pp_text *text);
