@@ -6,9 +6,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 reports=$(mktemp -d "${TMPDIR:-/tmp}/ppsim-reports-XXXXXX") || exit 1
 trap 'rm -rf "$reports"' EXIT
 
-export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}log_path=$reports/report"
+export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}log_path='$reports/report'"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:+$UBSAN_OPTIONS:}print_stacktrace=1"
-export LSAN_OPTIONS="suppressions=$here/lsan.supp:print_suppressions=0"
+export LSAN_OPTIONS="suppressions='$here/lsan.supp':print_suppressions=0"
 "$@"
 status=$?
 for report in "$reports"/*; do
