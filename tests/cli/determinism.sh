@@ -41,6 +41,8 @@ everything() {
         done
         call "simulate-$name" simulate --schedule "$name" -K 4 -M 8 --costs 0.1,0.2,0.3 --json --trace "../$name.trace.json"
     done
+    call simulate-auto simulate --schedule auto -K 4 -M 8 --costs 1,1.1,0.9,0.1 --json --trace ../auto.trace.json
+    call simulate-jitter simulate --schedule 1f1b -K 4 -M 8 --costs 1,1,1 --jitter 5% --replications 20 --json
     call plan-text plan --model gpt2-124m --cluster dgx-a100:1 --batch 64 --explain --out ../gpt2.json
     call plan-json plan --model gpt2-124m --cluster dgx-a100:1 --batch 64 --json
     call plan-measured plan --model tiny.json --ranks 2 --batch 8 --db cpu.db --explain --out ../measured.json
