@@ -143,11 +143,13 @@ Test(cluster, presets_open_and_round_trip) {
     } table[] = {
         {"dgx-h100:4", 32, 989e12, 450e9, 50e9}, {"dgx-a100:1", 8, 312e12, 300e9, 25e9},
         {"h200:128", 1024, 989e12, 450e9, 50e9}, {"h200:100000", 800000, 989e12, 450e9, 50e9},
-        {"dgx-h100", 8, 989e12, 450e9, 50e9},
+        {"dgx-h100", 8, 989e12, 450e9, 50e9},    {"dgx-a100-40gb:2", 16, 312e12, 300e9, 25e9},
+        {"dgx-v100:2", 16, 0, 150e9, 50e9},      {"mi300x:2", 16, 1307.4e12, 64e9, 50e9},
+        {"l4:2", 16, 121e12, 32e9, 12.5e9},      {"rtx-4090:2", 16, 165.2e12, 32e9, 12.5e9},
     };
     int count;
     const pp_preset *presets = pp_cluster_presets(&count);
-    cr_assert_eq(count, 4);
+    cr_assert_eq(count, 9);
     for (int i = 0; i < count; i++) cr_assert(presets[i].summary && presets[i].source);
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         pp_cluster *cluster;
