@@ -332,6 +332,9 @@ pp_status pp_model_set_sequence(pp_model *model, int64_t sequence, pp_error *err
  * Into buffer, which is returned. */
 #define PP_SIGNATURE_LENGTH 192
 const char *pp_layer_signature(const pp_layer *layer, char buffer[PP_SIGNATURE_LENGTH]);
+/* The reverse, without a name. False: no signature of this version, of numbers that no model can
+ * have, or of an opaque layer, whose numbers its signature does not hold. */
+bool pp_layer_from_signature(const char *signature, pp_layer *layer);
 
 /* What an op's tensors are for, in the order of their lives. */
 typedef enum pp_tensor_role {
@@ -371,6 +374,9 @@ int pp_layer_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
                      pp_tensor tensors[PP_LAYER_TENSORS]);
 pp_layer_needs pp_layer_needs_get(pp_op op);
 int64_t pp_tensor_bytes(const pp_tensor *tensor);
+/* Elements of the largest tensor that a layer has for each sample; a double, since a nonsensical
+ * layer's would not fit an integer. */
+double pp_layer_sample_elements(const pp_layer *layer);
 int64_t pp_layer_parameters(const pp_layer *layer); /* elements, ties counted in each */
 
 /* Arithmetic and traffic of one microbatch, for modelled costs: multiply-adds count two FLOPs;

@@ -4,6 +4,7 @@
  * layer_tensors.c its tensors, in layer_work.c its arithmetic. Its kernels are a file in
  * executor/layers/. */
 #include "core/layer_internal.h"
+#include "core/model_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -164,4 +165,38 @@ const char *pp_layer_signature(const pp_layer *layer, char buffer[PP_SIGNATURE_L
         length += strlen(buffer + length);
     }
     return buffer;
+}
+
+#define FIELD_MAX (INT64_C(1) << 24) /* as documents have it */
+
+/* "64" into the field; false unless the whole of it is a number. */
+static bool parse_field(const char *text, size_t row, pp_layer *layer) {
+    char *field = (char *)layer + signature_fields[row].offset;
+    if (signature_fields[row].kind == NAME_FIELD) return false;
+    if (signature_fields[row].kind == COUNT_FIELD)
+        return pp_parse_int(text, 1, FIELD_MAX, (int64_t *)(void *)field);
+    return pp_parse_double(text, (double *)(void *)field);
+}
+
+static bool parse_named_field(char *word, pp_layer *layer) {
+    char *value = strchr(word, '=');
+    if (!value) return false;
+    *value++ = '\0';
+    for (size_t i = 0; i < sizeof signature_fields / sizeof *signature_fields; i++)
+        if (strcmp(signature_fields[i].name, word) == 0) return parse_field(value, i, layer);
+    return false;
+}
+
+bool pp_layer_from_signature(const char *signature, pp_layer *layer) {
+    char text[PP_SIGNATURE_LENGTH], again[PP_SIGNATURE_LENGTH], *rest;
+    *layer = (pp_layer){0};
+    if (strlen(signature) >= sizeof text) return false;
+    strcpy(text, signature);
+    char *word = strtok_r(text, " ", &rest);
+    if (!word || !pp_op_from_name(word, &layer->op) || layer->op == PP_OP_OPAQUE) return false;
+    while ((word = strtok_r(NULL, " ", &rest)) != NULL)
+        if (!parse_named_field(word, layer)) return false;
+    if (layer->heads > 0 && layer->dim % layer->heads != 0) return false;
+    if (pp_layer_sample_elements(layer) > PP_TENSOR_ELEMENTS_MAX) return false;
+    return strcmp(pp_layer_signature(layer, again), signature) == 0;
 }

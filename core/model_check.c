@@ -95,7 +95,7 @@ static double largest(double a, double b) {
     return a > b ? a : b;
 }
 
-static double layer_elements(const pp_layer *layer) {
+double pp_layer_sample_elements(const pp_layer *layer) {
     double dim = (double)layer->dim, sequence = (double)layer->sequence;
     double widest = largest(4 * dim, largest((double)layer->output_dim, (double)layer->vocabulary));
     double scores = (double)layer->heads * sequence;
@@ -107,7 +107,7 @@ static double layer_elements(const pp_layer *layer) {
 double pp_model_sample_elements(const pp_model *model) {
     double elements = 0;
     for (int i = 0; i < model->layer_count; i++)
-        elements = largest(elements, layer_elements(&model->layers[i]));
+        elements = largest(elements, pp_layer_sample_elements(&model->layers[i]));
     return elements;
 }
 
@@ -116,7 +116,7 @@ static pp_status check_layer(const check *c, int index) {
     if (layer->heads > 0 && layer->dim % layer->heads != 0)
         return fail_layer(c, index, "heads", "%lld heads do not divide dim %lld evenly",
                           (long long)layer->heads, (long long)layer->dim);
-    if (layer_elements(layer) > PP_TENSOR_ELEMENTS_MAX)
+    if (pp_layer_sample_elements(layer) > PP_TENSOR_ELEMENTS_MAX)
         return fail_layer(c, index, NULL,
                           "one sample of this layer would have more than 2^46 elements");
     return PP_OK;

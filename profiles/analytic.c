@@ -58,6 +58,7 @@ pp_status pp_analytic_make(const pp_cluster *cluster, pp_dtype dtype, pp_analyti
         return missing_rate(cluster, "memory_bandwidth_bytes_per_s", dtype, error);
     *analytic = (pp_analytic){.flops_per_s = peak * row->share * FLOPS_EFFICIENCY,
                               .bytes_per_s = bandwidth * BANDWIDTH_EFFICIENCY,
+                              .start_s = START_S,
                               .dtype = dtype};
     return PP_OK;
 }
@@ -75,26 +76,29 @@ static double opaque_seconds(const pp_layer *layer, pp_phase phase) {
     }
 }
 
-static double roofline(const pp_analytic *analytic, double flops, double bytes) {
-    if (flops <= 0 && bytes <= 0) return 0;
-    return fmax(flops / analytic->flops_per_s, bytes / analytic->bytes_per_s) + START_S;
+pp_phase_work pp_phase_work_get(const pp_layer *layer, pp_phase phase, int64_t samples,
+                                pp_dtype dtype) {
+    pp_layer_work work = pp_layer_work_get(layer, samples, dtype);
+    switch (phase) {
+    case PP_PHASE_FORWARD:
+        return (pp_phase_work){work.forward_flops, work.forward_bytes};
+    case PP_PHASE_INPUT:
+        return (pp_phase_work){work.input_flops, work.input_bytes};
+    case PP_PHASE_WEIGHT:
+        return (pp_phase_work){work.weight_flops, work.weight_bytes};
+    case PP_PHASE_OPTIMIZER:
+        return (pp_phase_work){0, work.optimizer_bytes};
+    default:
+        assert(phase <= PP_PHASE_OPTIMIZER);
+        return (pp_phase_work){0, 0};
+    }
 }
 
 double pp_analytic_layer(const pp_analytic *analytic, const pp_layer *layer, pp_phase phase,
                          int64_t samples) {
     if (layer->op == PP_OP_OPAQUE) return opaque_seconds(layer, phase) * (double)samples;
-    pp_layer_work work = pp_layer_work_get(layer, samples, analytic->dtype);
-    switch (phase) {
-    case PP_PHASE_FORWARD:
-        return roofline(analytic, work.forward_flops, work.forward_bytes);
-    case PP_PHASE_INPUT:
-        return roofline(analytic, work.input_flops, work.input_bytes);
-    case PP_PHASE_WEIGHT:
-        return roofline(analytic, work.weight_flops, work.weight_bytes);
-    case PP_PHASE_OPTIMIZER:
-        return roofline(analytic, 0, work.optimizer_bytes);
-    default:
-        assert(phase <= PP_PHASE_OPTIMIZER);
-        return 0;
-    }
+    pp_phase_work work = pp_phase_work_get(layer, phase, samples, analytic->dtype);
+    if (work.flops <= 0 && work.bytes <= 0) return 0;
+    return fmax(work.flops / analytic->flops_per_s, work.bytes / analytic->bytes_per_s) +
+           analytic->start_s;
 }

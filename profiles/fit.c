@@ -16,7 +16,7 @@
  * (constant where x is 0), which is what a compute-bound layer does.
  *
  * GSL's workspaces come from malloc: it offers no other allocator. */
-#include "profiles/profiles.h"
+#include "profiles/costs_internal.h"
 
 #include <gsl/gsl_cdf.h>
 #include <gsl/gsl_errno.h>
@@ -30,8 +30,7 @@
 #define ROWS_MAX 4096  /* below the sizes at which a BLAS uses several threads and sums differ */
 #define ROUNDING 1e-10 /* a slope that contributes less than this share is none */
 
-/* Our mistakes and GSL's refusals come back as statuses; its default is to abort the program. */
-static void gsl_start(void) {
+void pp_gsl_start(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, (void (*)(void))gsl_set_error_handler_off);
 }
@@ -66,7 +65,7 @@ static size_t interval_rank(size_t count) {
 pp_median pp_median_of(double *values, size_t count) {
     pp_median result = {NAN, NAN, NAN, NAN};
     if (count == 0) return result;
-    gsl_start();
+    pp_gsl_start();
     qsort(values, count, sizeof *values, compare_doubles);
     size_t k = interval_rank(count);
     result.median = middle(values, count);
@@ -280,7 +279,7 @@ pp_status pp_fit_points(const double *x, const double *y, size_t count, pp_fit *
                         pp_error *error) {
     *fit = (pp_fit){0};
     PP_TRY(check_points(x, y, count, error));
-    gsl_start();
+    pp_gsl_start();
     pp_status status = PP_OK;
     knots all = {0};
     point *points = pp_allocate_zeroed(count, sizeof *points);

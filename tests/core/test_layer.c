@@ -81,8 +81,40 @@ Test(layer, signatures) {
         {{.name = "conv1", .op = PP_OP_OPAQUE, .forward_s = 1}, "opaque name=conv1"},
     };
     char buffer[PP_SIGNATURE_LENGTH];
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         cr_expect_str_eq(pp_layer_signature(&cases[i].layer, buffer), cases[i].expected);
+        pp_layer back;
+        char again[PP_SIGNATURE_LENGTH];
+        bool opaque = cases[i].layer.op == PP_OP_OPAQUE;
+        cr_expect_eq(pp_layer_from_signature(buffer, &back), !opaque, "%s", buffer);
+        if (!opaque) cr_expect_str_eq(pp_layer_signature(&back, again), buffer);
+    }
+}
+
+Test(layer, what_is_no_signature_is_refused) {
+    static const char *const cases[] = {
+        "",
+        "link",
+        "opaque name=a",
+        "no_such_op dim=4",
+        "linear",
+        "linear dim",
+        "linear dim=",
+        "linear dim=4x sequence=1",
+        "linear dim=-4 sequence=1",
+        "linear dim=4 sequence=0",
+        "linear dim=4 sequence=1 sequence=1",
+        "linear sequence=1 dim=4",
+        "linear dim=4 sequence=1 heads=2",
+        "linear dim=99999999999 sequence=1",
+        "gpt_block dim=64 heads=7 sequence=128 dropout=0",
+        "gpt_block dim=64 heads=0 sequence=128 dropout=0",
+        "gpt_block dim=16777216 heads=1 sequence=16777216 dropout=0",
+        "gpt_block dim=64 heads=4 sequence=128 dropout=nan",
+    };
+    pp_layer layer;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        cr_expect(!pp_layer_from_signature(cases[i], &layer), "'%s' was taken", cases[i]);
 }
 
 /* Long names of opaque layers stay apart, and nothing overflows. */

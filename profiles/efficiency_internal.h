@@ -1,0 +1,26 @@
+/* How fast a device proved to be, fitted to what was measured on it. */
+#ifndef PPSIM_PROFILES_EFFICIENCY_INTERNAL_H
+#define PPSIM_PROFILES_EFFICIENCY_INTERNAL_H
+
+#include "profiles/costs_internal.h"
+
+/* One thing that was measured: its work, and the median of its seconds. */
+typedef struct pp_work_point {
+    double flops, bytes;
+    double seconds; /* above 0 */
+} pp_work_point;
+
+/* What fitting found. */
+typedef struct pp_efficiency {
+    pp_analytic analytic;             /* rates, already those that are reached */
+    double median_error, worst_error; /* |model - measured| / measured over the points */
+    size_t point_count;
+} pp_efficiency;
+
+/* Fits `prior` (the assumptions of analytic.c, which also say where to stay when the points do not
+ * tell) to the points; with none the result is the prior. PP_E_OUT_OF_MEMORY, or PP_E_FAILED when
+ * GSL finds no way down. */
+pp_status pp_efficiency_fit(const pp_analytic *prior, const pp_work_point *points, size_t count,
+                            pp_efficiency *fitted, pp_error *error);
+
+#endif
