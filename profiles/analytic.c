@@ -33,29 +33,28 @@ static const rate_row rates[PP_DTYPE_COUNT] = {
     [PP_BF16] = {"flops/bf16", offsetof(pp_device, bf16_flops), 1},
 };
 
-static pp_status missing_rate(const pp_cluster *cluster, const char *field, pp_dtype dtype,
-                              pp_error *error) {
-    const pp_device *device = pp_cluster_device(cluster, 0);
+static pp_status missing_rate(const pp_cluster *cluster, int kind, const char *field,
+                              pp_dtype dtype, pp_error *error) {
     return pp_fail(error, PP_E_INPUT, NULL,
                    "device '%s' of cluster '%s' gives no '%s' (/devices/%d/%s), without which "
                    "costs in %s cannot be modelled: add it to the cluster, choose another --dtype, "
                    "or give a measured profile with --db",
-                   device->name, cluster->name, field, cluster->nodes[0].device, field,
+                   cluster->devices[kind].name, cluster->name, field, kind, field,
                    pp_dtype_name(dtype));
 }
 
-pp_status pp_analytic_make(const pp_cluster *cluster, pp_dtype dtype, pp_analytic *analytic,
-                           pp_error *error) {
+pp_status pp_analytic_make(const pp_cluster *cluster, int kind, pp_dtype dtype,
+                           pp_analytic *analytic, pp_error *error) {
     const rate_row *row = &rates[dtype];
     if (!row->field)
         return pp_fail(error, PP_E_INPUT, "--dtype", "%s is not a type to train in",
                        pp_dtype_name(dtype));
-    const pp_device *device = pp_cluster_device(cluster, 0);
+    const pp_device *device = &cluster->devices[kind];
     double peak = *(const double *)(const void *)((const char *)device + row->offset);
     double bandwidth = device->memory_bandwidth_bytes_per_s;
-    if (!(peak > 0)) return missing_rate(cluster, row->field, dtype, error);
+    if (!(peak > 0)) return missing_rate(cluster, kind, row->field, dtype, error);
     if (!(bandwidth > 0))
-        return missing_rate(cluster, "memory_bandwidth_bytes_per_s", dtype, error);
+        return missing_rate(cluster, kind, "memory_bandwidth_bytes_per_s", dtype, error);
     *analytic = (pp_analytic){.flops_per_s = peak * row->share * FLOPS_EFFICIENCY,
                               .bytes_per_s = bandwidth * BANDWIDTH_EFFICIENCY,
                               .start_s = START_S,

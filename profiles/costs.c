@@ -1,8 +1,15 @@
-/* "How long is layer i, phase p, at microbatch b": the one question that the planner asks.
+/* "How long is layer i, phase p, at microbatch b, on this kind of device": the one question
+ * that the planner asks.
  *
  * Each layer's answer comes from one of three sources: its own times (opaque layers), fits through
  * measured samples of its signature (a store was given), or the roofline of analytic.c. Layers with
- * equal signatures share their fits. Nothing is shared that changes, so any thread may ask. */
+ * equal signatures share their fits. Nothing is shared that changes, so any thread may ask.
+ *
+ * The first two are of one kind of device, the home of these times. On another kind
+ *
+ *     t(kind) = t(home) · modelled t(kind) / modelled t(home)
+ *
+ * which keeps what was seen of a layer and takes from the model only how the kinds differ. */
 #include "profiles/costs_internal.h"
 #include "profiles/store_internal.h"
 
@@ -29,16 +36,25 @@ typedef struct costed_layer {
     const measured *measured; /* NULL unless source is PP_COST_MEASURED */
 } costed_layer;
 
+/* What the costs know of one kind of device. */
+typedef struct costed_kind {
+    pp_analytic analytic; /* flops_per_s 0: not known */
+    bool present;         /* some device is of this kind */
+    bool home;            /* times of layers hold as they are */
+} costed_kind;
+
 struct pp_costs {
     costed_layer *layers;
     int layer_count;
+    costed_kind *kinds; /* [device kinds of the cluster] */
+    int kind_count;
+    int first_kind;       /* of device 0 */
+    int home;             /* a kind at home */
     measured *signatures; /* [at most layer_count] */
     int signature_count;
-    pp_analytic analytic;
     pp_link intra;
     const pp_fit *link; /* NULL: not measured */
     double overhead_s;
-    pp_cost_source source;
     uint64_t hash;
     char note[256];
     pp_arena arena;
@@ -267,17 +283,77 @@ static bool may_be(const pp_session *session, const char *kind) {
     return mentions(session->device, kind, word > 0 ? word : strlen(kind));
 }
 
-/* Times are of one machine and plans of another: allowed, but not in silence. */
-static void warn_of_other_devices(const pp_costs_request *request, const pp_session *session) {
+/* ---- kinds of devices ---- */
+
+static void list_kinds(const pp_cluster *cluster, pp_costs *costs) {
+    costs->kind_count = cluster->device_kind_count;
+    costs->first_kind = costs->home = cluster->nodes[0].device;
+    for (int i = 0; i < cluster->node_kind_count; i++)
+        costs->kinds[cluster->nodes[i].device].present = true;
+    costs->kinds[costs->home].home = true;
+}
+
+/* Times are of one machine and plans may be of another: allowed, but not in silence. */
+static void find_home(const pp_costs_request *request, const pp_session *session, pp_costs *costs) {
     const pp_cluster *cluster = request->cluster;
-    for (int i = 0; i < cluster->device_kind_count; i++) {
-        const char *kind = cluster->devices[i].name;
-        if (may_be(session, kind)) continue;
-        pp_log(PP_LOG_WARNING, "profiles",
-               "%s was measured on '%s' (%s), but %s is made of '%s': the times are used as they "
-               "are and hold only if these are the same; leave out --db for modelled costs",
-               request->db, session->device, session->backend, cluster->name, kind);
-        return;
+    int fitting = 0;
+    for (int i = costs->kind_count - 1; i >= 0; i--) {
+        costs->kinds[i].home = costs->kinds[i].present && may_be(session, cluster->devices[i].name);
+        fitting += costs->kinds[i].home;
+        if (costs->kinds[i].home) costs->home = i;
+    }
+    if (fitting > 0) return;
+    costs->kinds[costs->home].home = true;
+    pp_log(PP_LOG_WARNING, "profiles",
+           "%s was measured on '%s' (%s), but %s is made of '%s': the times are used as they "
+           "are and hold only if these are the same; leave out --db for modelled costs",
+           request->db, session->device, session->backend, cluster->name,
+           cluster->devices[costs->home].name);
+}
+
+/* How fast a kind is; must: without that there are no costs. */
+static pp_status rate_kind(const pp_costs_request *request, pp_costs *costs, int kind, bool must,
+                           pp_error *error) {
+    pp_analytic *analytic = &costs->kinds[kind].analytic;
+    pp_status status =
+        pp_analytic_make(request->cluster, kind, request->dtype, analytic, must ? error : NULL);
+    if (status == PP_OK) {
+        costs->hash = pp_hash(costs->hash, &analytic->flops_per_s, sizeof(double));
+        costs->hash = pp_hash(costs->hash, &analytic->bytes_per_s, sizeof(double));
+    }
+    return must ? status : PP_OK;
+}
+
+/* Rates of all kinds where something is modelled or scaled. `real` layers need them. */
+static pp_status rate_kinds(const pp_costs_request *request, pp_costs *costs, int real,
+                            pp_error *error) {
+    bool strangers = false;
+    for (int i = 0; i < costs->kind_count; i++)
+        strangers = strangers || (costs->kinds[i].present && !costs->kinds[i].home);
+    for (int i = 0; i < costs->kind_count; i++) {
+        if (!costs->kinds[i].present || !(strangers || (real > 0 && !request->db))) continue;
+        PP_TRY(rate_kind(request, costs, i, real > 0, error));
+    }
+    return PP_OK;
+}
+
+/* Opaque layers alone: kinds of which no difference is known are all at home. */
+static void settle_alike(pp_costs *costs) {
+    const pp_analytic *home = &costs->kinds[costs->home].analytic;
+    for (int i = 0; i < costs->kind_count; i++) {
+        const pp_analytic *there = &costs->kinds[i].analytic;
+        bool known = home->flops_per_s > 0 && there->flops_per_s > 0;
+        if (!known || there->flops_per_s == home->flops_per_s) costs->kinds[i].home = true;
+    }
+}
+
+/* Adds names of kinds to the note, which may be cut. */
+static void note_kinds(const pp_cluster *cluster, pp_costs *costs, const char *first) {
+    size_t length = strlen(costs->note);
+    for (int i = 0, told = 0; i < costs->kind_count && length < sizeof costs->note; i++) {
+        if (!costs->kinds[i].present || costs->kinds[i].home) continue;
+        length += (size_t)snprintf(costs->note + length, sizeof costs->note - length, "%s'%s'",
+                                   told++ ? ", " : first, cluster->devices[i].name);
     }
 }
 
@@ -285,7 +361,7 @@ static pp_status open_measured(const pp_costs_request *request, pp_costs *costs,
     measurements all = {.request = request};
     pp_status status = load_samples(&all, error);
     if (status == PP_OK) status = fit_everything(&all, costs, error);
-    if (status == PP_OK) warn_of_other_devices(request, &all.session);
+    if (status == PP_OK) find_home(request, &all.session, costs);
     pp_free(all.x);
     pp_free(all.y);
     pp_free(all.samples);
@@ -293,28 +369,26 @@ static pp_status open_measured(const pp_costs_request *request, pp_costs *costs,
     return status;
 }
 
-static pp_status open_modelled(const pp_costs_request *request, pp_costs *costs, pp_error *error) {
-    PP_TRY(pp_analytic_make(request->cluster, request->dtype, &costs->analytic, error));
-    costs->hash = pp_hash(costs->hash, &costs->analytic.flops_per_s, sizeof(double));
-    costs->hash = pp_hash(costs->hash, &costs->analytic.bytes_per_s, sizeof(double));
-    snprintf(costs->note, sizeof costs->note, "modelled from FLOPs and bytes of device '%s'",
-             pp_cluster_device(request->cluster, 0)->name);
-    return PP_OK;
-}
-
 static pp_status open_inside(const pp_costs_request *request, pp_costs *costs, pp_error *error) {
     costs->layers = PP_NEW(&costs->arena, costed_layer, request->model->layer_count);
     costs->signatures = PP_NEW(&costs->arena, measured, request->model->layer_count);
+    costs->kinds = PP_NEW(&costs->arena, costed_kind, request->cluster->device_kind_count);
     if (costs->arena.failed) return pp_fail_memory(error);
     int real = list_layers(request->model, costs);
-    if (request->db)
-        PP_TRY(open_measured(request, costs, error));
-    else if (real > 0)
-        PP_TRY(open_modelled(request, costs, error));
-    else
+    list_kinds(request->cluster, costs);
+    if (request->db) PP_TRY(open_measured(request, costs, error));
+    PP_TRY(rate_kinds(request, costs, real, error));
+    if (!request->db && real > 0) {
+        snprintf(costs->note, sizeof costs->note, "modelled from FLOPs and bytes of device '%s'",
+                 request->cluster->devices[costs->first_kind].name);
+        note_kinds(request->cluster, costs, ", ");
+        return PP_OK;
+    }
+    if (!request->db) {
+        settle_alike(costs);
         snprintf(costs->note, sizeof costs->note, "times given in the model (opaque layers)");
-    for (int i = 0; i < costs->layer_count; i++)
-        if (costs->layers[i].source > costs->source) costs->source = costs->layers[i].source;
+    }
+    note_kinds(request->cluster, costs, "; scaled by the model to ");
     return PP_OK;
 }
 
@@ -345,14 +419,41 @@ static pp_cost from_fit(const pp_fit *fit, double x) {
     return (pp_cost){pp_fit_at(fit, x), fit->relative_error, PP_COST_MEASURED};
 }
 
+/* How much longer a phase takes on a kind than at home, by the model. */
+static double stretch(const pp_costs *costs, const costed_layer *layer, pp_cost_query query) {
+    const pp_analytic *there = &costs->kinds[query.kind].analytic;
+    const pp_analytic *home = &costs->kinds[costs->home].analytic;
+    if (!(there->flops_per_s > 0) || !(home->flops_per_s > 0)) return 1;
+    if (layer->source == PP_COST_OPAQUE) return home->flops_per_s / there->flops_per_s;
+    double at_home = pp_analytic_layer(home, &layer->layer, query.phase, query.samples);
+    if (!(at_home > 0)) return 1;
+    return pp_analytic_layer(there, &layer->layer, query.phase, query.samples) / at_home;
+}
+
+static pp_cost at_home(const costed_layer *layer, pp_cost_query query) {
+    if (layer->measured) return from_fit(layer->measured->fit[query.phase], (double)query.samples);
+    return (pp_cost){pp_analytic_layer(NULL, &layer->layer, query.phase, query.samples), 0,
+                     PP_COST_OPAQUE};
+}
+
+pp_cost pp_costs_ask(const pp_costs *costs, pp_cost_query query) {
+    assert(query.layer >= 0 && query.layer < costs->layer_count && query.phase < LAYER_PHASES);
+    assert(query.kind >= 0 && query.kind < costs->kind_count);
+    const costed_layer *layer = &costs->layers[query.layer];
+    const costed_kind *kind = &costs->kinds[query.kind];
+    bool empty = query.samples <= 0 && query.phase != PP_PHASE_OPTIMIZER;
+    if (empty || !layer->works[query.phase]) return (pp_cost){0, 0, layer->source};
+    if (layer->source == PP_COST_MODELLED)
+        return (pp_cost){
+            pp_analytic_layer(&kind->analytic, &layer->layer, query.phase, query.samples), 1,
+            PP_COST_MODELLED};
+    pp_cost cost = at_home(layer, query);
+    if (kind->home) return cost;
+    return (pp_cost){cost.seconds * stretch(costs, layer, query), 1, PP_COST_MODELLED};
+}
+
 pp_cost pp_costs_layer(const pp_costs *costs, int index, pp_phase phase, int64_t samples) {
-    assert(index >= 0 && index < costs->layer_count && phase < LAYER_PHASES);
-    const costed_layer *layer = &costs->layers[index];
-    bool empty = samples <= 0 && phase != PP_PHASE_OPTIMIZER;
-    if (empty || !layer->works[phase]) return (pp_cost){0, 0, layer->source};
-    if (layer->measured) return from_fit(layer->measured->fit[phase], (double)samples);
-    double seconds = pp_analytic_layer(&costs->analytic, &layer->layer, phase, samples);
-    return (pp_cost){seconds, layer->source == PP_COST_OPAQUE ? 0 : 1, layer->source};
+    return pp_costs_ask(costs, (pp_cost_query){costs->first_kind, index, phase, samples});
 }
 
 static bool is_intra(const pp_costs *costs, pp_link link) {
@@ -370,8 +471,22 @@ double pp_costs_overhead(const pp_costs *costs) {
     return costs->overhead_s;
 }
 
+pp_cost_source pp_costs_source_of(const pp_costs *costs, int kind) {
+    pp_cost_source weakest = (pp_cost_source)0;
+    for (int i = 0; i < costs->layer_count; i++)
+        if (costs->layers[i].source > weakest) weakest = costs->layers[i].source;
+    bool scaled = weakest == PP_COST_MEASURED && !costs->kinds[kind].home;
+    return scaled ? PP_COST_MODELLED : weakest;
+}
+
 pp_cost_source pp_costs_source(const pp_costs *costs) {
-    return costs->source;
+    pp_cost_source weakest = (pp_cost_source)0;
+    for (int i = 0; i < costs->kind_count; i++) {
+        if (!costs->kinds[i].present) continue;
+        pp_cost_source source = pp_costs_source_of(costs, i);
+        if (source > weakest) weakest = source;
+    }
+    return weakest;
 }
 
 const char *pp_costs_note(const pp_costs *costs) {

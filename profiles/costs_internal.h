@@ -12,10 +12,10 @@ typedef struct pp_analytic {
     pp_dtype dtype;
 } pp_analytic;
 
-/* The rates of device 0 of the cluster. A device that does not say how fast it is in this dtype is
+/* The rates of one kind of device. A kind that does not say how fast it is in this dtype is
  * PP_E_INPUT, naming device and field. */
-pp_status pp_analytic_make(const pp_cluster *cluster, pp_dtype dtype, pp_analytic *analytic,
-                           pp_error *error);
+pp_status pp_analytic_make(const pp_cluster *cluster, int kind, pp_dtype dtype,
+                           pp_analytic *analytic, pp_error *error);
 
 /* FLOPs and bytes of one phase; both 0 where the phase does nothing. Not of opaque layers. */
 typedef struct pp_phase_work {

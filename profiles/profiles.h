@@ -5,7 +5,8 @@
  *               tables and their migrations, store_sql.c is the border to SQLite
  *   fit.c       seconds as a function of the microbatch size, with GSL
  *   analytic.c  seconds from FLOPs and bytes where nothing was measured
- *   costs.c     "how long is layer i, phase p, at microbatch b": the one question planner asks */
+ *   costs.c     "how long is layer i, phase p, at microbatch b, on this kind of device": the one
+ *               question that planner asks */
 #ifndef PPSIM_PROFILES_H
 #define PPSIM_PROFILES_H
 
@@ -99,26 +100,42 @@ typedef struct pp_cost {
 
 typedef struct pp_costs_request {
     const pp_model *model;
-    const pp_cluster *cluster; /* device 0's kind gives the modelled costs */
+    const pp_cluster *cluster; /* its kinds of devices give the modelled costs */
     pp_dtype dtype;
     const char *db;            /* NULL: everything modelled */
     const char *backend;       /* whose samples; NULL: whatever the store has, newest first */
     int neighbours;            /* busy ranks beside each, at most; nearest measured is taken */
 } pp_costs_request;
 
-/* Cost models of every layer. With a db, a layer that was never measured is PP_E_INPUT and names the
- * layer and the `ppsim profile` call that would measure it. Opaque layers cost what they say. */
+/* Cost models of every layer on every kind of device that the cluster has. Modelled times are of
+ * each kind. Measured ones hold for the kinds whose name fits what was measured; if none does, for
+ * that of device 0, with a warning. Opaque layers say what they cost on the kind of device 0. On
+ * other kinds both are scaled by the modelled ratio between the kinds (of opaque layers: by the
+ * ratio of their FLOP rates, as they are where a kind states none), and count as modelled.
+ * With a db, a layer that was never measured is PP_E_INPUT and names the layer and the
+ * `ppsim profile` call that would measure it; so is a kind that cannot be modelled but has to be.
+ */
 pp_status pp_costs_open(const pp_costs_request *request, pp_costs **costs, pp_error *error);
 void pp_costs_close(pp_costs *costs);
 
-/* Layer i (index in the model), one microbatch of `samples`. Thread-safe. */
+/* One phase of one microbatch of one layer. */
+typedef struct pp_cost_query {
+    int kind;  /* of device: index into pp_cluster.devices, of which some device is */
+    int layer; /* index in the model */
+    pp_phase phase;
+    int64_t samples;
+} pp_cost_query;
+pp_cost pp_costs_ask(const pp_costs *costs, pp_cost_query query); /* thread-safe */
+/* The same on the kind of device 0. */
 pp_cost pp_costs_layer(const pp_costs *costs, int layer, pp_phase phase, int64_t samples);
 /* One transfer of `bytes` over a link of the cluster: measured (local transport) where the store has
  * it and both devices share a node, else latency + bytes / bandwidth. */
 pp_cost pp_costs_transfer(const pp_costs *costs, pp_link link, int64_t bytes);
 /* The worker's own cost per action; 0 where not measured. */
 double pp_costs_overhead(const pp_costs *costs);
-/* What the plan says of its costs: weakest source, one line for people, hash of the samples. */
+/* What the plan says of its costs: weakest source, of one kind of device or of all that the cluster
+ * has; one line for people; hash of the samples. */
+pp_cost_source pp_costs_source_of(const pp_costs *costs, int kind);
 pp_cost_source pp_costs_source(const pp_costs *costs);
 const char *pp_costs_note(const pp_costs *costs);
 uint64_t pp_costs_hash(const pp_costs *costs);

@@ -291,6 +291,60 @@ Test(costs, times_of_other_devices_are_warned_of) {
     scratch_remove(&made);
 }
 
+static const char two_kinds[] =
+    "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"mixed\", \"devices\": ["
+    "{\"name\": \"fast\", \"memory_bytes\": 1000000000, \"flops\": {\"fp32\": 4e12}, "
+    "\"memory_bandwidth_bytes_per_s\": 4e11}, "
+    "{\"name\": \"test-cpu\", \"memory_bytes\": 1000000000, \"flops\": {\"fp32\": 1e12}, "
+    "\"memory_bandwidth_bytes_per_s\": 1e11}, "
+    "{\"name\": \"nobody's\", \"memory_bytes\": 1000000000}], "
+    "\"nodes\": [{\"device\": \"fast\", \"count\": 1}, {\"device\": \"test-cpu\", \"count\": 1}], "
+    "\"intra\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}, "
+    "\"inter\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}}";
+
+/* What was measured on one kind is scaled to the other by the model; a large product takes a
+ * quarter of the time on four times the rate. */
+Test(costs, other_kinds_are_scaled_and_say_so) {
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(model_text), *opaque = model_must_read(opaque_text);
+    pp_cluster *cluster = cluster_must_read(two_kinds);
+    add_machine_session(made.db, model, PP_FP32, 0, true);
+    pp_costs_request request = {.model = model, .cluster = cluster, .dtype = PP_FP32};
+    pp_costs *modelled = costs_must_open(&request);
+    request.db = made.db;
+    pp_costs *measured = costs_must_open(&request);
+    pp_cost_query query = {.kind = 0, .layer = 2, .phase = PP_PHASE_FORWARD, .samples = 100000};
+    pp_cost fast = pp_costs_ask(measured, query), fast_model = pp_costs_ask(modelled, query);
+    query.kind = 1;
+    pp_cost slow = pp_costs_ask(measured, query), slow_model = pp_costs_ask(modelled, query);
+    cr_assert(slow.source == PP_COST_MEASURED && fast.source == PP_COST_MODELLED);
+    expect_near(fast.seconds / slow.seconds, fast_model.seconds / slow_model.seconds, "ratio");
+    expect_near(slow_model.seconds - 5e-6, 4 * (fast_model.seconds - 5e-6), "rates");
+    cr_assert_eq(pp_costs_source_of(measured, 1), PP_COST_MEASURED);
+    cr_assert_eq(pp_costs_source(measured), PP_COST_MODELLED);
+    cr_assert(strstr(pp_costs_note(measured), "scaled by the model to 'fast'"), "%s",
+              pp_costs_note(measured));
+    pp_costs_close(modelled);
+    pp_costs_close(measured);
+
+    request = (pp_costs_request){.model = opaque, .cluster = cluster, .dtype = PP_FP32};
+    pp_costs *given = costs_must_open(&request);
+    query.layer = 0;
+    cr_assert_eq(pp_costs_ask(given, query).seconds, 4 * 50000.0, "0.5 s on device 0's kind");
+    pp_costs_close(given);
+    cluster->devices[1].fp32_flops = 0;
+    given = costs_must_open(&request);
+    cr_assert_eq(pp_costs_ask(given, query).seconds, 50000.0, "no rate: as it is");
+    cr_assert_null(strstr(pp_costs_note(given), "scaled"));
+    pp_costs_close(given);
+    request.model = model;
+    expect_refused(&request, "'test-cpu'", "/devices/1/flops/fp32");
+    pp_cluster_free(cluster);
+    pp_model_free(opaque);
+    pp_model_free(model);
+    scratch_remove(&made);
+}
+
 Test(costs, what_was_never_measured_is_named) {
     scratch made = scratch_make();
     pp_model *model = model_must_read(model_text);
