@@ -288,6 +288,8 @@ typedef struct pp_layer {
     int64_t parameter_bytes; /* opaque: in all; the next two per sample */
     int64_t output_bytes;
     int64_t activation_bytes;
+    int64_t shards; /* devices that the layer is divided over, see pp_layer_shard; 0: it is whole.
+                       No document says it */
 } pp_layer;
 
 /* The tensor that `from` makes is read by `to`. One edge per pair. */
@@ -379,12 +381,28 @@ int64_t pp_tensor_bytes(const pp_tensor *tensor);
 double pp_layer_sample_elements(const pp_layer *layer);
 int64_t pp_layer_parameters(const pp_layer *layer); /* elements, ties counted in each */
 
+/* *local becomes what each of `tp` devices has of the layer (Shoeybi et al. 2019, section 3): its
+ * tensors, parameters, work and signature are then those of one device. Attention heads, the MLP's
+ * inner features, a linear layer's outputs and the vocabulary are divided; norms, embeddings'
+ * outputs and the residual stream are on each. The vocabulary is padded to a multiple of tp; what
+ * else does not divide evenly is PP_E_INPUT, an opaque layer PP_E_UNSUPPORTED. tp 1: as it is. */
+pp_status pp_layer_shard(const pp_layer *layer, int tp, pp_layer *local, pp_error *error);
+/* The same of every layer: can the model run on tp devices at all? */
+pp_status pp_model_can_shard(const pp_model *model, int tp, pp_error *error);
+
+/* What the devices of a divided layer add up in one phase of one microbatch: `count` ring
+ * all-reduces of `bytes` in all; gathering what they hold parts of counts half. */
+typedef struct pp_layer_sum {
+    double count, bytes;
+} pp_layer_sum;
+
 /* Arithmetic and traffic of one microbatch, for modelled costs: multiply-adds count two FLOPs;
  * bytes are those moved to and from memory when nothing is cached. */
 typedef struct pp_layer_work {
     double forward_flops, input_flops, weight_flops;
     double forward_bytes, input_bytes, weight_bytes;
-    double optimizer_bytes; /* of one optimizer step over its parameters */
+    double optimizer_bytes;              /* of one optimizer step over its parameters */
+    pp_layer_sum forward_sum, input_sum; /* zero for a layer that is whole */
 } pp_layer_work;
 pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype dtype);
 
@@ -675,9 +693,11 @@ typedef struct pp_layout_request {
     bool split_backward; /* the schedule has I and W rather than B */
     bool recompute;      /* changes when regions live, not what they hold */
     int dp;              /* replicas, for the reduction buffer; 0: 1 */
+    int tp;              /* devices that each layer is divided over; 0: 1 */
 } pp_layout_request;
 
-/* The layout of one stage, from the arena. Errors: PP_E_OUT_OF_MEMORY only. O(layers²). */
+/* The layout of one stage on one device, from the arena. Errors: those of pp_layer_shard and
+ * PP_E_OUT_OF_MEMORY. O(layers²). */
 pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena,
                                pp_stage_layout *layout, pp_error *error);
 

@@ -108,6 +108,7 @@ static const struct {
      OP(PP_OP_EMBEDDING) | OP(PP_OP_LM_HEAD), 0},
     {"dropout", offsetof(pp_layer, dropout), REAL_FIELD, OP(PP_OP_GPT_BLOCK) | OP(PP_OP_DROPOUT),
      OP(PP_OP_EMBEDDING)},
+    {"shards", offsetof(pp_layer, shards), COUNT_FIELD, 0, ALL_BUT_OPAQUE},
 #undef ALL_BUT_OPAQUE
 #undef OP
 };

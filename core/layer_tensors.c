@@ -12,10 +12,16 @@
  *                   on the softmax 3·a·s/h (this op has none)
  *
  * so a block here holds s·b·h·(28 + 2·a·s/h) bytes in bf16 and the norms' fp32 statistics, 8·s·b.
- */
+ *
+ * On t devices (tensor parallelism; Shoeybi et al. 2019, section 3, and Korthikanti, section 4.2.1:
+ * s·b·h·(10 + 24/t + 5·a·s/(h·t))) each holds its heads of q k v and their attention, its part of
+ * the MLP's inner features and of the vocabulary, and all of the rest: s·b·h·(4 + 24/t +
+ * 2·a·s/(h·t)) here. So a tensor is divided if an extent of it is, and which are is said once, in
+ * share_of. */
 #include "core/layer_internal.h"
 
 #include <assert.h>
+#include <inttypes.h>
 
 /* Extents of tensors, as a function of layer and samples. */
 typedef enum extent {
@@ -25,9 +31,11 @@ typedef enum extent {
     SEQUENCE,
     VOCABULARY,
     DIM,
-    DIM_3,
-    DIM_4,
-    OUTPUT_DIM
+    HEADS_DIM, /* features of all heads: dim, divided by heads */
+    DIM_3,     /* three times that: q, k and v */
+    DIM_4,     /* inner features of the MLP */
+    OUTPUT_DIM,
+    OUTPUT_FEATURES /* of a linear layer, whole: gathered from the devices */
 } extent;
 
 /* What else there is to say of a tensor. */
@@ -65,7 +73,7 @@ static const tensor_row gpt_block[] = {
     {"norm1_shift", PARAMETER, ONE, DIM, PLAIN},
     {"qkv_weight", PARAMETER, DIM_3, DIM, PLAIN},
     {"qkv_bias", PARAMETER, ONE, DIM_3, PLAIN},
-    {"attention_weight", PARAMETER, DIM, DIM, PLAIN},
+    {"attention_weight", PARAMETER, DIM, HEADS_DIM, PLAIN},
     {"attention_bias", PARAMETER, ONE, DIM, PLAIN},
     {"norm2_scale", PARAMETER, ONE, DIM, PLAIN},
     {"norm2_shift", PARAMETER, ONE, DIM, PLAIN},
@@ -78,7 +86,7 @@ static const tensor_row gpt_block[] = {
     {"norm1_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
     {"qkv", SAVED_INPUT, ROWS, DIM_3, PLAIN},
     {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
-    {"attended", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
     {"norm2_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"norm2_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
     {"expanded", SAVED_INPUT, ROWS, DIM_4, PLAIN},
@@ -119,20 +127,20 @@ static const tensor_row layer_norm[] = {
 static const tensor_row linear[] = {
     {"weight", PARAMETER, OUTPUT_DIM, DIM, PLAIN},
     {"bias", PARAMETER, ONE, OUTPUT_DIM, PLAIN},
-    {"output", OUTPUT, ROWS, OUTPUT_DIM, PLAIN},
+    {"output", OUTPUT, ROWS, OUTPUT_FEATURES, PLAIN},
 };
 
 static const tensor_row attention[] = {
     {"qkv_weight", PARAMETER, DIM_3, DIM, PLAIN},
     {"qkv_bias", PARAMETER, ONE, DIM_3, PLAIN},
-    {"output_weight", PARAMETER, DIM, DIM, PLAIN},
+    {"output_weight", PARAMETER, DIM, HEADS_DIM, PLAIN},
     {"output_bias", PARAMETER, ONE, DIM, PLAIN},
     {"output", OUTPUT, ROWS, DIM, PLAIN},
     {"qkv", SAVED_INPUT, ROWS, DIM_3, PLAIN},
     {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
-    {"attended", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
     {"qkv_gradient", STASH, ROWS, DIM_3, PLAIN},
-    {"attended_gradient", WORKSPACE, ROWS, DIM, PLAIN},
+    {"attended_gradient", WORKSPACE, ROWS, HEADS_DIM, PLAIN},
     {"score_gradient", WORKSPACE, SEQUENCE, SEQUENCE, PLAIN},
 };
 
@@ -169,7 +177,37 @@ static const struct {
 
 _Static_assert(sizeof gpt_block / sizeof *gpt_block <= PP_LAYER_TENSORS, "the largest op fits");
 
-static int64_t extent_of(extent kind, const pp_layer *layer, int64_t samples) {
+/* What of an extent is shared out among the devices that a layer is divided over. */
+typedef struct share {
+    const char *what; /* NULL: nothing, each device has all of it */
+    int64_t count;
+    bool padded; /* to a multiple of their number */
+} share;
+
+static share share_of(extent kind, const pp_layer *layer) {
+    switch (kind) {
+    case HEAD_ROWS:
+    case HEADS_DIM:
+    case DIM_3:
+        return (share){"heads", layer->heads, false};
+    case DIM_4:
+        return (share){"features of the MLP", 4 * layer->dim, false};
+    case VOCABULARY:
+        return (share){"words of the vocabulary", layer->vocabulary, true};
+    case OUTPUT_DIM:
+        return (share){"output features", pp_layer_features_out(layer), false};
+    case ONE:
+    case ROWS:
+    case SEQUENCE:
+    case DIM:
+    case OUTPUT_FEATURES:
+        break;
+    }
+    return (share){0};
+}
+
+/* Of the whole layer. */
+static int64_t whole_extent(extent kind, const pp_layer *layer, int64_t samples) {
     switch (kind) {
     case ONE:
         return 1;
@@ -182,16 +220,23 @@ static int64_t extent_of(extent kind, const pp_layer *layer, int64_t samples) {
     case VOCABULARY:
         return layer->vocabulary;
     case DIM:
+    case HEADS_DIM:
         return layer->dim;
     case DIM_3:
         return 3 * layer->dim;
     case DIM_4:
         return 4 * layer->dim;
     case OUTPUT_DIM:
+    case OUTPUT_FEATURES:
         return pp_layer_features_out(layer);
     }
     assert(false && "every extent is handled");
     return 0;
+}
+
+static int64_t extent_of(extent kind, const pp_layer *layer, int64_t samples) {
+    int64_t whole = whole_extent(kind, layer, samples);
+    return share_of(kind, layer).what ? pp_layer_part(layer, whole) : whole;
 }
 
 /* Byte counts as elements of dtype, rounded up. */
@@ -228,6 +273,42 @@ int pp_layer_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
     }
     return count;
 }
+
+/* ---- dividing ------------------------------------------------------------------------------ */
+
+static pp_status check_share(const pp_layer *layer, share part, int tp, pp_error *error) {
+    if (!part.what || part.padded || part.count % tp == 0) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, "--tp",
+                   "%d devices cannot share the %" PRId64 " %s of layer '%s' evenly: choose a "
+                   "divisor of %" PRId64,
+                   tp, part.count, part.what, layer->name, part.count);
+}
+
+pp_status pp_layer_shard(const pp_layer *layer, int tp, pp_layer *local, pp_error *error) {
+    *local = *layer;
+    if (tp <= 1) return PP_OK;
+    if (layer->op == PP_OP_OPAQUE)
+        return pp_fail(error, PP_E_UNSUPPORTED, "--tp",
+                       "%d: layer '%s' is opaque, and nothing says what a part of it costs; use "
+                       "--tp 1",
+                       tp, layer->name);
+    for (int i = 0; i < tensor_table[layer->op].count; i++) {
+        const tensor_row *row = &tensor_table[layer->op].rows[i];
+        PP_TRY(check_share(layer, share_of(row->rows, layer), tp, error));
+        PP_TRY(check_share(layer, share_of(row->columns, layer), tp, error));
+    }
+    local->shards = tp;
+    return PP_OK;
+}
+
+pp_status pp_model_can_shard(const pp_model *model, int tp, pp_error *error) {
+    pp_layer local;
+    for (int i = 0; i < model->layer_count; i++)
+        PP_TRY(pp_layer_shard(&model->layers[i], tp, &local, error));
+    return PP_OK;
+}
+
+/* ---- sums ---------------------------------------------------------------------------------- */
 
 int64_t pp_tensor_bytes(const pp_tensor *tensor) {
     return tensor->rows * tensor->columns * pp_dtype_bytes(tensor->dtype);

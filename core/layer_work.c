@@ -3,7 +3,12 @@
  * FLOPs are those of the matrix products, as Narayanan et al. 2021 (section 5.1, appendix) count
  * them, attention over the full square included: for a block 24·R·h² + 4·R·s·h forward with R =
  * rows and twice that backward. Elementwise ops count a few per element. Bytes follow from the
- * tensor list: what each phase has to read and write once when nothing is cached. */
+ * tensor list: what each phase has to read and write once when nothing is cached.
+ *
+ * Of a layer that is divided over t devices (pp_layer_shard) this is one device's part: 1/t of the
+ * products, and all of what is done per element. Each device then holds a summand of what later
+ * layers read, and they add those up (Shoeybi et al. 2019, figure 4): the block after its attention
+ * and after its MLP, and their input gradients in the backward pass. */
 #include "core/layer_internal.h"
 
 /* FLOPs of one phase, R rows of h features: the sum of these terms. */
@@ -37,11 +42,40 @@ static const flops_row flops_table[PP_OP_COUNT][PHASES] = {
 
 static double flops_of(const flops_row *row, const pp_layer *layer, int64_t samples) {
     double h = (double)layer->dim, s = (double)pp_layer_sequence(layer);
-    double rows = (double)samples * s;
+    double rows = (double)samples * s, part = 1 / (double)pp_layer_shards(layer);
     return rows * h *
-           (row->per_element + row->per_square * h + row->per_score * s +
-            row->per_class * (double)layer->vocabulary +
-            row->per_output * (double)pp_layer_features_out(layer));
+           (row->per_element + row->per_square * h * part + row->per_score * s * part +
+            row->per_class * (double)pp_layer_part(layer, layer->vocabulary) +
+            row->per_output * (double)pp_layer_part(layer, pp_layer_features_out(layer)));
+}
+
+/* All-reduces of one phase: how many, and of how much each. */
+typedef struct sum_row {
+    double count;
+    double per_row;            /* fp32 numbers for each row */
+    double per_element;        /* × R·h */
+    double per_output_element; /* × R·o */
+} sum_row;
+
+/* The head sums maximum, Σ exp and the target's logit of each row (its vocabulary is divided, and
+ * with it the softmax); a linear layer gathers its outputs, which moves half of what a sum does. */
+static const sum_row sum_table[PP_OP_COUNT][2] = {
+    [PP_OP_EMBEDDING] = {{1, .per_element = 1}, {0}},
+    [PP_OP_GPT_BLOCK] = {{2, .per_element = 1}, {2, .per_element = 1}},
+    [PP_OP_LM_HEAD] = {{3, .per_row = 1}, {1, .per_element = 1}},
+    [PP_OP_LINEAR] = {{0.5, .per_output_element = 1}, {1, .per_element = 1}},
+    [PP_OP_ATTENTION] = {{1, .per_element = 1}, {1, .per_element = 1}},
+};
+
+static pp_layer_sum sum_of(const sum_row *row, const pp_layer *layer, int64_t samples,
+                           pp_dtype dtype) {
+    if (pp_layer_shards(layer) == 1) return (pp_layer_sum){0, 0};
+    double rows = (double)samples * (double)pp_layer_sequence(layer);
+    double elements = row->per_element * (double)layer->dim +
+                      row->per_output_element * (double)pp_layer_features_out(layer);
+    double each = rows * (elements * (double)pp_dtype_bytes(dtype) +
+                          row->per_row * (double)pp_dtype_bytes(PP_FP32));
+    return (pp_layer_sum){row->count, row->count * each};
 }
 
 /* Bytes by what they are for. */
@@ -109,5 +143,9 @@ pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype
         .input_bytes = needs.takes_tokens ? 0 : input_bytes(&t),
         .weight_bytes = needs.has_weights ? weight_bytes(&t) : 0,
         .optimizer_bytes = parameters_of(layer, dtype) * optimizer_bytes_per_parameter(dtype),
+        .forward_sum = sum_of(&sum_table[layer->op][FORWARD], layer, samples, dtype),
+        .input_sum = needs.takes_tokens
+                         ? (pp_layer_sum){0, 0}
+                         : sum_of(&sum_table[layer->op][INPUT], layer, samples, dtype),
     };
 }

@@ -122,9 +122,11 @@ static void append_row(builder *b, int layer, int tensor, pp_region region, int6
     add_row(b, layer, tensor, region, b->layout->region_bytes[region], size);
 }
 
+/* Of one device. */
 static int tensors_of(const builder *b, int layer, pp_tensor tensors[PP_LAYER_TENSORS]) {
-    return pp_layer_tensors(&b->model->layers[layer], b->request->samples, b->request->dtype,
-                            tensors);
+    pp_layer local;
+    pp_layer_shard(&b->model->layers[layer], b->request->tp, &local, NULL); /* it can: checked */
+    return pp_layer_tensors(&local, b->request->samples, b->request->dtype, tensors);
 }
 
 /* Index of the output among the layer's tensors, or -1; *size its bytes. */
@@ -396,6 +398,7 @@ pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena
     assert(0 <= request->first && request->first <= request->last);
     assert(request->last < model->layer_count && request->samples > 0);
     *layout = (pp_stage_layout){0};
+    PP_TRY(pp_model_can_shard(model, request->tp, error));
     builder b = {.request = request, .model = model, .arena = arena, .layout = layout};
     allocate_lists(&b);
     bool *before = PP_NEW(arena, bool, model->layer_count);

@@ -4,7 +4,7 @@
  * Replicas and the devices of a tensor-parallel group work alike, so the first of each stands for
  * all. A border between two ranks costs the latency of the link and holds the lane between them for
  * bytes / bandwidth. Where the link between nodes is shared and more than one transfer may leave or
- * enter a node at a time, transfers share the nodes' network cards; replicas of a rank that work on
+ * enter a node at a time, transfers share the nodes' network cards; the devices of a rank on
  * its node send at the same time. Stages that share tied weights reduce their gradients together.
  */
 #include "sim/engine_internal.h"
@@ -36,15 +36,18 @@ static pp_border_cost border_of(const pp_plan *plan, int s) {
 
 /* ---- cards --------------------------------------------------------------------------------- */
 
-static int node_of(const pp_plan *plan, int rank, int replica) {
-    size_t at = ((size_t)rank * (size_t)plan->dp + (size_t)replica) * (size_t)plan->tp;
+/* Of the n-th device of a rank. */
+static int node_of(const pp_plan *plan, int rank, size_t n) {
+    size_t at = (size_t)rank * (size_t)plan->dp * (size_t)plan->tp + n;
     return pp_cluster_node_of(plan->cluster, plan->devices[at]);
 }
 
-/* Replicas of a rank on the node of the first. */
+/* Devices of a rank on the node of the first; each sends what crosses a border to its own partner.
+ */
 static int copies_of(const pp_plan *plan, int rank) {
     int count = 0;
-    for (int d = 0; d < plan->dp; d++) count += node_of(plan, rank, d) == node_of(plan, rank, 0);
+    for (size_t n = 0; n < (size_t)plan->dp * (size_t)plan->tp; n++)
+        count += node_of(plan, rank, n) == node_of(plan, rank, 0);
     return count;
 }
 
