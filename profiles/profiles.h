@@ -6,7 +6,8 @@
  *   fit.c       seconds as a function of the microbatch size, with GSL
  *   analytic.c  seconds from FLOPs and bytes where nothing was measured
  *   costs.c     "how long is layer i, phase p, at microbatch b, on this kind of device": the one
- *               question that planner asks */
+ *               question that planner asks
+ *   import.c    profiles of other programs as models; a file import_NAME.c for each format */
 #ifndef PPSIM_PROFILES_H
 #define PPSIM_PROFILES_H
 
@@ -139,5 +140,33 @@ pp_cost_source pp_costs_source_of(const pp_costs *costs, int kind);
 pp_cost_source pp_costs_source(const pp_costs *costs);
 const char *pp_costs_note(const pp_costs *costs);
 uint64_t pp_costs_hash(const pp_costs *costs);
+
+/* ---- importing ----------------------------------------------------------------------------- */
+
+/* A format of another program's files. */
+typedef struct pp_importer {
+    const char *name;    /* "pipedream" */
+    const char *summary; /* one line */
+    const char *shape;   /* what the file looks like */
+} pp_importer;
+const pp_importer *pp_importer_at(int index); /* NULL behind the last */
+
+/* Zero means default. */
+typedef struct pp_import_options {
+    int64_t profile_batch; /* samples that the profiled minibatch held; default 1: the minibatch
+                              counts as one sample */
+} pp_import_options;
+
+#define PP_IMPORT_LIMIT_BYTES ((size_t)64 << 20)
+
+/* A model (pp_model_free) of what a file in that format says: opaque layers in topological order,
+ * seconds and bytes per sample, edges as in the file. A backward time that was measured undivided
+ * is halved into input and weight and flagged (pp_layer.backward_assumed). An unknown format, and
+ * whatever is wrong in the file, is PP_E_INPUT; the place is file:line:column. The model's name is
+ * the file's. `text` is NUL-terminated; options may be NULL. O(n log n). */
+pp_status pp_import_file(const char *format, const char *path, const pp_import_options *options,
+                         pp_model **model, pp_error *error);
+pp_status pp_import_text(const char *format, const char *text, size_t length, const char *file_name,
+                         const pp_import_options *options, pp_model **model, pp_error *error);
 
 #endif
