@@ -48,7 +48,9 @@ printf '0F0\n' >half.csv
 expect 2 'matched       not reached' schedule --check half.csv
 
 # what belongs to later versions is refused, not ignored
-expect 2 'is not a subcommand' import pipedream graph.txt --out x.json
+expect 2 'graph.txt: cannot be opened' import pipedream graph.txt --out x.json
+expect 2 'needs a FORMAT and a FILE' import pipedream
+expect 2 "no format 'onnx' to import; known: pipedream" import onnx graph.txt --out x.json
 expect 2 'is not a subcommand' export pytorch plan.json
 expect 2 'no such option' run plan.json --checkpoint folder
 expect 2 'no such option' run plan.json --resume
