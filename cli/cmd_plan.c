@@ -13,7 +13,7 @@ typedef struct plan_settings {
     int64_t batch, memory_bytes, microbatch_size, zero, sequence;
     int ranks, virtual_stages, microbatches, dp, tp;
     double limit_s;
-    bool json, explain;
+    bool json, explain, model_missing;
 } plan_settings;
 
 static const pp_option options[] = {
@@ -23,6 +23,8 @@ static const pp_option options[] = {
      "a cluster file, or a name from 'ppsim clusters' (default: local)"},
     {0, "db", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(plan_settings, db),
      "profile store with measured layer times; without it they are modelled from FLOPs and bytes"},
+    {0, "model-missing", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, model_missing),
+     "with --db: layers that it lacks are modelled, by rates fitted to what it has"},
     {0, "batch", NULL, "N", NULL, PP_OPTION_SIZE, offsetof(plan_settings, batch),
      "global batch: samples per step over all replicas"},
     {0, "memory", NULL, "BYTES", NULL, PP_OPTION_BYTES, offsetof(plan_settings, memory_bytes),
@@ -120,6 +122,9 @@ static pp_status open_inputs(const plan_settings *settings, planning *p, pp_erro
                        "ranks * dp * tp is %lld devices, more than "
                        "the 1000000 that ppsim handles",
                        (long long)pinned);
+    if (settings->model_missing && !settings->db)
+        return pp_fail(error, PP_E_INPUT, "--model-missing",
+                       "goes with --db FILE; without a profile everything is modelled anyway");
     const char *inputs[] = {settings->model, settings->cluster, settings->db};
     PP_TRY(pp_check_output(settings->out, inputs, 3, error));
     PP_TRY(pp_model_open(settings->model, &p->model, error));
@@ -131,6 +136,7 @@ static pp_status open_inputs(const plan_settings *settings, planning *p, pp_erro
                               .cluster = p->cluster,
                               .dtype = p->request.dtype,
                               .db = settings->db,
+                              .model_missing = settings->model_missing,
                               .neighbours = busy_neighbours(p, pinned)};
     pp_status status = pp_costs_open(&costs, &p->costs, error);
     if (status != PP_OK && settings->sequence && strstr(error->message, "`ppsim profile")) {

@@ -295,6 +295,26 @@ static void tell_proof(const pp_story *story, pp_text *text) {
     }
 }
 
+/* How good the model of costs is, where there is something to compare it with. */
+static void tell_model(const pp_costs_model *model, pp_text *text) {
+    char start[32];
+    if (model->modelled_layers > 0 && model->flops_per_s > 0) {
+        pp_text_printf(text,
+                       "Model: %d of %d layers, at %.3g FLOP/s and %.3g bytes/s with %s to start "
+                       "each phase, %s.\n",
+                       model->modelled_layers, model->modelled_layers + model->measured_layers,
+                       model->flops_per_s, model->bytes_per_s,
+                       seconds_text(model->start_s, start),
+                       model->fitted ? "fitted to the profile" : "as assumed of such devices");
+    }
+    if (model->point_count > 0) {
+        pp_text_printf(text,
+                       "Model against measurement: off by %.3g %% in the middle and %.3g %% at "
+                       "worst over %zu measured phases and sizes of this model's layers.\n",
+                       100 * model->median_error, 100 * model->worst_error, model->point_count);
+    }
+}
+
 static void tell_costs(const pp_story *story, pp_text *text) {
     static const char *const kinds[] = {
         [PP_COST_MEASURED] = "Costs were measured",
@@ -303,6 +323,7 @@ static void tell_costs(const pp_story *story, pp_text *text) {
     const pp_model *model = story->tables->model;
     const pp_plan *plan = story->result->best;
     pp_text_printf(text, "%s: %s.\n", kinds[plan->costs], plan->cost_note);
+    tell_model(pp_costs_model_of(story->tables->request->costs), text);
     int assumed = 0, opaque = 0;
     for (int i = 0; i < model->layer_count; i++) {
         opaque += model->layers[i].op == PP_OP_OPAQUE;

@@ -11,9 +11,11 @@
  *
  * which keeps what was seen of a layer and takes from the model only how the kinds differ. */
 #include "profiles/costs_internal.h"
+#include "profiles/efficiency_internal.h"
 #include "profiles/store_internal.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +40,8 @@ typedef struct costed_layer {
 
 /* What the costs know of one kind of device. */
 typedef struct costed_kind {
-    pp_analytic analytic; /* flops_per_s 0: not known */
+    pp_analytic analytic; /* as assumed; flops_per_s 0: not known */
+    pp_analytic reached;  /* the same, or what the fit to the store makes of it */
     bool present;         /* some device is of this kind */
     bool home;            /* times of layers hold as they are */
 } costed_kind;
@@ -52,6 +55,10 @@ struct pp_costs {
     int home;             /* a kind at home */
     measured *signatures; /* [at most layer_count] */
     int signature_count;
+    pp_analytic assumed;      /* of the kind at home; flops_per_s 0: not known */
+    pp_efficiency efficiency; /* the same, fitted to the store */
+    int missing;              /* layers that are modelled since the store lacks them */
+    pp_costs_model told;
     pp_link intra;
     const pp_fit *link; /* NULL: not measured */
     double overhead_s;
@@ -134,19 +141,6 @@ static size_t lower_bound(const measurements *all, const char *signature, int ph
     return low;
 }
 
-/* The measured number of neighbours that is nearest to what the plan will have; of two, the fewer.
- */
-static int nearest_neighbours(const measurements *all, size_t first, size_t end) {
-    int best = all->samples[first].neighbours;
-    for (size_t i = first; i < end; i++) {
-        int tried = all->samples[i].neighbours;
-        int distance = abs(tried - all->request->neighbours);
-        int best_distance = abs(best - all->request->neighbours);
-        if (distance < best_distance || (distance == best_distance && tried < best)) best = tried;
-    }
-    return best;
-}
-
 /* Fits the samples of (signature, phase); *fit stays NULL if there are none. Steps of the optimizer
  * and the cost of an action do not depend on the microbatch: x is 0 for them. */
 static pp_status fit_samples(measurements *all, pp_costs *costs, const char *signature,
@@ -156,7 +150,8 @@ static pp_status fit_samples(measurements *all, pp_costs *costs, const char *sig
     size_t end = lower_bound(all, signature, (int)phase + 1);
     *fit = NULL;
     if (first == end) return PP_OK;
-    int neighbours = nearest_neighbours(all, first, end);
+    int neighbours =
+        pp_nearest_neighbours(&all->samples[first], &all->samples[end], all->request->neighbours);
     size_t count = 0;
     for (size_t i = first; i < end; i++) {
         const pp_sample *sample = &all->samples[i];
@@ -178,12 +173,14 @@ static pp_status never_measured(const measurements *all, int index, const char *
                                 pp_phase phase, pp_error *error) {
     const pp_costs_request *request = all->request;
     const char *db = request->db, *dtype = pp_dtype_name(request->dtype);
-    return pp_fail(error, PP_E_INPUT, db,
-                   "layer %d '%s' (%s) was never measured in %s%s%s (phase %s): run `ppsim profile "
-                   "%s --db %s --dtype %s`, or leave out --db for modelled costs",
-                   index, request->model->layers[index].name, signature, dtype,
-                   request->backend ? " on " : "", request->backend ? request->backend : "",
-                   pp_phase_name(phase), request->model->name, db, dtype);
+    return pp_fail(
+        error, PP_E_INPUT, db,
+        "layer %d '%s' (%s) was never measured in %s%s%s (phase %s): run `ppsim profile "
+        "%s --db %s --dtype %s`, add --model-missing to have it modelled by rates fitted "
+        "to what was measured, or leave out --db for modelled costs",
+        index, request->model->layers[index].name, signature, dtype, request->backend ? " on " : "",
+        request->backend ? request->backend : "", pp_phase_name(phase), request->model->name, db,
+        dtype);
 }
 
 static measured *find_signature(pp_costs *costs, const char *signature) {
@@ -212,9 +209,13 @@ static pp_status cost_measured_layer(measurements *all, pp_costs *costs, int ind
     measured *found;
     pp_layer_signature(&model->layers[index], signature);
     PP_TRY(measured_signature(all, costs, signature, &found, error));
-    for (int phase = 0; phase < LAYER_PHASES; phase++)
-        if (costs->layers[index].works[phase] && !found->fit[phase])
+    for (int phase = 0; phase < LAYER_PHASES; phase++) {
+        if (!costs->layers[index].works[phase] || found->fit[phase]) continue;
+        if (!all->request->model_missing)
             return never_measured(all, index, signature, (pp_phase)phase, error);
+        costs->missing++;
+        return PP_OK;
+    }
     costs->layers[index].source = PP_COST_MEASURED;
     costs->layers[index].measured = found;
     return PP_OK;
@@ -331,7 +332,8 @@ static pp_status rate_kinds(const pp_costs_request *request, pp_costs *costs, in
     for (int i = 0; i < costs->kind_count; i++)
         strangers = strangers || (costs->kinds[i].present && !costs->kinds[i].home);
     for (int i = 0; i < costs->kind_count; i++) {
-        if (!costs->kinds[i].present || !(strangers || (real > 0 && !request->db))) continue;
+        bool modelled = real > 0 && (!request->db || costs->missing > 0);
+        if (!costs->kinds[i].present || !(strangers || modelled)) continue;
         PP_TRY(rate_kind(request, costs, i, real > 0, error));
     }
     return PP_OK;
@@ -347,6 +349,14 @@ static void settle_alike(pp_costs *costs) {
     }
 }
 
+static void note_missing(pp_costs *costs) {
+    size_t length = strlen(costs->note);
+    if (costs->missing == 0) return;
+    snprintf(costs->note + length, sizeof costs->note - length,
+             "; %d of %d layers modelled by rates fitted to it", costs->missing,
+             costs->layer_count);
+}
+
 /* Adds names of kinds to the note, which may be cut. */
 static void note_kinds(const pp_cluster *cluster, pp_costs *costs, const char *first) {
     size_t length = strlen(costs->note);
@@ -357,11 +367,108 @@ static void note_kinds(const pp_cluster *cluster, pp_costs *costs, const char *f
     }
 }
 
+/* ---- what the store says of the model ---- */
+
+/* Fits the rates of the kind at home to everything that the store has. Without assumed rates there
+ * is nothing to begin at; that matters only where layers are missing. */
+static pp_status fit_rates(measurements *all, pp_costs *costs, pp_error *error) {
+    const pp_costs_request *request = all->request;
+    bool must = costs->missing > 0;
+    pp_status status = pp_analytic_make(request->cluster, costs->home, request->dtype,
+                                        &costs->assumed, must ? error : NULL);
+    if (status != PP_OK) return must ? status : PP_OK;
+    pp_work_point *points = pp_allocate_zeroed(all->count + 1, sizeof *points);
+    if (!points) return pp_fail_memory(error);
+    size_t count = pp_work_points(all->samples, all->count, request->neighbours, request->dtype,
+                                  all->y, points);
+    status = pp_efficiency_fit(&costs->assumed, points, count, &costs->efficiency, error);
+    pp_free(points);
+    return status;
+}
+
+/* Other kinds are taken to reach the same share of what was assumed of them. */
+static void apply_rates(pp_costs *costs) {
+    const pp_analytic *fitted = &costs->efficiency.analytic;
+    for (int i = 0; i < costs->kind_count; i++) costs->kinds[i].reached = costs->kinds[i].analytic;
+    if (costs->efficiency.point_count == 0) return;
+    for (int i = 0; i < costs->kind_count; i++) {
+        pp_analytic *analytic = &costs->kinds[i].reached;
+        analytic->flops_per_s *= fitted->flops_per_s / costs->assumed.flops_per_s;
+        analytic->bytes_per_s *= fitted->bytes_per_s / costs->assumed.bytes_per_s;
+        analytic->start_s = fitted->start_s;
+    }
+    if (costs->missing > 0) costs->hash = pp_hash(costs->hash, fitted, 3 * sizeof(double));
+}
+
+/* The first layer of its signature: the others would count it again. */
+static bool is_first_of_signature(const pp_costs *costs, int index) {
+    for (int i = 0; i < index; i++)
+        if (costs->layers[i].measured == costs->layers[index].measured) return false;
+    return true;
+}
+
+/* Where a layer was measured: how far off the fitted model is at each of its knots. Returns how
+ * many; errors NULL: only counts. */
+static size_t layer_errors(const pp_costs *costs, const costed_layer *layer, double *errors) {
+    size_t count = 0;
+    for (int phase = 0; phase < LAYER_PHASES; phase++) {
+        const pp_fit *fit = layer->works[phase] ? layer->measured->fit[phase] : NULL;
+        for (int k = 0; fit && k < fit->knot_count; k++) {
+            if (!(fit->y[k] > 0)) continue;
+            double modelled = pp_analytic_layer(&costs->efficiency.analytic, &layer->layer,
+                                                (pp_phase)phase, (int64_t)fit->x[k]);
+            if (errors) errors[count] = fabs(modelled - fit->y[k]) / fit->y[k];
+            count++;
+        }
+    }
+    return count;
+}
+
+static size_t all_errors(const pp_costs *costs, double *errors) {
+    size_t count = 0;
+    for (int i = 0; i < costs->layer_count; i++) {
+        const costed_layer *layer = &costs->layers[i];
+        if (!layer->measured || !is_first_of_signature(costs, i)) continue;
+        count += layer_errors(costs, layer, errors ? errors + count : NULL);
+    }
+    return count;
+}
+
+/* How far off the model is on this model's own layers. */
+static pp_status judge_model(pp_costs *costs, pp_error *error) {
+    size_t count = costs->efficiency.point_count > 0 ? all_errors(costs, NULL) : 0;
+    if (count == 0) return PP_OK;
+    double *errors = pp_allocate_zeroed(count, sizeof *errors);
+    if (!errors) return pp_fail_memory(error);
+    all_errors(costs, errors);
+    for (size_t i = 0; i < count; i++)
+        costs->told.worst_error = fmax(costs->told.worst_error, errors[i]);
+    costs->told.median_error = pp_median_of(errors, count).median;
+    costs->told.point_count = count;
+    pp_free(errors);
+    return PP_OK;
+}
+
+static void tell_model(pp_costs *costs) {
+    pp_costs_model *told = &costs->told;
+    for (int i = 0; i < costs->layer_count; i++) {
+        told->measured_layers += costs->layers[i].source == PP_COST_MEASURED;
+        told->modelled_layers += costs->layers[i].source == PP_COST_MODELLED;
+    }
+    const pp_analytic *rates = &costs->kinds[costs->home].analytic;
+    if (costs->efficiency.point_count > 0) rates = &costs->efficiency.analytic;
+    told->flops_per_s = rates->flops_per_s;
+    told->bytes_per_s = rates->bytes_per_s;
+    told->start_s = rates->start_s;
+    told->fitted = costs->efficiency.point_count > 0;
+}
+
 static pp_status open_measured(const pp_costs_request *request, pp_costs *costs, pp_error *error) {
     measurements all = {.request = request};
     pp_status status = load_samples(&all, error);
     if (status == PP_OK) status = fit_everything(&all, costs, error);
     if (status == PP_OK) find_home(request, &all.session, costs);
+    if (status == PP_OK) status = fit_rates(&all, costs, error);
     pp_free(all.x);
     pp_free(all.y);
     pp_free(all.samples);
@@ -378,6 +485,10 @@ static pp_status open_inside(const pp_costs_request *request, pp_costs *costs, p
     list_kinds(request->cluster, costs);
     if (request->db) PP_TRY(open_measured(request, costs, error));
     PP_TRY(rate_kinds(request, costs, real, error));
+    apply_rates(costs);
+    PP_TRY(judge_model(costs, error));
+    tell_model(costs);
+    note_missing(costs);
     if (!request->db && real > 0) {
         snprintf(costs->note, sizeof costs->note, "modelled from FLOPs and bytes of device '%s'",
                  request->cluster->devices[costs->first_kind].name);
@@ -445,7 +556,8 @@ pp_cost pp_costs_ask(const pp_costs *costs, pp_cost_query query) {
     if (empty || !layer->works[query.phase]) return (pp_cost){0, 0, layer->source};
     if (layer->source == PP_COST_MODELLED)
         return (pp_cost){
-            pp_analytic_layer(&kind->analytic, &layer->layer, query.phase, query.samples), 1,
+            pp_analytic_layer(&kind->reached, &layer->layer, query.phase, query.samples),
+            costs->efficiency.point_count > 0 ? costs->efficiency.median_error : 1,
             PP_COST_MODELLED};
     pp_cost cost = at_home(layer, query);
     if (kind->home) return cost;
@@ -487,6 +599,10 @@ pp_cost_source pp_costs_source(const pp_costs *costs) {
         if (source > weakest) weakest = source;
     }
     return weakest;
+}
+
+const pp_costs_model *pp_costs_model_of(const pp_costs *costs) {
+    return &costs->told;
 }
 
 const char *pp_costs_note(const pp_costs *costs) {

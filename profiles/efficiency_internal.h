@@ -1,4 +1,4 @@
-/* How fast a device proved to be, fitted to what was measured on it. */
+/* How fast a device proved to be: fitted (efficiency.c) to points (efficiency_points.c). */
 #ifndef PPSIM_PROFILES_EFFICIENCY_INTERNAL_H
 #define PPSIM_PROFILES_EFFICIENCY_INTERNAL_H
 
@@ -22,5 +22,17 @@ typedef struct pp_efficiency {
  * GSL finds no way down. */
 pp_status pp_efficiency_fit(const pp_analytic *prior, const pp_work_point *points, size_t count,
                             pp_efficiency *fitted, pp_error *error);
+
+/* Larger microbatches are passed over: their tensors cannot be. */
+#define PP_WORK_ELEMENTS_MAX 4503599627370496.0 /* 2^52 */
+
+/* The number of busy neighbours among these samples that is nearest to what is wanted; of two, the
+ * fewer. */
+int pp_nearest_neighbours(const pp_sample *first, const pp_sample *end, int wanted);
+
+/* Fills points [count] from samples as a store gives them (sorted) and returns how many there are:
+ * one for each (signature, phase, microbatch) of a layer whose work is known. scratch : [count] */
+size_t pp_work_points(const pp_sample *samples, size_t count, int neighbours, pp_dtype dtype,
+                      double *scratch, pp_work_point *points);
 
 #endif

@@ -106,6 +106,7 @@ typedef struct pp_costs_request {
     const char *db;            /* NULL: everything modelled */
     const char *backend;       /* whose samples; NULL: whatever the store has, newest first */
     int neighbours;            /* busy ranks beside each, at most; nearest measured is taken */
+    bool model_missing;        /* layers that the db lacks are modelled */
 } pp_costs_request;
 
 /* Cost models of every layer on every kind of device that the cluster has. Modelled times are of
@@ -114,8 +115,9 @@ typedef struct pp_costs_request {
  * other kinds both are scaled by the modelled ratio between the kinds (of opaque layers: by the
  * ratio of their FLOP rates, as they are where a kind states none), and count as modelled.
  * With a db, a layer that was never measured is PP_E_INPUT and names the layer and the
- * `ppsim profile` call that would measure it; so is a kind that cannot be modelled but has to be.
- */
+ * `ppsim profile` call that would measure it, unless model_missing; so is a kind that cannot be
+ * modelled but has to be. Rates of the model are fitted (efficiency.c) to whatever the db holds of
+ * the same backend and dtype. */
 pp_status pp_costs_open(const pp_costs_request *request, pp_costs **costs, pp_error *error);
 void pp_costs_close(pp_costs *costs);
 
@@ -139,6 +141,15 @@ double pp_costs_overhead(const pp_costs *costs);
 pp_cost_source pp_costs_source_of(const pp_costs *costs, int kind);
 pp_cost_source pp_costs_source(const pp_costs *costs);
 const char *pp_costs_note(const pp_costs *costs);
+/* What was measured, what modelled, and how good the model proves to be. */
+typedef struct pp_costs_model {
+    int measured_layers, modelled_layers;     /* the rest is opaque */
+    bool fitted;                              /* rates were fitted to a db; else assumed */
+    double flops_per_s, bytes_per_s, start_s; /* of the kind at home; 0: not known */
+    size_t point_count;                       /* of this model's layers, phases and sizes, measured … */
+    double median_error, worst_error;         /* … |modelled - measured| / measured over them */
+} pp_costs_model;
+const pp_costs_model *pp_costs_model_of(const pp_costs *costs);
 uint64_t pp_costs_hash(const pp_costs *costs);
 
 /* ---- importing ----------------------------------------------------------------------------- */

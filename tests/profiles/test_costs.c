@@ -413,3 +413,87 @@ Test(costs, any_allocation_may_fail) {
     pp_cluster_free(cluster);
     scratch_remove(&made);
 }
+
+/* ---- rates fitted to what was measured ---- */
+
+/* A machine that reaches these rates: not what analytic.c assumes of cluster_text's device. */
+static const double flops_per_s = 3e11, bytes_per_s = 5e10, start_s = 2e-6;
+
+static double roofline(double flops, double bytes) {
+    return flops <= 0 && bytes <= 0 ? 0 : fmax(flops / flops_per_s, bytes / bytes_per_s) + start_s;
+}
+
+static double roofline_of(const pp_layer *layer, pp_phase phase, int64_t samples) {
+    pp_layer_work work = pp_layer_work_get(layer, samples, PP_FP32);
+    const double seconds[] = {
+        [PP_PHASE_FORWARD] = roofline(work.forward_flops, work.forward_bytes),
+        [PP_PHASE_INPUT] = roofline(work.input_flops, work.input_bytes),
+        [PP_PHASE_WEIGHT] = roofline(work.weight_flops, work.weight_bytes),
+        [PP_PHASE_OPTIMIZER] = roofline(0, work.optimizer_bytes),
+    };
+    return seconds[phase];
+}
+
+/* Linear layers of four sizes, a ReLU and a loss, for microbatches of 1 to 1024. */
+static void add_roofline_session(const char *db) {
+    static const pp_layer layers[] = {
+        {.name = "a", .op = PP_OP_LINEAR, .dim = 32, .sequence = 1},
+        {.name = "b", .op = PP_OP_LINEAR, .dim = 200, .output_dim = 50, .sequence = 1},
+        {.name = "c", .op = PP_OP_LINEAR, .dim = 1000, .sequence = 1},
+        {.name = "d", .op = PP_OP_RELU, .dim = 100, .sequence = 1},
+        {.name = "e", .op = PP_OP_CROSS_ENTROPY, .dim = 100, .sequence = 1},
+    };
+    static pp_sample samples[2000];
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
+        for (int phase = 0; phase <= PP_PHASE_OPTIMIZER; phase++)
+            for (int64_t size = 1; size <= 1024; size *= 4) {
+                char signature[PP_SIGNATURE_LENGTH];
+                double seconds = roofline_of(&layers[i], (pp_phase)phase, size);
+                if (seconds == 0 || (phase == PP_PHASE_OPTIMIZER && size > 1)) continue;
+                pp_layer_signature(&layers[i], signature);
+                for (int repeat = 0; repeat < 3; repeat++)
+                    samples[count++] = sample_make(signature, (pp_phase)phase, size, 0, seconds);
+            }
+    pp_session session = session_make("cpu", PP_FP32);
+    pp_store *store = store_must_open(db, false);
+    cr_assert_eq(pp_store_add(store, &session, samples, count, NULL), PP_OK);
+    pp_store_close(store);
+}
+
+/* The store has the ReLU and the loss of this model, but none of its linear layers. */
+Test(costs, layers_that_the_store_lacks_are_modelled_where_asked) {
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    add_roofline_session(made.db);
+    pp_costs_request request = {
+        .model = model, .cluster = cluster, .dtype = PP_FP32, .db = made.db};
+    expect_refused(&request, "'first'", "--model-missing");
+
+    request.model_missing = true;
+    pp_costs *costs = costs_must_open(&request);
+    for (int64_t samples = 1; samples <= 10000; samples *= 10) {
+        pp_cost cost = pp_costs_layer(costs, 2, PP_PHASE_FORWARD, samples);
+        double expected = roofline_of(&model->layers[2], PP_PHASE_FORWARD, samples);
+        cr_assert(fabs(cost.seconds / expected - 1) < 0.03, "%g, expected %g", cost.seconds,
+                  expected);
+        cr_assert(cost.source == PP_COST_MODELLED && cost.relative_error < 0.03);
+    }
+    cr_assert_eq(pp_costs_layer(costs, 1, PP_PHASE_FORWARD, 16).source, PP_COST_MEASURED);
+    cr_assert_eq(pp_costs_source(costs), PP_COST_MODELLED);
+    cr_assert(strstr(pp_costs_note(costs), "2 of 4 layers modelled"), "%s", pp_costs_note(costs));
+    const pp_costs_model *told = pp_costs_model_of(costs);
+    cr_assert(told->measured_layers == 2 && told->modelled_layers == 2 && told->fitted);
+    cr_assert_eq(told->point_count, 4 * 6, "F and I of both, at six sizes");
+    cr_assert(told->median_error < 0.03 && told->worst_error < 0.1);
+    cr_assert(fabs(told->flops_per_s / flops_per_s - 1) < 0.05, "%g", told->flops_per_s);
+    pp_costs_close(costs);
+
+    cluster->devices[0].fp32_flops = 0;
+    expect_refused(&request, "'gpu'", "/devices/0/flops/fp32");
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+    scratch_remove(&made);
+    cr_assert_eq(pp_live_bytes(), 0);
+}
