@@ -2,7 +2,7 @@
 #ifndef PPSIM_CLUSTER_INTERNAL_H
 #define PPSIM_CLUSTER_INTERNAL_H
 
-#include "core/json_reader_internal.h"
+#include "core/json_reader.h"
 
 #define PP_CLUSTER_NODES_MAX 100000
 #define PP_CLUSTER_DEVICES_MAX 1048576

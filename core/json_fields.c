@@ -1,7 +1,7 @@
 /* Tables of fields: one table reads an object into a struct and writes it out again, so that
  * read(write(x)) == x holds row by row. Every message says what stood there and what was expected,
  * with its range. */
-#include "core/json_reader_internal.h"
+#include "core/json_reader.h"
 
 #include <assert.h>
 #include <math.h>

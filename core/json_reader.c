@@ -1,6 +1,6 @@
-/* Nodes, their errors, and what all documents have in common: see json_reader_internal.h for the
+/* Nodes, their errors, and what all documents have in common: see json_reader.h for the
  * idea. Tables of fields are json_fields.c, parsing is json_stream.c. */
-#include "core/json_reader_internal.h"
+#include "core/json_reader.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
  * hundred times its text), we leave Jansson by longjmp and give back its blocks ourselves. To know
  * them, they hang in a ring; a block leaves the ring when it is freed, during the parse or long
  * after. */
-#include "core/json_reader_internal.h"
+#include "core/json_reader.h"
 
 #include <assert.h>
 #include <pthread.h>

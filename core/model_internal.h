@@ -3,7 +3,7 @@
 #ifndef PPSIM_MODEL_INTERNAL_H
 #define PPSIM_MODEL_INTERNAL_H
 
-#include "core/json_reader_internal.h"
+#include "core/json_reader.h"
 
 #define PP_LAYERS_MAX 100000
 #define PP_EDGES_MAX 1000000

@@ -2,7 +2,7 @@
 #ifndef PPSIM_PLAN_INTERNAL_H
 #define PPSIM_PLAN_INTERNAL_H
 
-#include "core/json_reader_internal.h"
+#include "core/json_reader.h"
 
 extern const pp_field pp_plan_fields[]; /* of the document, over pp_plan */
 extern const int pp_plan_field_count;

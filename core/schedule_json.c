@@ -7,7 +7,7 @@
  * given. null and "" are idle slots. Unknown keys are errors. The rows are streamed cell by cell,
  * since as a tree they would take many times their text. Like the CSV reader this one counts first
  * and fills then; both passes run the same code, the first without a schedule. */
-#include "core/json_reader_internal.h"
+#include "core/json_reader.h"
 #include "core/schedule_internal.h"
 
 #include <string.h>

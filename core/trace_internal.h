@@ -2,7 +2,7 @@
 #ifndef PPSIM_TRACE_INTERNAL_H
 #define PPSIM_TRACE_INTERNAL_H
 
-#include "core/json_reader_internal.h"
+#include "core/json_reader.h"
 
 /* The part of an event that says everything ("args"); the rest is for viewers. */
 typedef struct pp_event_args {

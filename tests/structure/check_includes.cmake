@@ -13,7 +13,7 @@ set(allowed_planner core sim profiles planner)
 set(allowed_cli core sim profiles executor viz planner cli)
 
 # packages : the folders that may include their headers
-set(package_jansson core cli)
+set(package_jansson core profiles cli)
 set(package_sqlite3 profiles cli)
 set(package_gsl profiles cli)
 set(package_cairo viz)

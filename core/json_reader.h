@@ -5,9 +5,12 @@
  * struct, and written out again, from one table of fields, so that reader, writer and the messages
  * about missing and unknown keys cannot disagree.
  *
- * Large documents that are lists of small values (traces) are streamed: value by value. */
-#ifndef PPSIM_JSON_READER_INTERNAL_H
-#define PPSIM_JSON_READER_INTERNAL_H
+ * Large documents that are lists of small values (traces) are streamed: value by value.
+ *
+ * Beside core, the importers of profiles read JSON through it: a header of its own, so that the rest
+ * of the house does not meet Jansson. */
+#ifndef PPSIM_JSON_READER_H
+#define PPSIM_JSON_READER_H
 
 #include "core/core.h"
 
