@@ -37,6 +37,7 @@ static bool copy_into(const pp_cluster *cluster, pp_cluster *made) {
                             cluster->override_count))
         return false;
     made->name = pp_arena_copy(&made->arena, cluster->name, strlen(cluster->name));
+    made->all_reduce = cluster->all_reduce;
     made->intra = cluster->intra;
     made->inter = cluster->inter;
     for (int i = 0; i < made->device_kind_count; i++) {
@@ -147,6 +148,7 @@ void pp_cluster_write(const pp_cluster *cluster, pp_json *json) {
     pp_json_int(json, 1);
     pp_json_key(json, "name");
     pp_json_string(json, cluster->name);
+    pp_fields_write(json, &pp_all_reduce_field, 1, cluster);
     write_devices(cluster, json);
     write_nodes(cluster, json);
     pp_json_key(json, "intra");

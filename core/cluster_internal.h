@@ -18,6 +18,7 @@ pp_status pp_cluster_preset_make(const char *name, int device_count, bool *found
 
 /* Field tables, shared by reader and writer. A link has three tables, since only the one between
  * nodes may be shared and only overrides say whose they are. */
+extern const pp_field pp_all_reduce_field;
 extern const pp_field pp_device_fields[];
 extern const int pp_device_field_count;
 extern const pp_field pp_flops_fields[];

@@ -69,6 +69,17 @@ const pp_field pp_override_fields[] = {
 };
 const int pp_override_field_count = PP_ARRAY_LENGTH(pp_override_fields);
 
+static const char *all_reduce_name(int value) {
+    return pp_all_reduce_name((pp_all_reduce_kind)value);
+}
+
+#define ALL_REDUCE_ROW                                                                             \
+    {                                                                                              \
+        .key = "all_reduce", .type = PP_FIELD_NAME, .flags = PP_FIELD_OPTIONAL,                    \
+        PP_AT(pp_cluster, all_reduce), .name = all_reduce_name, .name_count = PP_ALL_REDUCE_COUNT  \
+    }
+const pp_field pp_all_reduce_field = ALL_REDUCE_ROW;
+
 static const pp_field document_fields[] = {
     PP_FORMAT_ROWS,
     {.key = "name", .type = PP_FIELD_STRING, PP_AT(pp_cluster, name)},
@@ -77,6 +88,7 @@ static const pp_field document_fields[] = {
     {.key = "intra", .type = PP_FIELD_OBJECT},
     {.key = "inter", .type = PP_FIELD_OBJECT, .flags = PP_FIELD_OPTIONAL},
     {.key = "overrides", .type = PP_FIELD_ARRAY, .flags = PP_FIELD_OPTIONAL},
+    ALL_REDUCE_ROW,
 };
 
 /* ---- devices and nodes ---------------------------------------------------------------------- */

@@ -8,7 +8,7 @@
  *   4 files and JSON output  file.c json_writer.c
  *   5 random numbers         random.c      counter-based, so order and threads do not matter
  *   6 models                 model.c model_presets.c layer.c
- *   7 clusters               cluster.c
+ *   7 clusters               cluster.c collective.c
  *   8 schedules as data      schedule.c notation.c schedule_csv.c schedule_json.c
  *                            schedule_units.c transfers.c wait_graph.c check.c check_cycle.c
  *   9 stage memory           slots.c layout.c  the one table that simulator and executor share
@@ -433,8 +433,18 @@ typedef struct pp_link_override {
     pp_link link;
 } pp_link_override;
 
+/* How sums over several devices are formed: see collective.c. The order is that of documents. */
+typedef enum pp_all_reduce_kind {
+    PP_ALL_REDUCE_CHEAPER, /* of the two, for the bytes at hand */
+    PP_ALL_REDUCE_RING,
+    PP_ALL_REDUCE_TREE,
+    PP_ALL_REDUCE_COUNT
+} pp_all_reduce_kind;
+const char *pp_all_reduce_name(pp_all_reduce_kind kind); /* "cheaper", "ring", "tree" */
+
 typedef struct pp_cluster {
     const char *name;
+    pp_all_reduce_kind all_reduce;
     pp_device *devices; /* kinds */
     int device_kind_count;
     pp_node *nodes;
@@ -461,6 +471,27 @@ const pp_device *pp_cluster_device(const pp_cluster *cluster, int index); /* 0 �
 int pp_cluster_node_of(const pp_cluster *cluster, int index);
 /* The link from one device to another: override, else intra or inter; to itself: free. */
 pp_link pp_cluster_link(const pp_cluster *cluster, int from, int to);
+
+/* Seconds of moving bytes: fixed_s + bytes · per_byte_s. */
+typedef struct pp_line {
+    double fixed_s, per_byte_s;
+} pp_line;
+
+/* An all-reduce over some devices, as a function of the bytes that each of them has. */
+typedef struct pp_all_reduce {
+    pp_line ring, tree;
+    pp_all_reduce_kind kind;
+} pp_all_reduce;
+
+/* devices: [count], those of a node next to each other; fewer than two: free. beside: so many equal
+ * groups do the same at the same time and share the nodes' network cards where the cluster shares
+ * them (this one counted; 0: 1). O(count). */
+pp_all_reduce pp_all_reduce_over(const pp_cluster *cluster, const int *devices, int count,
+                                 int beside);
+/* Never falls when bytes grow. */
+double pp_all_reduce_s(const pp_all_reduce *cost, double bytes);
+/* The part of it that each of several pieces would pay again. */
+double pp_all_reduce_latency_s(const pp_all_reduce *cost, double bytes);
 
 /* ---- 8 schedules as data ------------------------------------------------------------------- */
 
@@ -710,9 +741,14 @@ typedef struct pp_stage {
     double forward_s, input_s, weight_s; /* full backward = input + weight */
     double recompute_s;                  /* 0 where nothing is recomputed */
     double optimizer_s;
-    double reduce_s; /* REDUCE_GRAD: tied weights and data parallelism */
+    double reduce_s;          /* REDUCE_GRAD: data parallelism and tied weights. Of this … */
+    double reduce_transfer_s; /* … the all-reduce over replicas, … */
+    double reduce_latency_s;  /* … of which each of several buckets pays so much again, … */
+    double tie_transfer_s;    /* … and that of tied weights over stages */
     pp_stage_bytes bytes;
 } pp_stage;
+
+#define PP_REDUCE_BUCKETS_MAX 1000
 
 typedef struct pp_rank_prediction {
     double busy_s;
@@ -750,8 +786,12 @@ typedef struct pp_plan {
     uint64_t schedule_hash;   /* of the compute actions as pp_plan_expand makes them */
     const char *schedule_csv; /* NULL unless schedule is not a name */
     bool blocking;            /* ranks wait for their transfers */
-    int *order;               /* [layer_count] */
-    int *placement;           /* [stage_count] stage → rank */
+    int reduce_buckets; /* 0: ranks do nothing else while they reduce gradients. Else transfers of
+                           reductions run beside compute, in so many buckets for each stage */
+    double load_s;      /* reading the data of one full microbatch, where a rank needs it … */
+    bool prefetch;      /* … which happens beside compute */
+    int *order;         /* [layer_count] */
+    int *placement;     /* [stage_count] stage → rank */
     int *devices;     /* [ranks·dp·tp] device of each position, tp fastest, then dp, then rank */
     pp_stage *stages; /* [stage_count] */
     pp_cost_source costs; /* the weakest source that any stage used */

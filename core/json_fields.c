@@ -224,6 +224,12 @@ static double number_at(const pp_field *field, const void *at) {
 }
 
 /* Absent means the same, so it need not be said. */
+static int name_value(const void *at) {
+    int value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
 static bool is_default(const pp_field *field, const void *at) {
     if (!(field->flags & PP_FIELD_OPTIONAL)) return false;
     switch (field->type) {
@@ -237,6 +243,8 @@ static bool is_default(const pp_field *field, const void *at) {
         return !*(const char *const *)at;
     case PP_FIELD_TEXT:
         return *(const char *)at == '\0';
+    case PP_FIELD_NAME:
+        return name_value(at) == (int)field->fallback;
     default:
         return false;
     }
@@ -276,12 +284,9 @@ static void write_value(pp_json *json, const pp_field *field, const void *at) {
     case PP_FIELD_HASH:
         write_hash(json, *(const uint64_t *)at);
         break;
-    case PP_FIELD_NAME: {
-        int value;
-        memcpy(&value, at, sizeof value);
-        pp_json_string(json, field->name(value));
+    case PP_FIELD_NAME:
+        pp_json_string(json, field->name(name_value(at)));
         break;
-    }
     default:
         assert(false && "not a scalar");
     }

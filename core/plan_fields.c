@@ -83,6 +83,22 @@ const pp_field pp_plan_fields[] = {
     INT_ROW("zero", zero, 0, 1),
     ENUM_ROW("recompute", pp_plan, recompute, recompute_name, PP_RECOMPUTE_COUNT),
     {.key = "blocking", .type = PP_FIELD_BOOL, PP_AT(pp_plan, blocking)},
+    {.key = "reduce_buckets",
+     .type = PP_FIELD_INT,
+     .flags = PP_FIELD_OPTIONAL,
+     PP_AT(pp_plan, reduce_buckets),
+     .minimum = 0,
+     .maximum = PP_REDUCE_BUCKETS_MAX},
+    {.key = "load_s",
+     .type = PP_FIELD_DOUBLE,
+     .flags = PP_FIELD_OPTIONAL,
+     PP_AT(pp_plan, load_s),
+     .minimum = 0,
+     .maximum = 1e15},
+    {.key = "prefetch",
+     .type = PP_FIELD_BOOL,
+     .flags = PP_FIELD_OPTIONAL,
+     PP_AT(pp_plan, prefetch)},
     HASH_ROW("model_hash", model_hash),
     HASH_ROW("cluster_hash", cluster_hash),
     {.key = "schedule", .type = PP_FIELD_OBJECT},
@@ -118,6 +134,12 @@ const int pp_plan_costs_field_count = PP_ARRAY_LENGTH(pp_plan_costs_fields);
         .maximum = 1e15                                                                            \
     }
 
+#define OPTIONAL_SECONDS(key_, structure_, member_)                                                \
+    {                                                                                              \
+        .key = key_, .type = PP_FIELD_DOUBLE, .flags = PP_FIELD_OPTIONAL,                          \
+        PP_AT(structure_, member_), .minimum = 0, .maximum = 1e15                                  \
+    }
+
 const pp_field pp_plan_stage_fields[] = {
     SECONDS("forward_s", pp_stage, forward_s),
     SECONDS("input_s", pp_stage, input_s),
@@ -125,6 +147,9 @@ const pp_field pp_plan_stage_fields[] = {
     SECONDS("recompute_s", pp_stage, recompute_s),
     SECONDS("optimizer_s", pp_stage, optimizer_s),
     SECONDS("reduce_s", pp_stage, reduce_s),
+    OPTIONAL_SECONDS("reduce_transfer_s", pp_stage, reduce_transfer_s),
+    OPTIONAL_SECONDS("reduce_latency_s", pp_stage, reduce_latency_s),
+    OPTIONAL_SECONDS("tie_transfer_s", pp_stage, tie_transfer_s),
     ENUM_ROW("recompute", pp_stage, recompute, recompute_name, PP_RECOMPUTE_COUNT),
     {.key = "bytes", .type = PP_FIELD_OBJECT},
 };

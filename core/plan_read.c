@@ -29,6 +29,21 @@ static pp_status read_schedule(const pp_json_node *document, pp_plan *plan, pp_e
     return plan->schedule_csv ? PP_OK : pp_fail_memory(error);
 }
 
+/* The parts of a reduction are no more than the whole, but for the rounding of their sum. */
+static pp_status check_reduction(const pp_json_node *node, const pp_stage *stage, pp_error *error) {
+    double parts_s = stage->reduce_transfer_s + stage->tie_transfer_s;
+    if (parts_s > stage->reduce_s * (1 + 1e-9))
+        return pp_node_fail(node, error,
+                            "reduce_transfer_s and tie_transfer_s are parts of reduce_s, but add "
+                            "up to %g s of %g s",
+                            parts_s, stage->reduce_s);
+    if (stage->reduce_latency_s > stage->reduce_transfer_s)
+        return pp_node_fail(node, error,
+                            "reduce_latency_s is a part of reduce_transfer_s, but is %g s of %g s",
+                            stage->reduce_latency_s, stage->reduce_transfer_s);
+    return PP_OK;
+}
+
 static pp_status read_stages(const pp_json_node *document, pp_plan *plan, pp_error *error) {
     pp_json_node stages = pp_node_member(document, "stages");
     size_t count = (size_t)plan->stage_count;
@@ -40,6 +55,7 @@ static pp_status read_stages(const pp_json_node *document, pp_plan *plan, pp_err
         pp_json_node bytes = pp_node_member(&stage, "bytes");
         PP_TRY(pp_fields_read(&bytes, pp_plan_bytes_fields, pp_plan_bytes_field_count,
                               &plan->stages[s].bytes, &plan->arena, error));
+        PP_TRY(check_reduction(&stage, &plan->stages[s], error));
     }
     return PP_OK;
 }

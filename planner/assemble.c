@@ -3,7 +3,7 @@
  * Times of a stage are the sums of its layers' times plus the worker's own cost for each action. A
  * whole backward is one action, so that cost goes to I; where I and W are apart both have it. The
  * optimizer steps once over a matrix that two layers of the stage share. Gradients of a tied matrix
- * are summed over the ranks that hold it, by the ring of terms.c, after those of the replicas.
+ * are summed over the ranks that hold it, after those of the replicas.
  *
  * The same function fills the search's scratch plan and the plan that is handed out, and the
  * prediction is pp_simulate_plan's: whoever simulates the written plan gets the same bits. */
@@ -48,8 +48,11 @@ static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, 
     if (bytes == NULL) return false;
     stage->bytes = *bytes;
     if (terms->candidate->dp > 1) {
-        pp_line ring = terms->ring[terms->placement[s]];
-        stage->reduce_s = ring.fixed_s + ring.per_byte_s * (double)bytes->gradients + overhead;
+        const pp_all_reduce *reduce = &terms->reduce[terms->placement[s]];
+        double gradients = (double)bytes->gradients;
+        stage->reduce_transfer_s = pp_all_reduce_s(reduce, gradients);
+        stage->reduce_latency_s = pp_all_reduce_latency_s(reduce, gradients);
+        stage->reduce_s = stage->reduce_transfer_s + overhead;
     }
     return true;
 }
@@ -79,12 +82,13 @@ static void add_tie(const pp_terms *terms, int tie, pp_plan *plan) {
         terms->tie_holds[s] = true;
     }
     if (count < 2) return;
-    pp_line ring = pp_ring(tables->cluster, devices, count);
-    double seconds = ring.fixed_s + ring.per_byte_s * (double)tables->tied_bytes[tie];
+    pp_all_reduce reduce = pp_all_reduce_over(tables->cluster, devices, count, 1);
+    double seconds = pp_all_reduce_s(&reduce, (double)tables->tied_bytes[tie]);
     for (int s = 0; s < plan->stage_count; s++) {
         if (!terms->tie_holds[s]) continue;
         if (plan->stages[s].reduce_s == 0) plan->stages[s].reduce_s = tables->overhead_s;
         plan->stages[s].reduce_s += seconds;
+        plan->stages[s].tie_transfer_s += seconds;
     }
 }
 

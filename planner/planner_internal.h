@@ -226,11 +226,6 @@ bool pp_flows_make(const pp_schedule *order, pp_arena *arena, pp_flow *flows);
 
 /* ---- terms --------------------------------------------------------------------------------- */
 
-/* Seconds of moving bytes: fixed_s + bytes · per_byte_s. */
-typedef struct pp_line {
-    double fixed_s, per_byte_s;
-} pp_line;
-
 /* What the stages of one candidate cost, as functions of where they are cut. Arrays are in the
  * arena given to pp_terms_init. */
 typedef struct pp_terms {
@@ -241,7 +236,7 @@ typedef struct pp_terms {
     int stages, ranks;
     int *placement;              /* [stages] */
     int64_t *limit_bytes;        /* [ranks] memory of the smallest device of the rank */
-    pp_line *ring;               /* [ranks] all-reduce of one rank's gradients over its replicas */
+    pp_all_reduce *reduce;       /* [ranks] of one rank's gradients over its replicas */
     pp_line *forward, *backward; /* [stages] the link behind each stage, there and back */
     double *forward_least, *backward_least; /* [stages + 1] sums over the borders in front of a
                                                stage of the least time that any cut leaves */
@@ -255,9 +250,6 @@ typedef struct pp_terms {
 /* placement: [stages] stage → rank; NULL: stage s on rank s mod K. */
 pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error);
-
-/* All-reduce over these devices: seconds as a function of the bytes each of them has. */
-pp_line pp_ring(const pp_cluster *cluster, const int *devices, int count);
 
 /* Sums over layers first … last of one stage, with the cost of its actions. */
 double pp_terms_forward_s(const pp_terms *terms, int first, int last);

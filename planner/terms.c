@@ -1,15 +1,8 @@
 /* What the stages of one candidate cost, before it is known where they are cut.
  *
  * A stage is an interval of layers, so all of this is differences of the sums in tables.c plus what
- * depends on where the stage runs: links to its neighbours, and the ring of its replicas.
- *
- * Gradients are summed over D replicas by a ring (Patarasuk and Yuan 2009): 2(D-1) rounds, in each
- * of which every replica passes on 1/D of the bytes, so that
- *
- *     seconds = 2(D-1) · latency + 2(D-1)/D · bytes / bandwidth
- *
- * with the slowest link of the ring. Under ZeRO-1 a reduce-scatter and an all-gather move as much.
- */
+ * depends on where the stage runs: links to its neighbours, and the all-reduce over its replicas
+ * (core/collective.c). Under ZeRO-1 a reduce-scatter and an all-gather move as much. */
 #include <math.h>
 
 #include "planner/planner_internal.h"
@@ -25,27 +18,13 @@ static pp_line line_of(pp_link link) {
     return (pp_line){link.latency_s, 1 / link.bandwidth_bytes_per_s};
 }
 
-static pp_line slower(pp_line a, pp_line b) {
-    return (pp_line){fmax(a.fixed_s, b.fixed_s), fmax(a.per_byte_s, b.per_byte_s)};
-}
-
-pp_line pp_ring(const pp_cluster *cluster, const int *devices, int count) {
-    pp_line slowest = {0, 0};
-    for (int i = 0; i < count && count > 1; i++) {
-        pp_link link = pp_cluster_link(cluster, devices[i], devices[(i + 1) % count]);
-        slowest = slower(slowest, line_of(link));
-    }
-    double rounds = 2 * (count - 1);
-    return (pp_line){rounds * slowest.fixed_s, rounds / count * slowest.per_byte_s};
-}
-
-static pp_status fill_rings(pp_terms *terms, pp_arena *arena, pp_error *error) {
+static pp_status fill_reductions(pp_terms *terms, pp_arena *arena, pp_error *error) {
     const pp_candidate *c = terms->candidate;
     int *devices = PP_NEW(arena, int, c->dp);
     if (devices == NULL) return pp_fail_memory(error);
     for (int p = 0; p < terms->ranks; p++) {
         for (int d = 0; d < c->dp; d++) devices[d] = device_of(c, p, d);
-        terms->ring[p] = pp_ring(terms->tables->cluster, devices, c->dp);
+        terms->reduce[p] = pp_all_reduce_over(terms->tables->cluster, devices, c->dp, 1);
     }
     return PP_OK;
 }
@@ -119,7 +98,7 @@ pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candi
                         .ranks = ranks,
                         .placement = PP_NEW(arena, int, stages),
                         .limit_bytes = PP_NEW(arena, int64_t, ranks),
-                        .ring = PP_NEW(arena, pp_line, ranks),
+                        .reduce = PP_NEW(arena, pp_all_reduce, ranks),
                         .tie_devices = PP_NEW(arena, int, tables->tied_count + 1),
                         .tie_holds = PP_NEW(arena, bool, stages),
                         .forward = PP_NEW(arena, pp_line, stages),
@@ -130,7 +109,7 @@ pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candi
     for (int s = 0; s < stages; s++) {
         terms->placement[s] = placement != NULL ? placement[s] : s % ranks;
     }
-    PP_TRY(fill_rings(terms, arena, error));
+    PP_TRY(fill_reductions(terms, arena, error));
     fill_limits(terms);
     fill_links(terms);
     fill_counts(terms);
@@ -162,8 +141,7 @@ double pp_terms_update_s(const pp_terms *terms, int stage, int first, int last) 
     step /= terms->mode.shards;
     if (c->dp == 1) return step;
     double bytes = (double)(tables->own_bytes[last + 1] - tables->own_bytes[first]);
-    pp_line ring = terms->ring[terms->placement[stage]];
-    return step + ring.fixed_s + ring.per_byte_s * bytes;
+    return step + pp_all_reduce_s(&terms->reduce[terms->placement[stage]], bytes);
 }
 
 double pp_terms_lane_s(const pp_terms *terms, int stage, int next) {

@@ -23,6 +23,7 @@ static void expect_same_link(const pp_link *a, const pp_link *b) {
 
 static void expect_same_cluster(const pp_cluster *a, const pp_cluster *b) {
     cr_assert_str_eq(a->name, b->name);
+    cr_assert_eq(a->all_reduce, b->all_reduce);
     cr_assert(a->device_kind_count == b->device_kind_count &&
               a->node_kind_count == b->node_kind_count && a->override_count == b->override_count);
     for (int i = 0; i < a->device_kind_count; i++) {
@@ -131,6 +132,26 @@ Test(cluster, one_node_needs_no_link_between_nodes) {
     cr_assert_eq(cluster->inter.bandwidth_bytes_per_s, 7);
     expect_round_trip(cluster);
     pp_cluster_free(cluster);
+}
+
+Test(cluster, may_name_its_all_reduce) {
+    static const char *const kinds[] = {"cheaper", "ring", "tree"};
+    for (int i = 0; i < 3; i++) {
+        char text[400];
+        snprintf(
+            text, sizeof text,
+            "{\"format\":\"ppsim-cluster\",\"version\":1,\"name\":\"one\",\"all_reduce\":\"%s\","
+            "\"devices\":[{\"name\":\"a\",\"memory_bytes\":1}],\"nodes\":[{\"device\":\"a\","
+            "\"count\":3}],\"intra\":{\"bandwidth_bytes_per_s\":7,\"latency_s\":0.5}}",
+            kinds[i]);
+        pp_cluster *cluster = read_cluster(text);
+        cr_assert_eq((int)cluster->all_reduce, i);
+        expect_round_trip(cluster);
+        pp_text again = written(cluster);
+        cr_assert_eq(strstr(again.bytes, "all_reduce") != NULL, i > 0, "the default is not said");
+        pp_text_deinit(&again);
+        pp_cluster_free(cluster);
+    }
 }
 
 /* ---- presets -------------------------------------------------------------------------------- */

@@ -72,6 +72,9 @@ static void fill_stages(pp_plan *plan, dice *d) {
         stage->recompute_s = roll_double(d);
         stage->optimizer_s = roll_double(d);
         stage->reduce_s = roll_double(d);
+        stage->reduce_transfer_s = (double)roll(d, 0, 1) * stage->reduce_s / 2;
+        stage->reduce_latency_s = stage->reduce_transfer_s / 4;
+        stage->tie_transfer_s = (double)roll(d, 0, 1) * stage->reduce_s / 4;
         stage->bytes = random_bytes(d);
         plan->placement[s] = s % 2 ? plan->ranks - 1 - s % plan->ranks : s % plan->ranks;
     }
@@ -103,6 +106,9 @@ static void fill_batch(pp_plan *plan, dice *d) {
     plan->zero = (int)roll(d, 0, 1);
     plan->recompute = (pp_recompute)roll(d, 0, PP_RECOMPUTE_COUNT - 1);
     plan->blocking = roll(d, 0, 1);
+    plan->reduce_buckets = (int)roll(d, 0, 3);
+    plan->load_s = roll(d, 0, 1) ? 0.25 : 0;
+    plan->prefetch = roll(d, 0, 1);
     plan->costs = (pp_cost_source)roll(d, 0, 2);
     plan->schedule_hash = (uint64_t)roll(d, 0, INT64_MAX - 1) * 2;
     plan->cost_hash = (uint64_t)roll(d, 0, INT64_MAX - 1);
@@ -152,7 +158,9 @@ static void expect_same_stage(const pp_stage *a, const pp_stage *b) {
     cr_assert(a->first == b->first && a->last == b->last && a->recompute == b->recompute);
     cr_assert(a->forward_s == b->forward_s && a->input_s == b->input_s &&
               a->weight_s == b->weight_s && a->recompute_s == b->recompute_s &&
-              a->optimizer_s == b->optimizer_s && a->reduce_s == b->reduce_s);
+              a->optimizer_s == b->optimizer_s && a->reduce_s == b->reduce_s &&
+              a->reduce_transfer_s == b->reduce_transfer_s &&
+              a->reduce_latency_s == b->reduce_latency_s && a->tie_transfer_s == b->tie_transfer_s);
     cr_assert_eq(memcmp(&a->bytes, &b->bytes, sizeof a->bytes), 0);
 }
 
@@ -174,6 +182,8 @@ static void expect_same_plan(const pp_plan *a, const pp_plan *b) {
     cr_assert(a->dp == b->dp && a->tp == b->tp && a->dtype == b->dtype && a->zero == b->zero);
     cr_assert(a->optimizer == b->optimizer && a->recompute == b->recompute &&
               a->blocking == b->blocking && a->costs == b->costs);
+    cr_assert(a->reduce_buckets == b->reduce_buckets && a->load_s == b->load_s &&
+              a->prefetch == b->prefetch);
     cr_assert(a->schedule_hash == b->schedule_hash && a->model_hash == b->model_hash &&
               a->cluster_hash == b->cluster_hash && a->cost_hash == b->cost_hash);
     cr_assert_str_eq(a->schedule, b->schedule);
@@ -361,6 +371,13 @@ static const malformed refused[] = {
     {"\"zero\": 0", "\"zero\": 2", " /zero", "from 0 to 1"},
     {"\"recompute\": \"none\",\n", "\"recompute\": \"some\",\n", " /recompute", "one of none"},
     {"\"blocking\": false", "\"blocking\": 0", " /blocking", "true or false"},
+    {"\"blocking\": false", "\"blocking\": false, \"reduce_buckets\": 1001", " /reduce_buckets",
+     "from 0 to 1000"},
+    {"\"blocking\": false", "\"blocking\": false, \"load_s\": -1", " /load_s", "from 0"},
+    {"\"reduce_s\": 0,", "\"reduce_s\": 1, \"reduce_transfer_s\": 0.75, \"tie_transfer_s\": 0.5,",
+     " /stages/0", "add up to 1.25 s of 1 s"},
+    {"\"reduce_s\": 0,", "\"reduce_s\": 1, \"reduce_transfer_s\": 0.5, \"reduce_latency_s\": 0.75,",
+     " /stages/0", "0.75 s of 0.5 s"},
     {"\"model_hash\": \"", "\"model_hash\": \"0", " /model_hash", "16 hexadecimal digits"},
     {"\"heads\": 4", "\"heads\": 8", " /model_hash", "the plan was edited: its model"},
     {"\"repeat\": 1", "\"repeat\": 2", " /cluster_hash", "the plan was edited: its cluster"},
