@@ -239,7 +239,7 @@ uint64_t pp_random_below(pp_random_key key, uint64_t counter, uint64_t bound); /
 
 /* ---- 6 models ------------------------------------------------------------------------------ */
 
-typedef enum pp_dtype { PP_FP32, PP_FP64, PP_BF16, PP_INT32, PP_DTYPE_COUNT } pp_dtype;
+typedef enum pp_dtype { PP_FP32, PP_FP64, PP_BF16, PP_INT32, PP_UINT8, PP_DTYPE_COUNT } pp_dtype;
 int64_t pp_dtype_bytes(pp_dtype dtype);
 const char *pp_dtype_name(pp_dtype dtype); /* "fp32" */
 bool pp_dtype_from_name(const char *name, pp_dtype *dtype);
@@ -258,7 +258,14 @@ bool pp_dtype_from_name(const char *name, pp_dtype *dtype);
     X(PP_OP_ATTENTION, "attention", "causal multi-head self-attention with its projections")       \
     X(PP_OP_DROPOUT, "dropout", "inverted dropout, keyed by (seed, layer, step, sample)")          \
     X(PP_OP_ADD, "add", "sum of all its inputs (residual connections)")                            \
-    X(PP_OP_CROSS_ENTROPY, "softmax_cross_entropy", "softmax cross-entropy loss of class labels")
+    X(PP_OP_CROSS_ENTROPY, "softmax_cross_entropy", "softmax cross-entropy loss of class labels")  \
+    X(PP_OP_RMS_NORM, "rms_norm", "root-mean-square normalisation with scale")                     \
+    X(PP_OP_TOKEN_EMBEDDING, "token_embedding", "embedding of token ids without positions")        \
+    X(PP_OP_LLAMA_BLOCK, "llama_block", "RMS norms, rotary grouped-query attention, SwiGLU")       \
+    X(PP_OP_RMS_LM_HEAD, "rms_lm_head", "final RMS norm, logits, softmax cross-entropy loss")      \
+    X(PP_OP_BERT_EMBEDDING, "bert_embedding", "token, position and segment embedding, layer norm") \
+    X(PP_OP_BERT_BLOCK, "bert_block", "post-norm transformer block that sees both directions")     \
+    X(PP_OP_MLM_HEAD, "mlm_head", "dense layer, GELU, norm, logits; loss of masked tokens")
 
 typedef enum pp_op {
 #define X(value, name, what) value,
@@ -276,12 +283,18 @@ typedef struct pp_layer {
     pp_op op;
     int64_t dim;        /* features in (and out, unless output_dim) */
     int64_t output_dim; /* linear: features out */
-    int64_t heads;      /* gpt_block, attention; divides dim */
+    int64_t heads;      /* blocks, attention; divides dim unless head_dim */
+    int64_t kv_heads;   /* llama_block: heads of keys and values, divides heads; 0: heads */
+    int64_t head_dim;   /* llama_block: features of a head; 0: dim / heads */
+    int64_t hidden;     /* blocks: width inside the MLP; 0: 4·dim */
+    int64_t segments;   /* bert_embedding: kinds of segments; 0: 2 */
     int64_t sequence;   /* positions per sample; 1 for models without a sequence */
-    int64_t vocabulary; /* embedding, lm_head: token ids are 0 … vocabulary-1;
+    int64_t vocabulary; /* embeddings and heads: token ids are 0 … vocabulary-1;
                            softmax_cross_entropy: classes = dim */
-    double dropout;     /* gpt_block, dropout: probability of zeroing, [0, 1) */
-    const char *tie;    /* embedding, lm_head: layers with the same tie share the token
+    double dropout;     /* gpt_block, BERT's layers, dropout: probability of zeroing, [0, 1) */
+    double rotary_base; /* llama_block: of the rotary embedding; 0: 10000 */
+    bool qkv_bias;      /* llama_block: queries, keys and values have biases (Qwen2) */
+    const char *tie;    /* embeddings and heads: layers with the same tie share the token
                            matrix [vocabulary, dim]; their gradients are summed. NULL: none */
     double forward_s, input_s, weight_s; /* opaque: seconds per sample */
     bool backward_assumed;   /* opaque: input_s and weight_s are halves of an undivided time */
@@ -366,15 +379,21 @@ typedef struct pp_layer_needs {
     bool has_weights;         /* false: W does nothing and is not called */
     bool takes_tokens;        /* reads token ids (or features) of the data set instead of an edge */
     bool makes_loss;          /* reads targets of the data set; ends the model */
+    bool masks_tokens;        /* the targets are tokens hidden from the model, not the next ones */
 } pp_layer_needs;
 
 /* The tensors of a layer for a microbatch of `samples`, in the order in which executor/layers finds
  * them; at most PP_LAYER_TENSORS. Rows of activations are samples × sequence. Opaque layers get
  * one PARAMETER, one OUTPUT and one SAVED_WEIGHT tensor of bytes; half of it SAVED_INPUT. */
-#define PP_LAYER_TENSORS 40
+#define PP_LAYER_TENSORS 48
 int pp_layer_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
                      pp_tensor tensors[PP_LAYER_TENSORS]);
 pp_layer_needs pp_layer_needs_get(pp_op op);
+/* Fields with a default, resolved. */
+int64_t pp_layer_kv_heads(const pp_layer *layer);
+int64_t pp_layer_head_dim(const pp_layer *layer);
+int64_t pp_layer_hidden(const pp_layer *layer);
+double pp_layer_rotary_base(const pp_layer *layer);
 int64_t pp_tensor_bytes(const pp_tensor *tensor);
 /* Elements of the largest tensor that a layer has for each sample; a double, since a nonsensical
  * layer's would not fit an integer. */

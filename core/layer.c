@@ -17,10 +17,8 @@ static const struct {
     const char *name;
     int64_t bytes;
 } dtype_table[PP_DTYPE_COUNT] = {
-    [PP_FP32] = {"fp32", 4},
-    [PP_FP64] = {"fp64", 8},
-    [PP_BF16] = {"bf16", 2},
-    [PP_INT32] = {"int32", 4},
+    [PP_FP32] = {"fp32", 4},   [PP_FP64] = {"fp64", 8},   [PP_BF16] = {"bf16", 2},
+    [PP_INT32] = {"int32", 4}, [PP_UINT8] = {"uint8", 1},
 };
 
 int64_t pp_dtype_bytes(pp_dtype dtype) {
@@ -61,8 +59,8 @@ bool pp_op_from_name(const char *name, pp_op *op) {
 
 /* ---- needs --------------------------------------------------------------------------------- */
 
-/* Blocks that begin with a layer norm keep the normalised rows themselves, so that nobody has to
- * keep their input (layer_tensors.c). An opaque layer's activation bytes already hold what its
+/* Blocks that begin with a norm keep the normalised rows themselves, so that nobody has to keep
+ * their input (layer_tensors.c). An opaque layer's activation bytes already hold what its
  * backward pass reads of its input. */
 static const pp_layer_needs needs_table[PP_OP_COUNT] = {
     [PP_OP_OPAQUE] = {.gradient_for_weight = true, .has_weights = true},
@@ -79,15 +77,50 @@ static const pp_layer_needs needs_table[PP_OP_COUNT] = {
     [PP_OP_DROPOUT] = {0},
     [PP_OP_ADD] = {0},
     [PP_OP_CROSS_ENTROPY] = {.input_for_input = true, .makes_loss = true},
+    [PP_OP_RMS_NORM] = {.gradient_for_weight = true, .has_weights = true},
+    [PP_OP_TOKEN_EMBEDDING] = {.gradient_for_weight = true,
+                               .has_weights = true,
+                               .takes_tokens = true},
+    [PP_OP_LLAMA_BLOCK] = {.gradient_for_weight = true, .has_weights = true},
+    [PP_OP_RMS_LM_HEAD] = {.has_weights = true, .makes_loss = true},
+    [PP_OP_BERT_EMBEDDING] = {.gradient_for_weight = true,
+                              .has_weights = true,
+                              .takes_tokens = true},
+    [PP_OP_BERT_BLOCK] = {.input_for_weight = true,
+                          .gradient_for_weight = true,
+                          .has_weights = true},
+    [PP_OP_MLM_HEAD] = {.input_for_weight = true,
+                        .has_weights = true,
+                        .makes_loss = true,
+                        .masks_tokens = true},
 };
 
 pp_layer_needs pp_layer_needs_get(pp_op op) {
     return needs_table[op];
 }
 
+/* ---- fields with a default ----------------------------------------------------------------- */
+
+int64_t pp_layer_kv_heads(const pp_layer *layer) {
+    return layer->kv_heads > 0 ? layer->kv_heads : layer->heads;
+}
+
+int64_t pp_layer_head_dim(const pp_layer *layer) {
+    if (layer->head_dim > 0) return layer->head_dim;
+    return layer->heads > 0 ? layer->dim / layer->heads : layer->dim;
+}
+
+int64_t pp_layer_hidden(const pp_layer *layer) {
+    return layer->hidden > 0 ? layer->hidden : 4 * layer->dim;
+}
+
+double pp_layer_rotary_base(const pp_layer *layer) {
+    return layer->rotary_base > 0 ? layer->rotary_base : 10000;
+}
+
 /* ---- signatures ---------------------------------------------------------------------------- */
 
-typedef enum field_kind { COUNT_FIELD, REAL_FIELD, NAME_FIELD } field_kind;
+typedef enum field_kind { COUNT_FIELD, REAL_FIELD, BOOL_FIELD, NAME_FIELD } field_kind;
 
 /* Fields that times can depend on, in the order in which a signature lists them. */
 static const struct {
@@ -99,16 +132,25 @@ static const struct {
 } signature_fields[] = {
 #define OP(op) (UINT32_C(1) << (op))
 #define ALL_BUT_OPAQUE (OP(PP_OP_COUNT) - 1 - OP(PP_OP_OPAQUE))
+#define BLOCKS (OP(PP_OP_GPT_BLOCK) | OP(PP_OP_LLAMA_BLOCK) | OP(PP_OP_BERT_BLOCK))
+#define EMBEDDINGS (OP(PP_OP_EMBEDDING) | OP(PP_OP_TOKEN_EMBEDDING) | OP(PP_OP_BERT_EMBEDDING))
+#define HEADS (OP(PP_OP_LM_HEAD) | OP(PP_OP_RMS_LM_HEAD) | OP(PP_OP_MLM_HEAD))
     {"name", offsetof(pp_layer, name), NAME_FIELD, OP(PP_OP_OPAQUE), 0},
     {"dim", offsetof(pp_layer, dim), COUNT_FIELD, ALL_BUT_OPAQUE, 0},
     {"output_dim", offsetof(pp_layer, output_dim), COUNT_FIELD, 0, OP(PP_OP_LINEAR)},
-    {"heads", offsetof(pp_layer, heads), COUNT_FIELD, OP(PP_OP_GPT_BLOCK) | OP(PP_OP_ATTENTION), 0},
+    {"heads", offsetof(pp_layer, heads), COUNT_FIELD, BLOCKS | OP(PP_OP_ATTENTION), 0},
+    {"kv_heads", offsetof(pp_layer, kv_heads), COUNT_FIELD, 0, OP(PP_OP_LLAMA_BLOCK)},
+    {"head_dim", offsetof(pp_layer, head_dim), COUNT_FIELD, 0, OP(PP_OP_LLAMA_BLOCK)},
+    {"hidden", offsetof(pp_layer, hidden), COUNT_FIELD, 0, BLOCKS},
+    {"qkv_bias", offsetof(pp_layer, qkv_bias), BOOL_FIELD, 0, OP(PP_OP_LLAMA_BLOCK)},
     {"sequence", offsetof(pp_layer, sequence), COUNT_FIELD, ALL_BUT_OPAQUE, 0},
-    {"vocabulary", offsetof(pp_layer, vocabulary), COUNT_FIELD,
-     OP(PP_OP_EMBEDDING) | OP(PP_OP_LM_HEAD), 0},
+    {"vocabulary", offsetof(pp_layer, vocabulary), COUNT_FIELD, EMBEDDINGS | HEADS, 0},
     {"dropout", offsetof(pp_layer, dropout), REAL_FIELD, OP(PP_OP_GPT_BLOCK) | OP(PP_OP_DROPOUT),
-     OP(PP_OP_EMBEDDING)},
+     EMBEDDINGS | OP(PP_OP_BERT_BLOCK)},
     {"shards", offsetof(pp_layer, shards), COUNT_FIELD, 0, ALL_BUT_OPAQUE},
+#undef EMBEDDINGS
+#undef HEADS
+#undef BLOCKS
 #undef ALL_BUT_OPAQUE
 #undef OP
 };
@@ -136,6 +178,9 @@ static void format_field(const pp_layer *layer, size_t row, char *text, size_t s
         format_real(*(const double *)(const void *)field, real, sizeof real);
         snprintf(text, size, " %s=%s", name, real);
         break;
+    case BOOL_FIELD:
+        snprintf(text, size, " %s=%d", name, *(const bool *)(const void *)field);
+        break;
     case NAME_FIELD: {
         const char *value = *(const char *const *)(const void *)field;
         size_t length = strlen(value);
@@ -152,6 +197,7 @@ static void format_field(const pp_layer *layer, size_t row, char *text, size_t s
 static bool field_is_zero(const pp_layer *layer, size_t row) {
     const char *field = (const char *)layer + signature_fields[row].offset;
     if (signature_fields[row].kind == REAL_FIELD) return *(const double *)(const void *)field == 0;
+    if (signature_fields[row].kind == BOOL_FIELD) return !*(const bool *)(const void *)field;
     return *(const int64_t *)(const void *)field == 0;
 }
 
@@ -176,6 +222,7 @@ static bool parse_field(const char *text, size_t row, pp_layer *layer) {
     if (signature_fields[row].kind == NAME_FIELD) return false;
     if (signature_fields[row].kind == COUNT_FIELD)
         return pp_parse_int(text, 1, FIELD_MAX, (int64_t *)(void *)field);
+    if (signature_fields[row].kind == BOOL_FIELD) return *(bool *)field = strcmp(text, "1") == 0;
     return pp_parse_double(text, (double *)(void *)field);
 }
 
@@ -197,7 +244,8 @@ bool pp_layer_from_signature(const char *signature, pp_layer *layer) {
     if (!word || !pp_op_from_name(word, &layer->op) || layer->op == PP_OP_OPAQUE) return false;
     while ((word = strtok_r(NULL, " ", &rest)) != NULL)
         if (!parse_named_field(word, layer)) return false;
-    if (layer->heads > 0 && layer->dim % layer->heads != 0) return false;
+    if (layer->heads > 0 && layer->head_dim == 0 && layer->dim % layer->heads != 0) return false;
+    if (layer->heads > 0 && layer->heads % pp_layer_kv_heads(layer) != 0) return false;
     if (pp_layer_sample_elements(layer) > PP_TENSOR_ELEMENTS_MAX) return false;
     return strcmp(pp_layer_signature(layer, again), signature) == 0;
 }

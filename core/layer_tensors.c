@@ -1,23 +1,25 @@
 /* The tensors of each op for one microbatch: the one list from which the layout is made, the
  * executor allocates and the simulator adds up (promise P3).
  *
- * What a transformer block saves, next to Korthikanti et al. 2022 (section 4.1), who count
- * s·b·h·(34 + 5·a·s/h) bytes in 16 bit:
+ * What a transformer block with dropout saves is what Korthikanti et al. 2022 (section 4.1) count,
+ * s·b·h·(34 + 5·a·s/h) bytes in 16 bit, tensor for tensor but one: where they keep the input of a
+ * norm, we keep its normalised rows, which are as large and spare the backward pass the norm.
  *
- *   kept by both    normalised rows of both norms 2+2, q k v 6, attended values 2, MLP before and
- *                   after GELU 8+8: 28; softmax output 2·a·s/h
- *   only they keep  the two norms' inputs 2+2 (ours keep the normalised rows, which serve both the
- *                   norm's gradient and, scaled again, the weights behind it), dropout masks 1+1
- *                   (ours are drawn again from their counters), and mask and result of a dropout
- *                   on the softmax 3·a·s/h (this op has none)
+ *   input and output of both norms 4+4, q k v 6, attended values 2, MLP before and after GELU 8+8,
+ *   masks of the two dropouts behind the branches 1+1: 34
+ *   softmax, its dropped form, the mask between them (2+2+1)·a·s/h
  *
- * so a block here holds s·b·h·(28 + 2·a·s/h) bytes in bf16 and the norms' fp32 statistics, 8·s·b.
+ * Without dropout nothing of it is allocated, and s·b·h·(32 + 2·a·s/h) remain. The norms' fp32
+ * statistics, 8·s·b, which the paper neglects, come on top. bert_block is counted with the input
+ * that it asks the layer before it to keep (pp_layer_needs). Llama's block has no dropout; with kv
+ * of a heads for keys and values and f features inside, it saves s·b·(12·h + 4·h·kv/a + 6·f +
+ * 2·a·s).
  *
  * On t devices (tensor parallelism; Shoeybi et al. 2019, section 3, and Korthikanti, section 4.2.1:
  * s·b·h·(10 + 24/t + 5·a·s/(h·t))) each holds its heads of q k v and their attention, its part of
- * the MLP's inner features and of the vocabulary, and all of the rest: s·b·h·(4 + 24/t +
- * 2·a·s/(h·t)) here. So a tensor is divided if an extent of it is, and which are is said once, in
- * share_of. */
+ * the MLP's inner features and of the vocabulary, and all of the rest. So a tensor is divided if an
+ * extent of it is, and which are is said once, in share_of.
+ */
 #include "core/layer_internal.h"
 
 #include <assert.h>
@@ -31,9 +33,10 @@ typedef enum extent {
     SEQUENCE,
     VOCABULARY,
     DIM,
-    HEADS_DIM, /* features of all heads: dim, divided by heads */
-    DIM_3,     /* three times that: q, k and v */
-    DIM_4,     /* inner features of the MLP */
+    HEADS_DIM, /* features of all heads of queries, and of the attended values */
+    QKV,       /* of queries, keys and values */
+    HIDDEN,    /* inner features of the MLP */
+    SEGMENTS,
     OUTPUT_DIM,
     OUTPUT_FEATURES /* of a linear layer, whole: gathered from the devices */
 } extent;
@@ -41,9 +44,11 @@ typedef enum extent {
 /* What else there is to say of a tensor. */
 typedef enum trait {
     PLAIN,
-    STATISTIC,   /* sums over many elements: fp32 under bf16 */
-    TIED,        /* shared where the layer has a tie */
-    WITH_DROPOUT /* there only where the layer has dropout */
+    STATISTIC,    /* sums over many elements: fp32 under bf16 */
+    TIED,         /* shared where the layer has a tie */
+    WITH_DROPOUT, /* there only where the layer has dropout; such rows end a list */
+    MASK,         /* likewise; a byte for each element: kept or dropped */
+    WITH_QKV_BIAS /* there only where the layer has qkv_bias; ends a list */
 } trait;
 
 typedef struct tensor_row {
@@ -68,40 +73,138 @@ static const tensor_row embedding[] = {
     {"masked_gradient", WORKSPACE, ROWS, DIM, WITH_DROPOUT},
 };
 
+static const tensor_row token_embedding[] = {
+    {"token_weight", PARAMETER, VOCABULARY, DIM, TIED},
+    {"output", OUTPUT, ROWS, DIM, PLAIN},
+};
+
+/* The normalised rows are the output before scale and shift; the sum of the three is not kept. */
+static const tensor_row bert_embedding[] = {
+    {"token_weight", PARAMETER, VOCABULARY, DIM, TIED},
+    {"position_weight", PARAMETER, SEQUENCE, DIM, PLAIN},
+    {"segment_weight", PARAMETER, SEGMENTS, DIM, PLAIN},
+    {"norm_scale", PARAMETER, ONE, DIM, PLAIN},
+    {"norm_shift", PARAMETER, ONE, DIM, PLAIN},
+    {"output", OUTPUT, ROWS, DIM, PLAIN},
+    {"norm_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"norm_rstd", SAVED_WEIGHT, ROWS, ONE, STATISTIC},
+    {"sum", WORKSPACE, ROWS, DIM, PLAIN}, /* F: of the three; W: its gradient */
+    {"masked_gradient", WORKSPACE, ROWS, DIM, WITH_DROPOUT},
+};
+
 static const tensor_row gpt_block[] = {
     {"norm1_scale", PARAMETER, ONE, DIM, PLAIN},
     {"norm1_shift", PARAMETER, ONE, DIM, PLAIN},
-    {"qkv_weight", PARAMETER, DIM_3, DIM, PLAIN},
-    {"qkv_bias", PARAMETER, ONE, DIM_3, PLAIN},
+    {"qkv_weight", PARAMETER, QKV, DIM, PLAIN},
+    {"qkv_bias", PARAMETER, ONE, QKV, PLAIN},
     {"attention_weight", PARAMETER, DIM, HEADS_DIM, PLAIN},
     {"attention_bias", PARAMETER, ONE, DIM, PLAIN},
     {"norm2_scale", PARAMETER, ONE, DIM, PLAIN},
     {"norm2_shift", PARAMETER, ONE, DIM, PLAIN},
-    {"expand_weight", PARAMETER, DIM_4, DIM, PLAIN},
-    {"expand_bias", PARAMETER, ONE, DIM_4, PLAIN},
-    {"contract_weight", PARAMETER, DIM, DIM_4, PLAIN},
+    {"expand_weight", PARAMETER, HIDDEN, DIM, PLAIN},
+    {"expand_bias", PARAMETER, ONE, HIDDEN, PLAIN},
+    {"contract_weight", PARAMETER, DIM, HIDDEN, PLAIN},
     {"contract_bias", PARAMETER, ONE, DIM, PLAIN},
     {"output", OUTPUT, ROWS, DIM, PLAIN},
     {"norm1_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"norm1_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
-    {"qkv", SAVED_INPUT, ROWS, DIM_3, PLAIN},
+    {"norm1_output", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"qkv", SAVED_INPUT, ROWS, QKV, PLAIN},
     {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
     {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
     {"norm2_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"norm2_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
-    {"expanded", SAVED_INPUT, ROWS, DIM_4, PLAIN},
-    {"activated", SAVED_WEIGHT, ROWS, DIM_4, PLAIN},
+    {"norm2_output", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"expanded", SAVED_INPUT, ROWS, HIDDEN, PLAIN},
+    {"activated", SAVED_WEIGHT, ROWS, HIDDEN, PLAIN},
     /* gradients at the outputs of the norms and the four linears */
     {"norm1_gradient", STASH, ROWS, DIM, PLAIN},
-    {"qkv_gradient", STASH, ROWS, DIM_3, PLAIN},
+    {"qkv_gradient", STASH, ROWS, QKV, PLAIN},
     {"attention_gradient", STASH, ROWS, DIM, PLAIN},
     {"norm2_gradient", STASH, ROWS, DIM, PLAIN},
-    {"expand_gradient", STASH, ROWS, DIM_4, PLAIN},
+    {"expand_gradient", STASH, ROWS, HIDDEN, PLAIN},
     {"contract_gradient", STASH, ROWS, DIM, PLAIN},
-    {"normed", WORKSPACE, ROWS, DIM, PLAIN}, /* a norm's output, F and W */
     {"branch", WORKSPACE, ROWS, DIM, PLAIN}, /* F: of a residual branch; I: gradient of attended */
-    {"residual_gradient", WORKSPACE, ROWS, DIM, PLAIN},       /* I: between the two branches */
+    {"residual_gradient", WORKSPACE, ROWS, DIM, PLAIN},          /* I: between the two branches */
+    {"score_gradient", WORKSPACE, SEQUENCE, SEQUENCE, PLAIN},    /* I: of one sample and head */
+    {"dropped", SAVED_INPUT, HEAD_ROWS, SEQUENCE, WITH_DROPOUT}, /* probabilities, dropped */
+    {"dropped_mask", SAVED_INPUT, HEAD_ROWS, SEQUENCE, MASK},
+    {"attention_mask", SAVED_INPUT, ROWS, DIM, MASK},
+    {"contract_mask", SAVED_INPUT, ROWS, DIM, MASK},
+};
+
+/* The norms stand behind the residual sums: what norm2 makes is the block's output, which nobody
+ * here reads again, and norm2_gradient is that of the output. */
+static const tensor_row bert_block[] = {
+    {"qkv_weight", PARAMETER, QKV, DIM, PLAIN},
+    {"qkv_bias", PARAMETER, ONE, QKV, PLAIN},
+    {"attention_weight", PARAMETER, DIM, HEADS_DIM, PLAIN},
+    {"attention_bias", PARAMETER, ONE, DIM, PLAIN},
+    {"norm1_scale", PARAMETER, ONE, DIM, PLAIN},
+    {"norm1_shift", PARAMETER, ONE, DIM, PLAIN},
+    {"expand_weight", PARAMETER, HIDDEN, DIM, PLAIN},
+    {"expand_bias", PARAMETER, ONE, HIDDEN, PLAIN},
+    {"contract_weight", PARAMETER, DIM, HIDDEN, PLAIN},
+    {"contract_bias", PARAMETER, ONE, DIM, PLAIN},
+    {"norm2_scale", PARAMETER, ONE, DIM, PLAIN},
+    {"norm2_shift", PARAMETER, ONE, DIM, PLAIN},
+    {"output", OUTPUT, ROWS, DIM, PLAIN},
+    {"qkv", SAVED_INPUT, ROWS, QKV, PLAIN},
+    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
+    {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
+    {"norm1_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"norm1_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
+    {"norm1_output", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"expanded", SAVED_INPUT, ROWS, HIDDEN, PLAIN},
+    {"activated", SAVED_WEIGHT, ROWS, HIDDEN, PLAIN},
+    {"norm2_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"norm2_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
+    {"qkv_gradient", STASH, ROWS, QKV, PLAIN},
+    {"attention_gradient", STASH, ROWS, DIM, PLAIN},
+    {"norm1_gradient", STASH, ROWS, DIM, PLAIN},
+    {"expand_gradient", STASH, ROWS, HIDDEN, PLAIN},
+    {"contract_gradient", STASH, ROWS, DIM, PLAIN},
+    {"branch", WORKSPACE, ROWS, DIM, PLAIN}, /* F: of a residual branch; I: gradient of attended */
+    {"residual_gradient", WORKSPACE, ROWS, DIM, PLAIN},       /* I: of the sum before a norm */
     {"score_gradient", WORKSPACE, SEQUENCE, SEQUENCE, PLAIN}, /* I: of one sample and head */
+    {"dropped", SAVED_INPUT, HEAD_ROWS, SEQUENCE, WITH_DROPOUT},
+    {"dropped_mask", SAVED_INPUT, HEAD_ROWS, SEQUENCE, MASK},
+    {"attention_mask", SAVED_INPUT, ROWS, DIM, MASK},
+    {"contract_mask", SAVED_INPUT, ROWS, DIM, MASK},
+};
+
+/* The gradients of the two branches are those of the residual stream: residual_gradient and the
+ * gradient of the output. */
+static const tensor_row llama_block[] = {
+    {"norm1_scale", PARAMETER, ONE, DIM, PLAIN},
+    {"qkv_weight", PARAMETER, QKV, DIM, PLAIN},
+    {"attention_weight", PARAMETER, DIM, HEADS_DIM, PLAIN},
+    {"norm2_scale", PARAMETER, ONE, DIM, PLAIN},
+    {"gate_weight", PARAMETER, HIDDEN, DIM, PLAIN},
+    {"up_weight", PARAMETER, HIDDEN, DIM, PLAIN},
+    {"down_weight", PARAMETER, DIM, HIDDEN, PLAIN},
+    {"output", OUTPUT, ROWS, DIM, PLAIN},
+    {"norm1_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"norm1_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
+    {"norm1_output", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"qkv", SAVED_INPUT, ROWS, QKV, PLAIN}, /* queries and keys rotated */
+    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
+    {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
+    {"norm2_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"norm2_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
+    {"norm2_output", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"gate", SAVED_INPUT, ROWS, HIDDEN, PLAIN},
+    {"up", SAVED_INPUT, ROWS, HIDDEN, PLAIN},
+    {"activated", SAVED_WEIGHT, ROWS, HIDDEN, PLAIN},
+    {"norm1_gradient", STASH, ROWS, DIM, PLAIN},
+    {"qkv_gradient", STASH, ROWS, QKV, PLAIN},
+    {"residual_gradient", STASH, ROWS, DIM, PLAIN}, /* between the two branches */
+    {"norm2_gradient", STASH, ROWS, DIM, PLAIN},
+    {"gate_gradient", STASH, ROWS, HIDDEN, PLAIN},
+    {"up_gradient", STASH, ROWS, HIDDEN, PLAIN},
+    {"attended_gradient", WORKSPACE, ROWS, HEADS_DIM, PLAIN},
+    {"score_gradient", WORKSPACE, SEQUENCE, SEQUENCE, PLAIN}, /* I: of one sample and head */
+    {"qkv_bias", PARAMETER, ONE, QKV, WITH_QKV_BIAS},
 };
 
 /* The logits buffer is by far the largest tensor of a model, so there is one: F leaves exp(logit -
@@ -118,9 +221,45 @@ static const tensor_row lm_head[] = {
     {"normed", WORKSPACE, ROWS, DIM, PLAIN},
 };
 
+static const tensor_row rms_lm_head[] = {
+    {"norm_scale", PARAMETER, ONE, DIM, PLAIN},
+    {"token_weight", PARAMETER, VOCABULARY, DIM, TIED},
+    {"norm_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"norm_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
+    {"row_sum", SAVED_INPUT, ROWS, ONE, STATISTIC},
+    {"logits", SAVED_WEIGHT, ROWS, VOCABULARY, PLAIN},
+    {"norm_gradient", STASH, ROWS, DIM, PLAIN},
+    {"normed", WORKSPACE, ROWS, DIM, PLAIN},
+};
+
+static const tensor_row mlm_head[] = {
+    {"transform_weight", PARAMETER, DIM, DIM, PLAIN},
+    {"transform_bias", PARAMETER, ONE, DIM, PLAIN},
+    {"norm_scale", PARAMETER, ONE, DIM, PLAIN},
+    {"norm_shift", PARAMETER, ONE, DIM, PLAIN},
+    {"token_weight", PARAMETER, VOCABULARY, DIM, TIED},
+    {"token_bias", PARAMETER, ONE, VOCABULARY, PLAIN},
+    {"transformed", SAVED_INPUT, ROWS, DIM, PLAIN}, /* before GELU */
+    {"norm_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"norm_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
+    {"row_sum", SAVED_INPUT, ROWS, ONE, STATISTIC},
+    {"logits", SAVED_WEIGHT, ROWS, VOCABULARY, PLAIN},
+    {"norm_gradient", STASH, ROWS, DIM, PLAIN},
+    {"transform_gradient", STASH, ROWS, DIM, PLAIN},
+    {"activated", WORKSPACE, ROWS, DIM, PLAIN}, /* F: after GELU */
+    {"normed", WORKSPACE, ROWS, DIM, PLAIN},    /* F, W: the norm's output */
+};
+
 static const tensor_row layer_norm[] = {
     {"scale", PARAMETER, ONE, DIM, PLAIN},       {"shift", PARAMETER, ONE, DIM, PLAIN},
     {"output", OUTPUT, ROWS, DIM, PLAIN},        {"normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
+    {"rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
+};
+
+static const tensor_row rms_norm[] = {
+    {"scale", PARAMETER, ONE, DIM, PLAIN},
+    {"output", OUTPUT, ROWS, DIM, PLAIN},
+    {"normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
 };
 
@@ -131,15 +270,15 @@ static const tensor_row linear[] = {
 };
 
 static const tensor_row attention[] = {
-    {"qkv_weight", PARAMETER, DIM_3, DIM, PLAIN},
-    {"qkv_bias", PARAMETER, ONE, DIM_3, PLAIN},
+    {"qkv_weight", PARAMETER, QKV, DIM, PLAIN},
+    {"qkv_bias", PARAMETER, ONE, QKV, PLAIN},
     {"output_weight", PARAMETER, DIM, HEADS_DIM, PLAIN},
     {"output_bias", PARAMETER, ONE, DIM, PLAIN},
     {"output", OUTPUT, ROWS, DIM, PLAIN},
-    {"qkv", SAVED_INPUT, ROWS, DIM_3, PLAIN},
+    {"qkv", SAVED_INPUT, ROWS, QKV, PLAIN},
     {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
     {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
-    {"qkv_gradient", STASH, ROWS, DIM_3, PLAIN},
+    {"qkv_gradient", STASH, ROWS, QKV, PLAIN},
     {"attended_gradient", WORKSPACE, ROWS, HEADS_DIM, PLAIN},
     {"score_gradient", WORKSPACE, SEQUENCE, SEQUENCE, PLAIN},
 };
@@ -172,6 +311,13 @@ static const struct {
     [PP_OP_DROPOUT] = ROWS_OF(elementwise),
     [PP_OP_ADD] = ROWS_OF(elementwise),
     [PP_OP_CROSS_ENTROPY] = ROWS_OF(cross_entropy),
+    [PP_OP_RMS_NORM] = ROWS_OF(rms_norm),
+    [PP_OP_TOKEN_EMBEDDING] = ROWS_OF(token_embedding),
+    [PP_OP_LLAMA_BLOCK] = ROWS_OF(llama_block),
+    [PP_OP_RMS_LM_HEAD] = ROWS_OF(rms_lm_head),
+    [PP_OP_BERT_EMBEDDING] = ROWS_OF(bert_embedding),
+    [PP_OP_BERT_BLOCK] = ROWS_OF(bert_block),
+    [PP_OP_MLM_HEAD] = ROWS_OF(mlm_head),
 #undef ROWS_OF
 };
 
@@ -188,10 +334,13 @@ static share share_of(extent kind, const pp_layer *layer) {
     switch (kind) {
     case HEAD_ROWS:
     case HEADS_DIM:
-    case DIM_3:
         return (share){"heads", layer->heads, false};
-    case DIM_4:
-        return (share){"features of the MLP", 4 * layer->dim, false};
+    case QKV:
+        if (pp_layer_kv_heads(layer) < layer->heads)
+            return (share){"heads of keys and values", pp_layer_kv_heads(layer), false};
+        return (share){"heads", layer->heads, false};
+    case HIDDEN:
+        return (share){"features of the MLP", pp_layer_hidden(layer), false};
     case VOCABULARY:
         return (share){"words of the vocabulary", layer->vocabulary, true};
     case OUTPUT_DIM:
@@ -200,6 +349,7 @@ static share share_of(extent kind, const pp_layer *layer) {
     case ROWS:
     case SEQUENCE:
     case DIM:
+    case SEGMENTS:
     case OUTPUT_FEATURES:
         break;
     }
@@ -220,12 +370,15 @@ static int64_t whole_extent(extent kind, const pp_layer *layer, int64_t samples)
     case VOCABULARY:
         return layer->vocabulary;
     case DIM:
-    case HEADS_DIM:
         return layer->dim;
-    case DIM_3:
-        return 3 * layer->dim;
-    case DIM_4:
-        return 4 * layer->dim;
+    case HEADS_DIM:
+        return layer->heads * pp_layer_head_dim(layer);
+    case QKV:
+        return (layer->heads + 2 * pp_layer_kv_heads(layer)) * pp_layer_head_dim(layer);
+    case HIDDEN:
+        return pp_layer_hidden(layer);
+    case SEGMENTS:
+        return layer->segments > 0 ? layer->segments : 2;
     case OUTPUT_DIM:
     case OUTPUT_FEATURES:
         return pp_layer_features_out(layer);
@@ -256,17 +409,27 @@ static int opaque_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype
     return 4;
 }
 
+static bool is_there(trait what, const pp_layer *layer) {
+    if (what == WITH_DROPOUT || what == MASK) return layer->dropout > 0;
+    if (what == WITH_QKV_BIAS) return layer->qkv_bias;
+    return true;
+}
+
+static pp_dtype dtype_of(trait what, pp_dtype dtype) {
+    if (what == MASK) return PP_UINT8;
+    return what == STATISTIC && dtype == PP_BF16 ? PP_FP32 : dtype;
+}
+
 int pp_layer_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
                      pp_tensor tensors[PP_LAYER_TENSORS]) {
     if (layer->op == PP_OP_OPAQUE) return opaque_tensors(layer, samples, dtype, tensors);
-    pp_dtype statistic = dtype == PP_BF16 ? PP_FP32 : dtype;
     int count = 0;
     for (int i = 0; i < tensor_table[layer->op].count; i++) {
         const tensor_row *row = &tensor_table[layer->op].rows[i];
-        if (row->trait == WITH_DROPOUT && !(layer->dropout > 0)) continue;
+        if (!is_there(row->trait, layer)) continue;
         tensors[count++] = (pp_tensor){.name = row->name,
                                        .role = row->role,
-                                       .dtype = row->trait == STATISTIC ? statistic : dtype,
+                                       .dtype = dtype_of(row->trait, dtype),
                                        .rows = extent_of(row->rows, layer, samples),
                                        .columns = extent_of(row->columns, layer, samples),
                                        .tied = row->trait == TIED && layer->tie};

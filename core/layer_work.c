@@ -15,7 +15,10 @@
 typedef struct flops_row {
     double per_element; /* × R·h */
     double per_square;  /* × R·h² */
-    double per_score;   /* × R·s·h */
+    double per_qkv;     /* × R·h·q, q the width of queries, keys and values */
+    double per_queries; /* × R·h·a, a that of the queries alone, which is the attended values' */
+    double per_score;   /* × R·s·a */
+    double per_hidden;  /* × R·h·f, f that inside the MLP */
     double per_class;   /* × R·h·v */
     double per_output;  /* × R·h·o */
 } flops_row;
@@ -24,29 +27,47 @@ enum { FORWARD, INPUT, WEIGHT, PHASES };
 
 static const flops_row flops_table[PP_OP_COUNT][PHASES] = {
     [PP_OP_EMBEDDING] = {{.per_element = 1}, {0}, {.per_element = 2}},
-    [PP_OP_GPT_BLOCK] = {{.per_square = 24, .per_score = 4},
-                         {.per_square = 24, .per_score = 8},
-                         {.per_square = 24}},
+    [PP_OP_GPT_BLOCK] = {{.per_qkv = 2, .per_queries = 2, .per_score = 4, .per_hidden = 4},
+                         {.per_qkv = 2, .per_queries = 2, .per_score = 8, .per_hidden = 4},
+                         {.per_qkv = 2, .per_queries = 2, .per_hidden = 4}},
     [PP_OP_LM_HEAD] = {{.per_class = 2}, {.per_class = 2}, {.per_class = 2}},
     [PP_OP_LAYER_NORM] = {{.per_element = 8}, {.per_element = 8}, {.per_element = 3}},
     [PP_OP_LINEAR] = {{.per_output = 2}, {.per_output = 2}, {.per_output = 2}},
     [PP_OP_GELU] = {{.per_element = 16}, {.per_element = 24}, {0}},
     [PP_OP_RELU] = {{.per_element = 1}, {.per_element = 1}, {0}},
-    [PP_OP_ATTENTION] = {{.per_square = 8, .per_score = 4},
-                         {.per_square = 8, .per_score = 8},
-                         {.per_square = 8}},
+    [PP_OP_ATTENTION] = {{.per_qkv = 2, .per_queries = 2, .per_score = 4},
+                         {.per_qkv = 2, .per_queries = 2, .per_score = 8},
+                         {.per_qkv = 2, .per_queries = 2}},
     [PP_OP_DROPOUT] = {{.per_element = 10}, {.per_element = 10}, {0}},
     [PP_OP_ADD] = {{.per_element = 1}, {.per_element = 1}, {0}},
     [PP_OP_CROSS_ENTROPY] = {{.per_element = 16}, {.per_element = 16}, {0}},
+    [PP_OP_RMS_NORM] = {{.per_element = 6}, {.per_element = 7}, {.per_element = 2}},
+    [PP_OP_TOKEN_EMBEDDING] = {{.per_element = 1}, {0}, {.per_element = 1}},
+    [PP_OP_LLAMA_BLOCK] = {{.per_qkv = 2, .per_queries = 2, .per_score = 4, .per_hidden = 6},
+                           {.per_qkv = 2, .per_queries = 2, .per_score = 8, .per_hidden = 6},
+                           {.per_qkv = 2, .per_queries = 2, .per_hidden = 6}},
+    [PP_OP_RMS_LM_HEAD] = {{.per_class = 2}, {.per_class = 2}, {.per_class = 2}},
+    [PP_OP_BERT_EMBEDDING] = {{.per_element = 10}, {0}, {.per_element = 14}},
+    [PP_OP_BERT_BLOCK] = {{.per_qkv = 2, .per_queries = 2, .per_score = 4, .per_hidden = 4},
+                          {.per_qkv = 2, .per_queries = 2, .per_score = 8, .per_hidden = 4},
+                          {.per_qkv = 2, .per_queries = 2, .per_hidden = 4}},
+    [PP_OP_MLM_HEAD] = {{.per_square = 2, .per_class = 2},
+                        {.per_square = 2, .per_class = 2},
+                        {.per_square = 2, .per_class = 2}},
 };
 
 static double flops_of(const flops_row *row, const pp_layer *layer, int64_t samples) {
     double h = (double)layer->dim, s = (double)pp_layer_sequence(layer);
     double rows = (double)samples * s, part = 1 / (double)pp_layer_shards(layer);
-    return rows * h *
-           (row->per_element + row->per_square * h * part + row->per_score * s * part +
-            row->per_class * (double)pp_layer_part(layer, layer->vocabulary) +
-            row->per_output * (double)pp_layer_part(layer, pp_layer_features_out(layer)));
+    double size = (double)pp_layer_head_dim(layer) * part;
+    double queries = (double)layer->heads * size;
+    double qkv = queries + 2 * (double)pp_layer_kv_heads(layer) * size;
+    double per_input = row->per_element + row->per_square * h + row->per_qkv * qkv +
+                       row->per_queries * queries +
+                       row->per_hidden * (double)pp_layer_hidden(layer) * part +
+                       row->per_class * (double)pp_layer_part(layer, layer->vocabulary) +
+                       row->per_output * (double)pp_layer_part(layer, pp_layer_features_out(layer));
+    return rows * (h * per_input + row->per_score * s * queries);
 }
 
 /* All-reduces of one phase: how many, and of how much each. */
@@ -65,6 +86,12 @@ static const sum_row sum_table[PP_OP_COUNT][2] = {
     [PP_OP_LM_HEAD] = {{3, .per_row = 1}, {1, .per_element = 1}},
     [PP_OP_LINEAR] = {{0.5, .per_output_element = 1}, {1, .per_element = 1}},
     [PP_OP_ATTENTION] = {{1, .per_element = 1}, {1, .per_element = 1}},
+    [PP_OP_TOKEN_EMBEDDING] = {{1, .per_element = 1}, {0}},
+    [PP_OP_LLAMA_BLOCK] = {{2, .per_element = 1}, {2, .per_element = 1}},
+    [PP_OP_RMS_LM_HEAD] = {{3, .per_row = 1}, {1, .per_element = 1}},
+    [PP_OP_BERT_EMBEDDING] = {{1, .per_element = 1}, {0}},
+    [PP_OP_BERT_BLOCK] = {{2, .per_element = 1}, {2, .per_element = 1}},
+    [PP_OP_MLM_HEAD] = {{3, .per_row = 1}, {1, .per_element = 1}},
 };
 
 static pp_layer_sum sum_of(const sum_row *row, const pp_layer *layer, int64_t samples,
@@ -98,8 +125,9 @@ static traffic traffic_of(const pp_layer *layer, int64_t samples, pp_dtype dtype
                  .saved_weight = sum[PP_TENSOR_SAVED_WEIGHT],
                  .stash = sum[PP_TENSOR_STASH]};
     if (layer->op == PP_OP_OPAQUE) t.input = t.output;
-    if (layer->op == PP_OP_LM_HEAD) t.rewritten = t.saved_weight;
-    if (layer->op == PP_OP_EMBEDDING) { /* only the rows of its tokens, no gradient of its input */
+    pp_layer_needs needs = pp_layer_needs_get(layer->op);
+    if (needs.makes_loss && layer->vocabulary > 0) t.rewritten = t.saved_weight;
+    if (needs.takes_tokens) { /* only the rows of its tokens, no gradient of its input */
         t.parameter = 2 * t.output;
         t.input = 0;
     }

@@ -147,9 +147,8 @@ uint64_t pp_model_hash(const pp_model *model) {
 static bool has_sequence(const pp_model *model) {
     for (int i = 0; i < model->layer_count; i++) {
         const pp_layer *layer = &model->layers[i];
-        pp_op op = layer->op;
-        if (layer->sequence > 1) return true;
-        if (op == PP_OP_EMBEDDING || op == PP_OP_GPT_BLOCK || op == PP_OP_ATTENTION) return true;
+        if (layer->sequence > 1 || layer->heads > 0) return true;
+        if (pp_layer_needs_get(layer->op).takes_tokens) return true;
     }
     return false;
 }

@@ -96,8 +96,11 @@ static double largest(double a, double b) {
 }
 
 double pp_layer_sample_elements(const pp_layer *layer) {
-    double dim = (double)layer->dim, sequence = (double)layer->sequence;
-    double widest = largest(4 * dim, largest((double)layer->output_dim, (double)layer->vocabulary));
+    double sequence = (double)layer->sequence;
+    double qkv =
+        (double)(layer->heads + 2 * pp_layer_kv_heads(layer)) * (double)pp_layer_head_dim(layer);
+    double widest = largest(qkv, (double)pp_layer_hidden(layer));
+    widest = largest(widest, largest((double)layer->output_dim, (double)layer->vocabulary));
     double scores = (double)layer->heads * sequence;
     double elements = sequence * largest(widest, scores);
     elements = largest(elements, (double)layer->output_bytes);
@@ -111,11 +114,34 @@ double pp_model_sample_elements(const pp_model *model) {
     return elements;
 }
 
-static pp_status check_layer(const check *c, int index) {
+/* Widest row of queries, keys and values. */
+enum { QKV_MAX = 1 << 22 };
+
+static pp_status check_heads(const check *c, int index) {
     const pp_layer *layer = &c->model->layers[index];
-    if (layer->heads > 0 && layer->dim % layer->heads != 0)
+    if (layer->heads == 0) return PP_OK;
+    if (layer->head_dim == 0 && layer->dim % layer->heads != 0)
         return fail_layer(c, index, "heads", "%lld heads do not divide dim %lld evenly",
                           (long long)layer->heads, (long long)layer->dim);
+    int64_t kv_heads = pp_layer_kv_heads(layer), size = pp_layer_head_dim(layer);
+    if (layer->heads % kv_heads != 0)
+        return fail_layer(c, index, "kv_heads",
+                          "%lld heads of keys and values do not divide %lld heads evenly",
+                          (long long)kv_heads, (long long)layer->heads);
+    if (layer->op == PP_OP_LLAMA_BLOCK && size % 2 != 0)
+        return fail_layer(c, index, layer->head_dim ? "head_dim" : "heads",
+                          "the rotary embedding turns pairs of features, but a head has %lld",
+                          (long long)size);
+    if ((layer->heads + 2 * kv_heads) * size > QKV_MAX)
+        return fail_layer(c, index, layer->head_dim ? "head_dim" : "heads",
+                          "queries, keys and values would have %lld features; at most %d",
+                          (long long)((layer->heads + 2 * kv_heads) * size), QKV_MAX);
+    return PP_OK;
+}
+
+static pp_status check_layer(const check *c, int index) {
+    const pp_layer *layer = &c->model->layers[index];
+    PP_TRY(check_heads(c, index));
     if (pp_layer_sample_elements(layer) > PP_TENSOR_ELEMENTS_MAX)
         return fail_layer(c, index, NULL,
                           "one sample of this layer would have more than 2^46 elements");
@@ -161,8 +187,8 @@ static pp_status check_sources(const check *c) {
         const pp_layer *layer = &c->model->layers[i];
         if (c->inputs[i] > 0 || layer->op == PP_OP_OPAQUE) continue;
         if (!first) first = layer;
-        bool tokens = layer->op == PP_OP_EMBEDDING;
-        if (tokens != (first->op == PP_OP_EMBEDDING))
+        bool tokens = pp_layer_needs_get(layer->op).takes_tokens;
+        if (tokens != pp_layer_needs_get(first->op).takes_tokens)
             return fail_layer(c, i, NULL,
                               "no edge leads to \"%s\", so it would read the data set as %s, but "
                               "\"%s\" reads it as %s; is an edge missing?",

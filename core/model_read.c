@@ -27,6 +27,29 @@ static const char *op_name(int op) {
 #define DIM COUNT_ROW("dim", dim, 1 << 20)
 #define OUTPUT_DIM COUNT_ROW("output_dim", output_dim, 1 << 20)
 #define HEADS COUNT_ROW("heads", heads, 1 << 16)
+#define OPTIONAL_COUNT(key_, member_, maximum_)                                                    \
+    {                                                                                              \
+        .key = key_, .type = PP_FIELD_INT64, .flags = PP_FIELD_OPTIONAL, PP_AT(pp_layer, member_), \
+        .minimum = 1, .maximum = maximum_                                                          \
+    }
+#define KV_HEADS OPTIONAL_COUNT("kv_heads", kv_heads, 1 << 16)
+#define HEAD_DIM OPTIONAL_COUNT("head_dim", head_dim, 1 << 16)
+#define SEGMENTS OPTIONAL_COUNT("segments", segments, 1 << 16)
+#define HIDDEN(flags_)                                                                             \
+    {                                                                                              \
+        .key = "hidden", .type = PP_FIELD_INT64, .flags = flags_, PP_AT(pp_layer, hidden),         \
+        .minimum = 1, .maximum = 1 << 22                                                           \
+    }
+#define ROTARY_BASE                                                                                \
+    {                                                                                              \
+        .key = "rotary_base", .type = PP_FIELD_DOUBLE, .flags = PP_FIELD_OPTIONAL,                 \
+        PP_AT(pp_layer, rotary_base), .minimum = 1, .maximum = 1e15                                \
+    }
+#define QKV_BIAS                                                                                   \
+    {                                                                                              \
+        .key = "qkv_bias", .type = PP_FIELD_BOOL, .flags = PP_FIELD_OPTIONAL,                      \
+        PP_AT(pp_layer, qkv_bias)                                                                  \
+    }
 #define SEQUENCE COUNT_ROW("sequence", sequence, 1 << 24)
 #define SEQUENCE_OR_1                                                                              \
     {                                                                                              \
@@ -58,9 +81,16 @@ static const pp_field opaque_fields[] = {
     SIZE("output_bytes", output_bytes, PP_TENSOR_ELEMENTS_MAX),
     SIZE("activation_bytes", activation_bytes, PP_TENSOR_ELEMENTS_MAX),
 };
-static const pp_field embedding_fields[] = {NAME_ROWS, VOCABULARY, DIM, SEQUENCE, TIE};
-static const pp_field gpt_block_fields[] = {NAME_ROWS, DIM, HEADS, SEQUENCE,
-                                            PROBABILITY(PP_FIELD_OPTIONAL)};
+static const pp_field embedding_fields[] = {
+    NAME_ROWS, VOCABULARY, DIM, SEQUENCE, PROBABILITY(PP_FIELD_OPTIONAL), TIE};
+static const pp_field head_fields[] = {NAME_ROWS, VOCABULARY, DIM, SEQUENCE, TIE};
+static const pp_field gpt_block_fields[] = {
+    NAME_ROWS, DIM, HEADS, HIDDEN(PP_FIELD_OPTIONAL), SEQUENCE, PROBABILITY(PP_FIELD_OPTIONAL)};
+static const pp_field llama_block_fields[] = {
+    NAME_ROWS, DIM, HEADS, KV_HEADS, HEAD_DIM, HIDDEN(0), SEQUENCE, QKV_BIAS, ROTARY_BASE,
+};
+static const pp_field bert_embedding_fields[] = {
+    NAME_ROWS, VOCABULARY, DIM, SEQUENCE, SEGMENTS, PROBABILITY(PP_FIELD_OPTIONAL), TIE};
 static const pp_field attention_fields[] = {NAME_ROWS, DIM, HEADS, SEQUENCE};
 static const pp_field linear_fields[] = {NAME_ROWS, DIM, OUTPUT_DIM, SEQUENCE_OR_1};
 static const pp_field dropout_fields[] = {NAME_ROWS, DIM, SEQUENCE_OR_1, PROBABILITY(0)};
@@ -71,7 +101,7 @@ static const pp_op_rule op_rules[PP_OP_COUNT] = {
     [PP_OP_OPAQUE] = {FIELDS(opaque_fields), PP_INPUTS_ANY},
     [PP_OP_EMBEDDING] = {FIELDS(embedding_fields), PP_INPUTS_NONE, .sequence = true},
     [PP_OP_GPT_BLOCK] = {FIELDS(gpt_block_fields), PP_INPUTS_ONE, .sequence = true},
-    [PP_OP_LM_HEAD] = {FIELDS(embedding_fields), PP_INPUTS_ONE, .loss = true, .sequence = true},
+    [PP_OP_LM_HEAD] = {FIELDS(head_fields), PP_INPUTS_ONE, .loss = true, .sequence = true},
     [PP_OP_LAYER_NORM] = {FIELDS(simple_fields), PP_INPUTS_ONE, .sequence = true},
     [PP_OP_LINEAR] = {FIELDS(linear_fields), PP_INPUTS_ONE, .sequence = true},
     [PP_OP_GELU] = {FIELDS(simple_fields), PP_INPUTS_ONE, .sequence = true},
@@ -80,6 +110,13 @@ static const pp_op_rule op_rules[PP_OP_COUNT] = {
     [PP_OP_DROPOUT] = {FIELDS(dropout_fields), PP_INPUTS_ONE, .sequence = true},
     [PP_OP_ADD] = {FIELDS(simple_fields), PP_INPUTS_MANY, .sequence = true},
     [PP_OP_CROSS_ENTROPY] = {FIELDS(simple_fields), PP_INPUTS_ONE, .loss = true, .sequence = true},
+    [PP_OP_RMS_NORM] = {FIELDS(simple_fields), PP_INPUTS_ONE, .sequence = true},
+    [PP_OP_TOKEN_EMBEDDING] = {FIELDS(head_fields), PP_INPUTS_NONE, .sequence = true},
+    [PP_OP_LLAMA_BLOCK] = {FIELDS(llama_block_fields), PP_INPUTS_ONE, .sequence = true},
+    [PP_OP_RMS_LM_HEAD] = {FIELDS(head_fields), PP_INPUTS_ONE, .loss = true, .sequence = true},
+    [PP_OP_BERT_EMBEDDING] = {FIELDS(bert_embedding_fields), PP_INPUTS_NONE, .sequence = true},
+    [PP_OP_BERT_BLOCK] = {FIELDS(gpt_block_fields), PP_INPUTS_ONE, .sequence = true},
+    [PP_OP_MLM_HEAD] = {FIELDS(head_fields), PP_INPUTS_ONE, .loss = true, .sequence = true},
 };
 
 const pp_op_rule *pp_op_rule_get(pp_op op) {

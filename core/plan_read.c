@@ -186,7 +186,7 @@ static pp_status check_batch(const pp_json_node *document, const pp_plan *plan, 
         return pp_node_fail(&size, error,
                             "tensors of %lld samples would have more than 2^52 elements",
                             (long long)plan->microbatch_size);
-    if (plan->dtype == PP_INT32)
+    if (plan->dtype == PP_INT32 || plan->dtype == PP_UINT8)
         return pp_node_fail(&dtype, error, "expected a floating-point type: fp32, bf16 or fp64");
     return PP_OK;
 }

@@ -125,7 +125,7 @@ static void describe_model(pp_tables *tables) {
         const pp_layer *layer = &model->layers[i];
         pp_layer_work work = pp_layer_work_get(layer, 1, tables->request->dtype);
         tables->flops_per_sample += 3 * work.forward_flops;
-        bool language = layer->op == PP_OP_EMBEDDING || layer->op == PP_OP_LM_HEAD;
+        bool language = layer->vocabulary > 0;
         if (layer->sequence > 1 || language) {
             if (layer->sequence > tables->sequence) tables->sequence = layer->sequence;
         }

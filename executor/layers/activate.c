@@ -1,7 +1,9 @@
 /* GELU, tanh form (Hendrycks and Gimpel 2016): x/2 · (1 + tanh u), u = √(2/π) · (x + 0.044715 x³).
- *
  * Written with the logistic function, (1 + tanh u)/2 = 1/(1 + e^(-2u)): one exponential and no
- * cancellation for negative x. */
+ * cancellation for negative x.
+ *
+ * SwiGLU (Shazeer 2020): silu(gate) · up, silu(x) = x · s, s = 1/(1 + e^-x), whose slope is
+ * s + x · s · (1 - s). */
 #define PP_THIS_FILE "executor/layers/activate.c"
 #include "executor/layers/real.h"
 
@@ -33,6 +35,29 @@ PP_VECTOR static void NAME(gelu_add)(int64_t count, const real *restrict x, cons
 PP_VECTOR static void NAME(gelu_in_place)(int64_t count, const real *restrict x,
                                           real *restrict dx) {
     for (int64_t i = 0; i < count; i++) dx[i] *= NAME(gelu_slope)(x[i]);
+}
+
+PP_VECTOR void swiglu_forward(int64_t count, const real *restrict gate, const real *restrict up,
+                              real *restrict y) {
+    const real one = 1;
+    for (int64_t i = 0; i < count; i++) y[i] = gate[i] / (one + real_exp(-gate[i])) * up[i];
+}
+
+PP_VECTOR static void NAME(swiglu_slopes)(int64_t count, const real *restrict gate,
+                                          const real *restrict up, real *restrict gate_gradient,
+                                          real *restrict up_gradient) {
+    const real one = 1;
+    for (int64_t i = 0; i < count; i++) {
+        real s = one / (one + real_exp(-gate[i])), dy = up_gradient[i];
+        gate_gradient[i] = dy * up[i] * (s + gate[i] * s * (one - s));
+        up_gradient[i] = dy * gate[i] * s;
+    }
+}
+
+void swiglu_input(int64_t count, const real *gate, const real *up, const real *dy,
+                  real *gate_gradient, real *up_gradient) {
+    if (dy != up_gradient) copy_or_add(count, dy, up_gradient, false);
+    NAME(swiglu_slopes)(count, gate, up, gate_gradient, up_gradient);
 }
 
 void gelu_input(int64_t count, const real *x, const real *dy, real *dx, bool accumulate) {

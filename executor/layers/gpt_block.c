@@ -3,7 +3,8 @@
  *     middle = x      + dropout(attention_weight · attention(qkv_weight · norm1(x)))
  *     y      = middle + dropout(contract_weight · gelu(expand_weight · norm2(middle)))
  *
- * with biases everywhere and 4·dim inside. `middle` lives in the output buffer until y replaces it:
+ * with biases everywhere and `hidden` features inside; dropout also falls on the probabilities of
+ * the attention. `middle` lives in the output buffer until y replaces it:
  * the norms keep their normalised rows, so no backward pass asks for x or middle. I goes down
  * through the block and leaves the gradient at each norm's and linear's output in STASH; W needs
  * those and what F saved, and multiplies. */
@@ -25,11 +26,13 @@ enum {
     OUTPUT,
     NORM1_NORMAL,
     NORM1_RSTD,
+    NORM1_OUTPUT,
     QKV,
     PROBABILITIES,
     ATTENDED,
     NORM2_NORMAL,
     NORM2_RSTD,
+    NORM2_OUTPUT,
     EXPANDED,
     ACTIVATED,
     NORM1_GRADIENT,
@@ -38,14 +41,17 @@ enum {
     NORM2_GRADIENT,
     EXPAND_GRADIENT,
     CONTRACT_GRADIENT,
-    NORMED,
     BRANCH,
     RESIDUAL_GRADIENT,
-    SCORE_GRADIENT
+    SCORE_GRADIENT,
+    DROPPED,
+    DROPPED_MASK,
+    ATTENTION_MASK,
+    CONTRACT_MASK
 };
 
 /* Dropout sites. */
-enum { AFTER_ATTENTION, AFTER_MLP };
+enum { AFTER_ATTENTION, AFTER_MLP, PROBABILITIES_SITE };
 #endif
 #include "executor/layers/real.h"
 
@@ -53,53 +59,63 @@ enum { AFTER_ATTENTION, AFTER_MLP };
 
 static attend_call NAME(attend_of)(const pp_layer_call *call) {
     void *const *t = call->tensors;
-    return (attend_call){.samples = call->samples,
-                         .sequence = pp_call_rows(call) / call->samples,
-                         .heads = call->layer->heads,
-                         .dim = call->layer->dim,
-                         .qkv = t[QKV],
-                         .probabilities = t[PROBABILITIES],
-                         .attended = t[ATTENDED],
-                         .attended_gradient = t[BRANCH],
-                         .qkv_gradient = t[QKV_GRADIENT],
-                         .score_gradient = t[SCORE_GRADIENT]};
+    attend_call attend = {.samples = call->samples,
+                          .sequence = pp_call_rows(call) / call->samples,
+                          .heads = call->layer->heads,
+                          .kv_heads = call->layer->heads,
+                          .size = pp_layer_head_dim(call->layer),
+                          .causal = true,
+                          .qkv = t[QKV],
+                          .probabilities = t[PROBABILITIES],
+                          .attended = t[ATTENDED],
+                          .attended_gradient = t[BRANCH],
+                          .qkv_gradient = t[QKV_GRADIENT],
+                          .score_gradient = t[SCORE_GRADIENT]};
+    if (!pp_call_drops(call)) return attend;
+    attend.drop = call;
+    attend.site = PROBABILITIES_SITE;
+    attend.dropped = t[DROPPED];
+    attend.mask = t[DROPPED_MASK];
+    return attend;
 }
 
 /* Adds the branch to the residual stream in OUTPUT, dropped. */
-static void NAME(join)(const pp_layer_call *call, int site, int64_t count) {
+static void NAME(join)(const pp_layer_call *call, int site, int mask, int64_t count) {
     real *branch = call->tensors[BRANCH];
-    if (pp_call_drops(call)) drop(call, (uint64_t)site, call->layer->dim, branch, branch);
+    if (pp_call_drops(call)) drop_rows(call, (uint64_t)site, branch, call->tensors[mask]);
     copy_or_add(count, branch, call->tensors[OUTPUT], true);
 }
 
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
+    const int64_t hidden = pp_layer_hidden(call->layer);
     const real *x = pp_call_input(call);
     attend_call attend = NAME(attend_of)(call);
 
     norm_forward(rows, dim, x, t[NORM1_NORMAL], t[NORM1_RSTD]);
-    norm_apply(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORMED]);
-    linear_forward(rows, dim, 3 * dim, t[NORMED], t[QKV_WEIGHT], t[QKV_BIAS], t[QKV]);
+    norm_apply(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORM1_OUTPUT]);
+    linear_forward(rows, dim, 3 * dim, t[NORM1_OUTPUT], t[QKV_WEIGHT], t[QKV_BIAS], t[QKV]);
     attend_forward(&attend);
     linear_forward(rows, dim, dim, t[ATTENDED], t[ATTENTION_WEIGHT], t[ATTENTION_BIAS], t[BRANCH]);
     copy_or_add(rows * dim, x, t[OUTPUT], false);
-    NAME(join)(call, AFTER_ATTENTION, rows * dim);
+    NAME(join)(call, AFTER_ATTENTION, ATTENTION_MASK, rows * dim);
 
     norm_forward(rows, dim, t[OUTPUT], t[NORM2_NORMAL], t[NORM2_RSTD]);
-    norm_apply(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORMED]);
-    linear_forward(rows, dim, 4 * dim, t[NORMED], t[EXPAND_WEIGHT], t[EXPAND_BIAS], t[EXPANDED]);
-    gelu_forward(rows * 4 * dim, t[EXPANDED], t[ACTIVATED]);
-    linear_forward(rows, 4 * dim, dim, t[ACTIVATED], t[CONTRACT_WEIGHT], t[CONTRACT_BIAS],
+    norm_apply(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORM2_OUTPUT]);
+    linear_forward(rows, dim, hidden, t[NORM2_OUTPUT], t[EXPAND_WEIGHT], t[EXPAND_BIAS],
+                   t[EXPANDED]);
+    gelu_forward(rows * hidden, t[EXPANDED], t[ACTIVATED]);
+    linear_forward(rows, hidden, dim, t[ACTIVATED], t[CONTRACT_WEIGHT], t[CONTRACT_BIAS],
                    t[BRANCH]);
-    NAME(join)(call, AFTER_MLP, rows * dim);
+    NAME(join)(call, AFTER_MLP, CONTRACT_MASK, rows * dim);
 }
 
 /* The gradient that a branch receives: that of the residual stream, dropped. */
-static void NAME(part)(const pp_layer_call *call, int site, int64_t count, const real *stream,
+static void NAME(part)(const pp_layer_call *call, int mask, int64_t count, const real *stream,
                        real *branch) {
     if (pp_call_drops(call))
-        drop(call, (uint64_t)site, call->layer->dim, stream, branch);
+        drop_masked(call, count, call->tensors[mask], stream, branch);
     else
         copy_or_add(count, stream, branch, false);
 }
@@ -108,12 +124,12 @@ static void NAME(part)(const pp_layer_call *call, int site, int64_t count, const
 static void NAME(mlp_input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    NAME(part)(call, AFTER_MLP, rows * dim, call->output_gradient, t[CONTRACT_GRADIENT]);
-    linear_input(rows, 4 * dim, dim, t[CONTRACT_GRADIENT], t[CONTRACT_WEIGHT], t[EXPAND_GRADIENT],
+    const int64_t hidden = pp_layer_hidden(call->layer);
+    NAME(part)(call, CONTRACT_MASK, rows * dim, call->output_gradient, t[CONTRACT_GRADIENT]);
+    linear_input(rows, hidden, dim, t[CONTRACT_GRADIENT], t[CONTRACT_WEIGHT], t[EXPAND_GRADIENT],
                  false);
-    gelu_input(rows * 4 * dim, t[EXPANDED], t[EXPAND_GRADIENT], t[EXPAND_GRADIENT], false);
-    linear_input(rows, dim, 4 * dim, t[EXPAND_GRADIENT], t[EXPAND_WEIGHT], t[NORM2_GRADIENT],
-                 false);
+    gelu_input(rows * hidden, t[EXPANDED], t[EXPAND_GRADIENT], t[EXPAND_GRADIENT], false);
+    linear_input(rows, dim, hidden, t[EXPAND_GRADIENT], t[EXPAND_WEIGHT], t[NORM2_GRADIENT], false);
     norm_input(rows, dim, t[NORM2_GRADIENT], t[NORM2_SCALE], t[NORM2_NORMAL], t[NORM2_RSTD],
                call->output_gradient, t[RESIDUAL_GRADIENT], false);
 }
@@ -123,7 +139,7 @@ static void NAME(attention_input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     attend_call attend = NAME(attend_of)(call);
-    NAME(part)(call, AFTER_ATTENTION, rows * dim, t[RESIDUAL_GRADIENT], t[ATTENTION_GRADIENT]);
+    NAME(part)(call, ATTENTION_MASK, rows * dim, t[RESIDUAL_GRADIENT], t[ATTENTION_GRADIENT]);
     linear_input(rows, dim, dim, t[ATTENTION_GRADIENT], t[ATTENTION_WEIGHT], t[BRANCH], false);
     attend_input(&attend);
     linear_input(rows, dim, 3 * dim, t[QKV_GRADIENT], t[QKV_WEIGHT], t[NORM1_GRADIENT], false);
@@ -141,16 +157,15 @@ static void NAME(input)(const pp_layer_call *call) {
 static void NAME(weight)(const pp_layer_call *call) {
     void *const *t = call->tensors, *const *g = call->gradients;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    linear_weight(rows, 4 * dim, dim, t[ACTIVATED], t[CONTRACT_GRADIENT], g[CONTRACT_WEIGHT],
+    const int64_t hidden = pp_layer_hidden(call->layer);
+    linear_weight(rows, hidden, dim, t[ACTIVATED], t[CONTRACT_GRADIENT], g[CONTRACT_WEIGHT],
                   g[CONTRACT_BIAS]);
-    norm_apply(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORMED]);
-    linear_weight(rows, dim, 4 * dim, t[NORMED], t[EXPAND_GRADIENT], g[EXPAND_WEIGHT],
+    linear_weight(rows, dim, hidden, t[NORM2_OUTPUT], t[EXPAND_GRADIENT], g[EXPAND_WEIGHT],
                   g[EXPAND_BIAS]);
     norm_weight(rows, dim, t[NORM2_GRADIENT], t[NORM2_NORMAL], g[NORM2_SCALE], g[NORM2_SHIFT]);
     linear_weight(rows, dim, dim, t[ATTENDED], t[ATTENTION_GRADIENT], g[ATTENTION_WEIGHT],
                   g[ATTENTION_BIAS]);
-    norm_apply(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORMED]);
-    linear_weight(rows, dim, 3 * dim, t[NORMED], t[QKV_GRADIENT], g[QKV_WEIGHT], g[QKV_BIAS]);
+    linear_weight(rows, dim, 3 * dim, t[NORM1_OUTPUT], t[QKV_GRADIENT], g[QKV_WEIGHT], g[QKV_BIAS]);
     norm_weight(rows, dim, t[NORM1_GRADIENT], t[NORM1_NORMAL], g[NORM1_SCALE], g[NORM1_SHIFT]);
 }
 

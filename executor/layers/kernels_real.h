@@ -94,16 +94,27 @@ void drop(const pp_layer_call *call, uint64_t site, int64_t columns, const real 
 
 void drop_add(const pp_layer_call *call, uint64_t site, int64_t columns, const real *x,
               real *y); /* y += */
+/* The same for `count` elements of one sample from `first` on (a multiple of 4), leaving 1 in the
+ * mask where x was kept and 0 where it was dropped; and with such a mask, whatever drew it. */
+void drop_keep(const pp_layer_call *call, int64_t sample, uint64_t site, int64_t first,
+               int64_t count, const real *x, real *y, uint8_t *mask);
+/* All rows of dim features in place. */
+void drop_rows(const pp_layer_call *call, uint64_t site, real *x, uint8_t *mask);
+void drop_masked(const pp_layer_call *call, int64_t count, const uint8_t *mask, const real *x,
+                 real *y);
 
 /* matmul.c */
 void linear_forward(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
                     const real *bias, real *y);
+void linear_add(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
+                real *y); /* y += */
 void linear_input(int64_t rows, int64_t in, int64_t out, const real *dy, const real *weight,
                   real *dx, bool accumulate);
 void linear_weight(int64_t rows, int64_t in, int64_t out, const real *x, const real *dy,
                    real *weight_gradient, real *bias_gradient);
 
 /* norm.c */
+real row_sum_squares(int64_t dim, const real *x);
 void norm_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd);
 void norm_apply(int64_t rows, int64_t dim, const real *normal, const real *scale, const real *shift,
                 real *y);
@@ -113,7 +124,24 @@ void norm_input(int64_t rows, int64_t dim, const real *dy, const real *scale, co
 void norm_weight(int64_t rows, int64_t dim, const real *dy, const real *normal,
                  real *scale_gradient, real *shift_gradient);
 
+/* rms_norm.c : likewise, with `normal` = x · rstd. */
+void rms_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd);
+void rms_apply(int64_t rows, int64_t dim, const real *normal, const real *scale, real *y);
+void rms_input(int64_t rows, int64_t dim, const real *dy, const real *scale, const real *normal,
+               const real *rstd, const real *residual, real *dx, bool accumulate);
+void rms_weight(int64_t rows, int64_t dim, const real *dy, const real *normal,
+                real *scale_gradient);
+
+/* rotary.c : turns `heads` heads of `size` features at the front of rows of `stride`, by the angle
+ * of each row's position, or back. */
+void rotate(int64_t samples, int64_t sequence, int64_t heads, int64_t size, int64_t stride,
+            double base, bool back, real *x);
+
 /* activate.c */
+void swiglu_forward(int64_t count, const real *gate, const real *up, real *y);
+/* dy may be up_gradient. */
+void swiglu_input(int64_t count, const real *gate, const real *up, const real *dy,
+                  real *gate_gradient, real *up_gradient);
 void gelu_forward(int64_t count, const real *x, real *y);
 /* dx may be dy unless it accumulates. */
 void gelu_input(int64_t count, const real *x, const real *dy, real *dx, bool accumulate);
@@ -124,11 +152,23 @@ real row_max(int64_t count, const real *x);
 real exp_row(int64_t count, real max, real *x);
 void scale_row(int64_t count, real factor, real *x);
 
-/* attend.c : causal attention of heads that lie side by side in the rows of q, k and v, which lie
- * side by side in the rows [3·dim] of qkv. probabilities [samples · heads · sequence, sequence];
- * score_gradient [sequence, sequence]: scratch. */
+/* logits.c : logits [rows, vocabulary] against the call's targets. F turns each row into e^(x - row
+ * maximum), with its sum beside it, and returns the sum of -log softmax[target]; I turns that into
+ * the gradient of the logits. */
+double logits_forward(const pp_layer_call *call, real *logits, real *row_sum);
+void logits_input(const pp_layer_call *call, real *logits, const real *row_sum);
+
+/* attend.c : attention of `heads` heads of `size` features, of which each heads / kv_heads share
+ * keys and values. Heads lie side by side in the rows of q [heads · size], k and v [kv_heads ·
+ * size], which lie side by side in the rows of qkv. probabilities [samples · heads · sequence,
+ * sequence]; score_gradient [sequence, sequence]: scratch. */
 typedef struct attend_call {
-    int64_t samples, sequence, heads, dim;
+    int64_t samples, sequence, heads, kv_heads, size;
+    bool causal;               /* positions see those before them alone */
+    const pp_layer_call *drop; /* the probabilities are dropped at `site` of this call, or NULL */
+    uint64_t site;
+    real *dropped; /* like probabilities; with drop */
+    uint8_t *mask; /* likewise */
     const real *qkv;
     real *probabilities;
     real *attended;                /* F */

@@ -72,7 +72,14 @@ uint32_t pp_mask_threshold(double probability);
     X(PP_OP_ATTENTION, pp_attention)                                                               \
     X(PP_OP_DROPOUT, pp_dropout)                                                                   \
     X(PP_OP_ADD, pp_add)                                                                           \
-    X(PP_OP_CROSS_ENTROPY, pp_cross_entropy)
+    X(PP_OP_CROSS_ENTROPY, pp_cross_entropy)                                                       \
+    X(PP_OP_RMS_NORM, pp_rms_norm)                                                                 \
+    X(PP_OP_TOKEN_EMBEDDING, pp_token_embedding)                                                   \
+    X(PP_OP_LLAMA_BLOCK, pp_llama_block)                                                           \
+    X(PP_OP_RMS_LM_HEAD, pp_rms_lm_head)                                                           \
+    X(PP_OP_BERT_EMBEDDING, pp_bert_embedding)                                                     \
+    X(PP_OP_BERT_BLOCK, pp_bert_block)                                                             \
+    X(PP_OP_MLM_HEAD, pp_mlm_head)
 
 #define X(op, name) extern const pp_layer_ops name##_f32, name##_f64;
 PP_CPU_LAYERS(X)

@@ -10,6 +10,10 @@ void linear_forward(int64_t rows, int64_t in, int64_t out, const real *x, const 
     gemm(false, true, rows, out, in, 1, x, in, weight, in, bias ? 1 : 0, y, out);
 }
 
+void linear_add(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight, real *y) {
+    gemm(false, true, rows, out, in, 1, x, in, weight, in, 1, y, out);
+}
+
 void linear_input(int64_t rows, int64_t in, int64_t out, const real *dy, const real *weight,
                   real *dx, bool accumulate) {
     gemm(false, false, rows, in, out, 1, dy, out, weight, in, accumulate, dx, in);

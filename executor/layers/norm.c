@@ -17,7 +17,7 @@ PP_INLINE real NAME(row_sum)(int64_t dim, const real *x) {
     return fold_lanes(lane);
 }
 
-PP_INLINE real NAME(row_sum_squares)(int64_t dim, const real *x) {
+PP_VECTOR real row_sum_squares(int64_t dim, const real *x) {
     real lane[PP_LANES] = {0};
     int64_t i = 0;
     for (; i + PP_LANES <= dim; i += PP_LANES)
@@ -32,7 +32,7 @@ PP_VECTOR void norm_forward(int64_t rows, int64_t dim, const real *restrict x,
     for (int64_t r = 0; r < rows; r++, x += dim, normal += dim) {
         real mean = NAME(row_sum)(dim, x) / (real)dim;
         for (int64_t i = 0; i < dim; i++) normal[i] = x[i] - mean;
-        real variance = NAME(row_sum_squares)(dim, normal) / (real)dim;
+        real variance = row_sum_squares(dim, normal) / (real)dim;
         real scale = one / real_sqrt(variance + epsilon);
         for (int64_t i = 0; i < dim; i++) normal[i] *= scale;
         rstd[r] = scale;

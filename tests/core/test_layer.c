@@ -153,8 +153,10 @@ Test(layer, tensors_of_every_op) {
             bool whole_run = tensors[t].role == PP_TENSOR_PARAMETER;
             int64_t size = pp_tensor_bytes(&tensors[t]), twice_size = pp_tensor_bytes(&twice[t]);
             bool scratch = strcmp(tensors[t].name, "score_gradient") == 0;
+            bool mask = strstr(tensors[t].name, "_mask") != NULL;
+            cr_expect_eq(tensors[t].dtype, mask ? PP_UINT8 : PP_FP32);
             if (op != PP_OP_OPAQUE)
-                cr_expect_eq(twice_size, size * (whole_run || scratch ? 2 : 4), "%s %s",
+                cr_expect_eq(twice_size, size * (whole_run || scratch || mask ? 2 : 4), "%s %s",
                              pp_op_name(layer.op), tensors[t].name);
             outputs += tensors[t].role == PP_TENSOR_OUTPUT;
             parameters += whole_run;
@@ -214,16 +216,26 @@ Test(layer, flops_follow_the_formula) {
     pp_model_free(model);
 }
 
-/* What a block keeps in 16 bit: s·b·h·(28 + 2·a·s/h) and the norms' statistics (the reasons why it
- * is not Korthikanti's 34 + 5·a·s/h are at the top of layer_tensors.c). */
-Test(layer, activations_of_a_block) {
+/* Bytes that a layer keeps from F to the backward pass, in 16 bit. */
+static double saved_bytes(const pp_layer *layer, int64_t samples) {
     pp_tensor tensors[PP_LAYER_TENSORS];
-    double saved = 0, s = 128, b = 3, h = 64, a = 4;
-    int count = pp_layer_tensors(&block, 3, PP_BF16, tensors);
+    double saved = 0;
+    int count = pp_layer_tensors(layer, samples, PP_BF16, tensors);
     for (int t = 0; t < count; t++)
         if (tensors[t].role == PP_TENSOR_SAVED_INPUT || tensors[t].role == PP_TENSOR_SAVED_WEIGHT)
             saved += (double)pp_tensor_bytes(&tensors[t]);
-    cr_expect_float_eq(saved, s * b * h * (28 + 2 * a * s / h) + 8 * s * b, 1e-6);
+    return saved;
+}
+
+/* s·b·h·(34 + 5·a·s/h) with dropout, 32 + 2·a·s/h without (Korthikanti et al. 2022, section 4.1;
+ * core/layer_tensors.c has the terms), and the norms' statistics. */
+Test(layer, activations_of_a_block) {
+    double s = 128, b = 3, h = 64, a = 4;
+    pp_layer dropped = block;
+    dropped.dropout = 0.1;
+    cr_expect_float_eq(saved_bytes(&block, 3), s * b * h * (32 + 2 * a * s / h) + 8 * s * b, 1e-6);
+    cr_expect_float_eq(saved_bytes(&dropped, 3), s * b * h * (34 + 5 * a * s / h) + 8 * s * b,
+                       1e-6);
 }
 
 /* Work grows with the microbatch, bytes of weights do not; fp64 moves twice what fp32 does. */

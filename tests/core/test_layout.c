@@ -417,9 +417,9 @@ Test(layout, bytes_of_a_block) {
     pp_arena arena;
     pp_arena_init(&arena);
     pp_layout_request request = {.first = 1, .last = 1, .samples = 2, .dtype = PP_BF16};
-    int64_t rows = 2 * 32, scratch = 2 * (3 * rows * 64 + 32 * 32), stash = 2 * rows * 64 * 11;
+    int64_t rows = 2 * 32, scratch = 2 * (2 * rows * 64 + 32 * 32), stash = 2 * rows * 64 * 11;
     pp_stage_bytes bytes = bytes_of(&model, request, &arena);
-    cr_expect_eq(bytes.activation, rows * 64 * 28 + 2 * rows * 4 * 32 + 8 * rows);
+    cr_expect_eq(bytes.activation, rows * 64 * 32 + 2 * rows * 4 * 32 + 8 * rows);
     cr_expect_eq(bytes.released_by_input, rows * 64 * 14 + 2 * rows * 4 * 32 + 8 * rows);
     cr_expect_eq(bytes.input, 2 * rows * 64);
     cr_expect_eq(bytes.output_gradient, 2 * rows * 64);

@@ -110,7 +110,9 @@ static inline void bench_init(bench *b, const pp_layer *layer, pp_dtype dtype, i
                  .first_sample = 11,
                  .training = true,
                  .gradient_scale = 0.125};
-    b->input_count = layer->op == PP_OP_ADD ? 3 : layer->op == PP_OP_EMBEDDING ? 0 : 1;
+    b->input_count = layer->op == PP_OP_ADD                       ? 3
+                     : pp_layer_needs_get(layer->op).takes_tokens ? 0
+                                                                  : 1;
     b->key = pp_random_key_make(3, layer->name, 5);
     b->tensor_count = pp_layer_tensors(layer, capacity, dtype, b->list);
     for (int t = 0; t < b->tensor_count; t++) {
@@ -265,6 +267,47 @@ static const pp_layer bench_layers[] = {
     {.name = "dropout_none", .op = PP_OP_DROPOUT, .dim = 13, .sequence = 3},
     {.name = "add", .op = PP_OP_ADD, .dim = 7, .sequence = 3},
     {.name = "loss", .op = PP_OP_CROSS_ENTROPY, .dim = 41},
+    {.name = "rms", .op = PP_OP_RMS_NORM, .dim = 35, .sequence = 3},
+    {.name = "tokens", .op = PP_OP_TOKEN_EMBEDDING, .dim = 5, .sequence = 3, .vocabulary = 7},
+    {.name = "llama",
+     .op = PP_OP_LLAMA_BLOCK,
+     .dim = 8,
+     .heads = 4,
+     .kv_heads = 2,
+     .hidden = 11,
+     .sequence = 5},
+    {.name = "llama_wide_heads",
+     .op = PP_OP_LLAMA_BLOCK,
+     .dim = 6,
+     .heads = 3,
+     .kv_heads = 1,
+     .head_dim = 4,
+     .hidden = 7,
+     .sequence = 4,
+     .rotary_base = 30,
+     .qkv_bias = true},
+    {.name = "llama_plain", .op = PP_OP_LLAMA_BLOCK, .dim = 6, .heads = 3, .sequence = 3},
+    {.name = "rms_head", .op = PP_OP_RMS_LM_HEAD, .dim = 6, .sequence = 5, .vocabulary = 37},
+    {.name = "bert_embedding",
+     .op = PP_OP_BERT_EMBEDDING,
+     .dim = 5,
+     .sequence = 3,
+     .vocabulary = 7},
+    {.name = "bert_embedding_dropped",
+     .op = PP_OP_BERT_EMBEDDING,
+     .dim = 5,
+     .sequence = 3,
+     .vocabulary = 7,
+     .segments = 3,
+     .dropout = 0.3},
+    {.name = "bert", .op = PP_OP_BERT_BLOCK, .dim = 6, .heads = 2, .hidden = 10, .sequence = 5},
+    {.name = "bert_dropped",
+     .op = PP_OP_BERT_BLOCK,
+     .dim = 9,
+     .heads = 3,
+     .sequence = 4,
+     .dropout = 0.25},
+    {.name = "mlm_head", .op = PP_OP_MLM_HEAD, .dim = 6, .sequence = 5, .vocabulary = 37},
 };
 enum { BENCH_LAYERS = sizeof bench_layers / sizeof *bench_layers };
 

@@ -1,0 +1,41 @@
+/* The end of a language model: softmax cross-entropy of logits over the vocabulary.
+ *
+ * The logits are the largest tensor of a model, so one buffer serves three lives: F leaves
+ * e^(logit - row maximum) in it and the row's sum beside it, I turns it into the gradient of the
+ * logits in place (so I runs once for each F), W multiplies with that. */
+#define PP_THIS_FILE "executor/layers/logits.c"
+#ifndef PP_REAL_PASS
+#include <math.h>
+#endif
+#include "executor/layers/real.h"
+
+#ifdef real
+
+double logits_forward(const pp_layer_call *call, real *logits, real *row_sum) {
+    const int64_t vocabulary = call->layer->vocabulary, rows = pp_call_rows(call);
+    real *row = logits;
+    double loss = 0;
+    for (int64_t r = 0; r < rows; r++, row += vocabulary) {
+        if (call->targets[r] < 0) continue;
+        real max = row_max(vocabulary, row);
+        double target = (double)(row[call->targets[r]] - max);
+        row_sum[r] = exp_row(vocabulary, max, row);
+        loss += log((double)row_sum[r]) - target;
+    }
+    return loss;
+}
+
+void logits_input(const pp_layer_call *call, real *logits, const real *row_sum) {
+    const int64_t vocabulary = call->layer->vocabulary, rows = pp_call_rows(call);
+    real *row = logits, scale = (real)call->gradient_scale;
+    for (int64_t r = 0; r < rows; r++, row += vocabulary) {
+        if (call->targets[r] < 0) {
+            memset(row, 0, (size_t)vocabulary * sizeof *row);
+            continue;
+        }
+        scale_row(vocabulary, scale / row_sum[r], row);
+        row[call->targets[r]] -= scale;
+    }
+}
+
+#endif
