@@ -98,11 +98,12 @@ pp_status pp_execute(const char *path, const pp_run_settings *settings, int defa
                           .context = &view};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int threads = executed->plan->ranks * executed->plan->dp;
-    const char *backend = run.backend ? run.backend : pp_backend_default(executed->plan->model);
+    const pp_plan *plan = executed->plan;
+    const char *backend = run.backend ? run.backend : pp_backend_default(plan->model, plan->dtype);
     view.samples = executed->plan->global_batch;
     view.trains = strcmp(backend, "replay") != 0;
     if (view.trains) PP_TRY(check_memory(executed->plan, path, error));
-    if (threads > cores && backend[0] == 'c')
+    if (threads > cores && strcmp(backend, "cpu") == 0)
         pp_warn("%d ranks on %ld cores: they take turns, so times will not match the prediction",
                 threads, cores);
     return pp_run(executed->plan, executed->schedule, &run, &executed->result, error);

@@ -1,4 +1,4 @@
-/* The backend interface: where memory lives and who computes. One row per backend in backend.c. */
+/* The backend interface: where memory lives and who computes. One row per backend in backends.c. */
 #ifndef PPSIM_EXECUTOR_BACKEND_H
 #define PPSIM_EXECUTOR_BACKEND_H
 
@@ -20,7 +20,8 @@ struct pp_backend {
     void (*wait_until)(void *state, double until_s);
 };
 
-const pp_backend *pp_backend_find(const char *name); /* NULL if unknown */
-const pp_backend *const *pp_backend_table(int *count);
+/* A backend that can be used now. PP_E_UNSUPPORTED, at `place`, with the reason and the cure. */
+pp_status pp_backend_find(const char *name, const char *place, const pp_backend **backend,
+                          pp_error *error);
 
 #endif

@@ -43,7 +43,7 @@ typedef struct pp_run_options {
     int steps;                 /* 0: 1 */
     uint64_t seed;
     const char *data;          /* path; NULL: synthetic */
-    const char *backend;       /* NULL: cpu, or replay for opaque layers */
+    const char *backend;       /* NULL: pp_backend_default */
     double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
     double timeout_s;          /* a rank that waits this long for a peer, while no rank computes or
                                   ends an action, fails; 0: 30 */
@@ -76,8 +76,9 @@ pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_
                  pp_run_result **result, pp_error *error);
 void pp_run_result_free(pp_run_result *result);
 
-/* Which backend a model would run on by default: "cpu", or "replay" for opaque layers. */
-const char *pp_backend_default(const pp_model *model);
+/* Which backend a model would run on by default: "cuda" where it is usable and knows all of the
+ * model's ops in this type, else "cpu"; "replay" for opaque layers. */
+const char *pp_backend_default(const pp_model *model, pp_dtype dtype);
 
 /* What a machine can do, for doctor: one row per backend. */
 typedef struct pp_backend_info {

@@ -174,13 +174,10 @@ static pp_status measure_layers(const pp_measure_options *options, const pp_back
 static pp_status find_backend(const char *device, const pp_backend **backend, pp_error *error) {
     char name[32];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(device, ":"), device);
-    *backend = pp_backend_find(name);
-    if (*backend && (*backend)->runs_layers) return PP_OK;
-    if (*backend)
-        return pp_fail(error, PP_E_UNSUPPORTED, "--device",
-                       "the %s backend runs no layers, so there is nothing to time", name);
+    PP_TRY(pp_backend_find(name, "--device", backend, error));
+    if ((*backend)->runs_layers) return PP_OK;
     return pp_fail(error, PP_E_UNSUPPORTED, "--device",
-                   "this build has no backend '%s'; `ppsim doctor` lists those it has", name);
+                   "the %s backend runs no layers, so there is nothing to time", name);
 }
 
 static pp_status check_layers(const pp_measure_options *options, const pp_backend *backend,

@@ -336,11 +336,10 @@ void pp_run_result_free(pp_run_result *result) {
 pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_options *options,
                  pp_run_result **result, pp_error *error) {
     *result = NULL;
-    const char *name = options->backend ? options->backend : pp_backend_default(plan->model);
-    const pp_backend *backend = pp_backend_find(name);
-    if (!backend)
-        return pp_fail(error, PP_E_UNSUPPORTED, "--backend",
-                       "this build has no backend \"%s\"; it has cpu and replay", name);
+    const char *name =
+        options->backend ? options->backend : pp_backend_default(plan->model, plan->dtype);
+    const pp_backend *backend;
+    PP_TRY(pp_backend_find(name, "--backend", &backend, error));
     PP_TRY(pp_run_check(plan, schedule, backend, error));
 
     pp_run_result *made = NULL;

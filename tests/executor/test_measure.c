@@ -224,7 +224,7 @@ Test(measure, what_cannot_be_measured) {
     expect_refused(&options, PP_E_UNSUPPORTED, "does not compute in bf16");
     options = options_for(model);
     options.device = "abacus:0";
-    expect_refused(&options, PP_E_UNSUPPORTED, "no backend 'abacus'");
+    expect_refused(&options, PP_E_UNSUPPORTED, "'abacus' is not a backend");
     options.device = "replay";
     expect_refused(&options, PP_E_UNSUPPORTED, "runs no layers");
     options = options_for(opaque);

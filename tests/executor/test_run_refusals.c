@@ -37,7 +37,8 @@ static const pp_run_options plain = {.steps = 1};
 
 Test(run_refusals, backends_and_precision) {
     fixture made = make(fixture_gpt, 1);
-    refuse(&made, &(pp_run_options){.backend = "abacus"}, PP_E_UNSUPPORTED, "cpu and replay");
+    refuse(&made, &(pp_run_options){.backend = "abacus"}, PP_E_UNSUPPORTED,
+           "there are cuda, cpu, replay");
     made = make(fixture_gpt, 1);
     made.plan->dtype = PP_BF16;
     refuse(&made, &plain, PP_E_UNSUPPORTED, "--dtype fp32");
@@ -93,14 +94,19 @@ Test(run_refusals, data) {
 
 Test(run_refusals, default_backends) {
     fixture made = make(fixture_opaque, 1);
-    cr_assert_str_eq(pp_backend_default(made.plan->model), "replay");
-    fixture_free(&made);
-    made = make(fixture_gpt, 1);
-    cr_assert_str_eq(pp_backend_default(made.plan->model), "cpu");
+    cr_assert_str_eq(pp_backend_default(made.plan->model, PP_FP32), "replay");
     fixture_free(&made);
     pp_backend_info infos[8];
     int count = pp_backends(infos, 8);
-    cr_assert_eq(count, 2);
-    for (int i = 0; i < count; i++) cr_assert(infos[i].usable && infos[i].detail[0]);
+    cr_assert_eq(count, 3);
+    for (int i = 0; i < count; i++) {
+        bool everywhere = strcmp(infos[i].name, "cuda") != 0;
+        cr_assert(infos[i].detail[0] && (infos[i].usable || !everywhere));
+    }
     cr_assert_eq(pp_backends(infos, 1), 1);
+    cr_assert_str_eq(infos[0].name, "cuda", "the best first");
+    made = make(fixture_gpt, 1);
+    const char *chosen = pp_backend_default(made.plan->model, PP_FP32);
+    cr_assert(infos[0].usable || strcmp(chosen, "cpu") == 0, "%s", chosen);
+    fixture_free(&made);
 }

@@ -1,0 +1,27 @@
+# Plugins (executor/plugin.h): shared objects beside the program that need what a machine may lack.
+# A plugin hides all symbols but one and brings core's pure functions (tables of layers, say) with
+# it; memory, log and clock are the host's.
+
+function(ppsim_plugin name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
+  add_library(ppsim_plugin_${name} MODULE ${arg_SOURCES})
+  set_target_properties(ppsim_plugin_${name} PROPERTIES
+    OUTPUT_NAME ppsim_${name} LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/cli"
+    C_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON
+    INSTALL_RPATH "$ORIGIN")
+  target_link_libraries(ppsim_plugin_${name} PRIVATE ppsim_options ppsim_core ${arg_LINK})
+  target_link_options(ppsim_plugin_${name} PRIVATE "LINKER:--exclude-libs,ALL" "LINKER:-z,defs")
+  install(TARGETS ppsim_plugin_${name} LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/ppsim")
+endfunction()
+
+# sm_80 (A100) and sm_90a (H100, H200), and PTX of the older for whatever comes.
+if(CUDAToolkit_FOUND)
+  if(NOT CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_COMPILER "${CUDAToolkit_NVCC_EXECUTABLE}")
+  endif()
+  set(CMAKE_CUDA_ARCHITECTURES 80 90a-real)
+  enable_language(CUDA)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/executor/cuda/*.c"
+       "${CMAKE_SOURCE_DIR}/executor/cuda/*.cu")
+  ppsim_plugin(cuda SOURCES ${sources} LINK CUDA::cudart CUDA::cublas CUDA::cublasLt)
+endif()
