@@ -8,6 +8,7 @@
  * The same function fills the search's scratch plan and the plan that is handed out, and the
  * prediction is pp_simulate_plan's: whoever simulates the written plan gets the same bits. */
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,35 +16,48 @@
 
 /* ---- stages -------------------------------------------------------------------------------- */
 
-/* Added up layer by layer: round figures stay round, as a difference of sums would not. */
-static double sum_layers(const double *each, int first, int last) {
-    double seconds = 0;
-    for (int i = first; i <= last; i++) seconds += each[i];
-    return seconds;
+/* Added up layer by layer: round figures stay round, as a difference of sums would not. A rank is
+ * as slow as its slowest device. each: where pp_timing has the phase. */
+static double sum_layers(const pp_terms *terms, size_t each, int stage, int first, int last) {
+    const pp_kinds *kinds = terms->candidate->arrangement->rank_kinds[terms->placement[stage]];
+    double slowest = 0;
+    for (int k = 0; k < kinds->count; k++) {
+        const char *timing = (const char *)terms->on_kind[kinds->kinds[k]];
+        const double *of_layer = *(double *const *)(const void *)(timing + each);
+        double seconds = 0;
+        for (int i = first; i <= last; i++) seconds += of_layer[i];
+        slowest = fmax(slowest, seconds);
+    }
+    return slowest;
 }
 
-static double optimizer_s(const pp_terms *terms, int first, int last) {
+static double optimizer_s(const pp_terms *terms, int stage, int first, int last) {
     const pp_tables *tables = terms->tables;
-    double seconds = 0;
-    for (int i = first; i <= last; i++) {
-        double once = tables->update_s[i];
-        double own = tables->own_update_s[i + 1] - tables->own_update_s[i];
-        seconds += pp_tables_tied_before(tables, i, first) ? own : once;
+    const pp_kinds *kinds = terms->candidate->arrangement->rank_kinds[terms->placement[stage]];
+    double slowest = 0;
+    for (int k = 0; k < kinds->count; k++) {
+        const pp_timing *timing = terms->on_kind[kinds->kinds[k]];
+        double seconds = 0;
+        for (int i = first; i <= last; i++) {
+            double own = timing->own_update[i + 1] - timing->own_update[i];
+            seconds += pp_tables_tied_before(tables, i, first) ? own : timing->update_each[i];
+        }
+        slowest = fmax(slowest, seconds);
     }
-    return seconds / terms->mode.shards + tables->overhead_s;
+    return slowest / terms->mode.shards + tables->overhead_s;
 }
 
 static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, int first, int last,
                        pp_stage *stage) {
-    const pp_timing *timing = terms->timing;
     double overhead = terms->tables->overhead_s;
     *stage = (pp_stage){.first = first, .last = last, .recompute = terms->candidate->recompute};
-    stage->forward_s = sum_layers(timing->forward_each, first, last) + overhead;
-    stage->input_s = sum_layers(timing->input_each, first, last) + overhead;
-    stage->weight_s = sum_layers(timing->weight_each, first, last);
+    stage->forward_s =
+        sum_layers(terms, offsetof(pp_timing, forward_each), s, first, last) + overhead;
+    stage->input_s = sum_layers(terms, offsetof(pp_timing, input_each), s, first, last) + overhead;
+    stage->weight_s = sum_layers(terms, offsetof(pp_timing, weight_each), s, first, last);
     if (terms->mode.split_backward) stage->weight_s += overhead;
     if (terms->mode.recompute) stage->recompute_s = stage->forward_s;
-    stage->optimizer_s = optimizer_s(terms, first, last);
+    stage->optimizer_s = optimizer_s(terms, s, first, last);
     const pp_stage_bytes *bytes = pp_footprint(footprints, first, last, terms->mode);
     if (bytes == NULL) return false;
     stage->bytes = *bytes;
@@ -113,6 +127,19 @@ bool pp_assemble_stages(const pp_terms *terms, pp_footprints *footprints, const 
 
 /* ---- the plan ------------------------------------------------------------------------------ */
 
+/* The weakest on the kinds in use. */
+static pp_cost_source source_of(const pp_terms *terms) {
+    const pp_tables *tables = terms->tables;
+    const pp_kinds *kinds = terms->candidate->arrangement->kinds;
+    pp_cost_source weakest = PP_COST_MEASURED;
+    for (int i = 0; i < kinds->count; i++) {
+        pp_cost_source source =
+            pp_costs_source_of(tables->request->costs, tables->kinds[kinds->kinds[i]]);
+        if (source > weakest) weakest = source;
+    }
+    return weakest;
+}
+
 void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     const pp_candidate *c = terms->candidate;
     const pp_plan_request *request = terms->tables->request;
@@ -130,11 +157,12 @@ void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     plan->zero = request->zero;
     plan->recompute = c->recompute;
     snprintf(plan->schedule, sizeof plan->schedule, "%s", c->family->name);
-    plan->costs = pp_costs_source(request->costs);
+    plan->costs = source_of(terms);
     snprintf(plan->cost_note, sizeof plan->cost_note, "%s", pp_costs_note(request->costs));
     for (int i = 0; i < terms->tables->layers; i++) plan->order[i] = i;
     for (int s = 0; s < terms->stages; s++) plan->placement[s] = terms->placement[s];
-    for (int i = 0; i < c->ranks * c->dp; i++) plan->devices[i] = i;
+    size_t positions = (size_t)c->ranks * (size_t)c->arrangement->width;
+    memcpy(plan->devices, c->arrangement->devices, positions * sizeof *plan->devices);
 }
 
 static double peak_flops(const pp_device *device, pp_dtype dtype) {

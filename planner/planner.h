@@ -2,7 +2,8 @@
  *
  * Splitting:  split.c          exact dynamic programming under each stage's own limits
  *             baselines.c      the other --split methods, by name
- * Knowing:    tables.c         what layers cost at each microbatch size
+ * Knowing:    tables.c         what layers cost at each microbatch size, on each kind of device
+ *             arrange.c        which device each position of a plan has
  *             footprint.c      the bytes of any interval of layers
  *             terms.c          what the stages of one candidate cost, wherever they are cut
  *             windows.c        when a stage must wait, from its order alone

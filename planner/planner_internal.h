@@ -2,7 +2,8 @@
  *
  *   chain cuts  split.c            the dynamic programme behind every split
  *   memo        memo.c             a small map of numbers
- *   tables      tables.c           what a layer costs at each microbatch size
+ *   tables      tables.c           what a layer costs at each microbatch size, on each kind of device
+ *   arrangement arrange.c          which device each position of a plan has
  *   footprints  footprint.c        bytes of any interval of layers, made once per kind
  *   space       search_space.c     which candidates there are
  *   bounds      search_bound.c     what a candidate can never beat
@@ -53,16 +54,30 @@ void pp_memo_deinit(pp_memo *memo);
 
 /* ---- tables -------------------------------------------------------------------------------- */
 
-/* Seconds of the model's layers at one microbatch size. Sums are prefix sums over the file's order:
- * layers first … last cost sum[last + 1] - sum[first]. */
+/* A set of kinds of devices, ascending; kinds on which everything takes equally long count as one.
+ * Equal sets are the same object. */
+typedef struct pp_kinds {
+    int id;
+    int count;
+    const int *kinds; /* of pp_tables.kinds */
+} pp_kinds;
+
+/* Seconds of the model's layers at one microbatch size, on one kind of device, or of each layer on
+ * the fastest of several. Sums are prefix sums over the file's order: layers first … last cost
+ * sum[last + 1] - sum[first]. */
 typedef struct pp_timing {
     int64_t samples;
+    const pp_kinds *kinds;
+    double *stretch; /* [kinds->count] all times on that kind are at least so many times these */
     double forward_total_s, input_total_s, weight_total_s;
     double *heaviest;                 /* [layers + 1] sums of F + I + W, largest layers first … */
     double *heaviest_recomputed;      /* … and of 2F + I + W */
     double least_forward_share;       /* least F / (F + I + W) of a layer that costs anything */
+    double own_update_total_s;        /* optimizer steps over what is not tied */
     double *forward, *input, *weight; /* [layers + 1] sums; NULL until pp_tables_expand */
     double *forward_each, *input_each, *weight_each; /* [layers] what they are sums of */
+    double *update_each; /* [layers] one optimizer step, whatever the microbatch … */
+    double *own_update;  /* [layers + 1] … and sums of it over what is not tied */
     int64_t *border_bytes; /* [layers + 1] what crosses in front of each layer */
 } pp_timing;
 
@@ -77,27 +92,51 @@ typedef struct pp_tables {
     int *tie;                     /* [layers] lowest layer with the same tie; -1: shares nothing */
     int64_t *tied_bytes;          /* [layers] of the parameter that the layer shares, or 0 */
     int *tied_layers, tied_count; /* layers with tie >= 0, ascending */
-    double *update_s;             /* [layers] one optimizer step … */
-    double *own_update_s;         /* [layers + 1] … and sums of it over what is not tied */
+    double *own_share;            /* [layers] of a layer's parameters that is not tied */
+    int *kinds, kind_count;       /* kinds of devices that differ in what layers cost */
+    int *kind_of;                 /* [kinds of the cluster] index into kinds */
+    pp_kinds **kind_sets;         /* every set that was asked for */
+    int kind_set_count, kind_set_capacity;
     int64_t *weight_bytes;        /* [layers + 1] sums of weights and gradients that are not tied */
     int64_t *state_bytes;         /* [layers + 1] sums of their optimizer state */
     int64_t *own_bytes;           /* [layers + 1] sums of gradients that are not tied */
     double flops_per_sample;      /* of F, I and W; 0: unknown */
     int64_t sequence;             /* tokens of a sample; 0: not a sequence model */
     double fastest_bandwidth;     /* of any link */
-    pp_memo timing_of;            /* samples → pp_timing */
+    pp_memo timing_of;            /* samples and kinds → pp_timing */
     pp_arena arena;
 } pp_tables;
 
 pp_status pp_tables_init(pp_tables *tables, const pp_plan_request *request, pp_error *error);
 void pp_tables_deinit(pp_tables *tables);
-/* Totals at a microbatch size, made on first use. */
-pp_status pp_tables_timing(pp_tables *tables, int64_t samples, pp_timing **timing, pp_error *error);
+/* The kinds of these devices. NULL: out of memory. */
+const pp_kinds *pp_tables_kinds(pp_tables *tables, const int *devices, int count);
+/* One of pp_tables.kinds, by its index, as a set. NULL: out of memory. */
+const pp_kinds *pp_tables_kind(pp_tables *tables, int kind);
+/* Totals at a microbatch size on the fastest of some kinds, made on first use. */
+pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, int64_t samples,
+                           pp_timing **timing, pp_error *error);
 /* The sums as well. */
 pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error);
 
 /* The layer shares its matrix with a layer first … layer - 1. */
 bool pp_tables_tied_before(const pp_tables *tables, int layer, int first);
+
+/* ---- arrangements -------------------------------------------------------------------------- */
+
+/* Which device each position of a plan has. */
+typedef struct pp_arrangement {
+    int ranks, width;            /* devices of a rank: dp·tp */
+    const int *devices;          /* [ranks·width] tp fastest, then replica, then rank */
+    const pp_kinds *kinds;       /* of all of them */
+    const pp_kinds **rank_kinds; /* [ranks] */
+    int64_t *limit_bytes;        /* [ranks] memory of the smallest device of the rank, or --memory */
+    double limit_total;          /* Σ limit_bytes */
+} pp_arrangement;
+
+/* Takes over `devices`. NULL: out of memory. */
+pp_arrangement *pp_arrangement_make(pp_tables *tables, int ranks, int width, const int *devices,
+                                    pp_arena *arena);
 
 /* ---- footprints ---------------------------------------------------------------------------- */
 
@@ -175,7 +214,9 @@ typedef struct pp_candidate {
     double last_scale; /* times of the last microbatch over those of a full one */
     const pp_schedule_family *family;
     pp_recompute recompute;
-    pp_timing *timing;
+    const pp_arrangement *arrangement;
+    pp_timing *timing; /* on the fastest of its kinds of devices */
+    double capacity;   /* in such fastest devices: ranks, unless some are slower */
     double bound_s; /* no split of it is faster; INFINITY: it does not fit */
     double seconds; /* step time of its best split; INFINITY: none simulated that fits */
     bool tried;     /* splits of it were simulated */
@@ -188,6 +229,7 @@ typedef struct pp_space {
     size_t count, capacity;
     int group_count;
     int devices; /* of the cluster */
+    pp_arena arena;
 } pp_space;
 
 /* Refuses contradictory requests, then lists every combination that they allow. */
@@ -231,11 +273,12 @@ bool pp_flows_make(const pp_schedule *order, pp_arena *arena, pp_flow *flows);
 typedef struct pp_terms {
     const pp_tables *tables;
     const pp_candidate *candidate;
-    const pp_timing *timing; /* expanded */
+    const pp_timing *timing;    /* of the candidate, expanded */
+    const pp_timing **on_kind;  /* [kinds of the tables] those that it uses, expanded */
     pp_footprint_mode mode;
     int stages, ranks;
     int *placement;              /* [stages] */
-    int64_t *limit_bytes;        /* [ranks] memory of the smallest device of the rank */
+    const int64_t *limit_bytes;  /* [ranks] */
     pp_all_reduce *reduce;       /* [ranks] of one rank's gradients over its replicas */
     pp_line *forward, *backward; /* [stages] the link behind each stage, there and back */
     double *forward_least, *backward_least; /* [stages + 1] sums over the borders in front of a
@@ -248,14 +291,16 @@ typedef struct pp_terms {
 } pp_terms;
 
 /* placement: [stages] stage → rank; NULL: stage s on rank s mod K. */
-pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candidate *candidate,
+pp_status pp_terms_init(pp_terms *terms, pp_tables *tables, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error);
 
-/* Sums over layers first … last of one stage, with the cost of its actions. */
-double pp_terms_forward_s(const pp_terms *terms, int first, int last);
-double pp_terms_backward_s(const pp_terms *terms, int first, int last); /* I and W */
+/* Sums over layers first … last as one stage, on the slowest device of its rank, with the cost of
+ * its actions. */
+double pp_terms_forward_s(const pp_terms *terms, int stage, int first, int last);
+double pp_terms_input_s(const pp_terms *terms, int stage, int first, int last); /* I alone */
+double pp_terms_backward_s(const pp_terms *terms, int stage, int first, int last); /* I and W */
 /* F, I, W and R of one full microbatch. */
-double pp_terms_visit_s(const pp_terms *terms, int first, int last);
+double pp_terms_visit_s(const pp_terms *terms, int stage, int first, int last);
 /* At least REDUCE_GRAD and STEP of the stage. */
 double pp_terms_update_s(const pp_terms *terms, int stage, int first, int last);
 /* How long the lane behind `stage` is held for one microbatch when the next one begins at `next`.

@@ -143,7 +143,6 @@ static pp_status bound_splits(search *s, pp_candidate *candidate) {
     if (*known == 0) {
         pp_terms terms;
         pp_arena_reset(&s->scratch);
-        PP_TRY(pp_tables_expand(&s->tables, candidate->timing, s->error));
         PP_TRY(pp_terms_init(&terms, &s->tables, candidate, NULL, &s->scratch, s->error));
         PP_TRY(pp_bound_splits(&terms, &s->scratch, &bound, s->error));
         *known = fmax(bound, candidate->bound_s);

@@ -26,6 +26,9 @@
  * it: both hold. A family that splits the backward hands on after I alone: there B_k of other
  * stages is I_k in J, and Q is 0, since only W may follow the last I.
  *
+ * On unequal devices F_s and B_s are those of the slowest device of the stage's rank; P, Q and J,
+ * which do not know where the other stages are cut, take each layer on the fastest kind there is.
+ *
  * Both never fall when the stage's interval grows by a layer (f, b). To the left: P loses at most f
  * and Q at most b, a window's idle time at most what of f and b is counted in it; but at least one
  * F and one B lie outside all windows (a >= 1 in B), and they grow. To the right: each window's J
@@ -35,7 +38,9 @@
  *
  * Before that, from totals alone (pp_bound_totals), with T the work of one pass over all S stages:
  *
- *   step >= total work / K, with the updates: some rank has at least the average
+ *   step >= total work / K, with the updates: some rank has at least the average. On unequal
+ *      devices, with the work on the fastest kind and K replaced by the ranks counted in fastest
+ *      devices, Σ 1/r_p: rank p takes at least r_p times as long, so it does at most step / r_p.
  *   step >= N · the k + 1 lightest of the k·K + 1 heaviest layers, for every k: of so many layers
  *      some rank has k + 1 (pigeonhole), however many stages it has; for k = 0 the heaviest layer
  *   step >= sigma T / (1 - (1 - sigma/N')^S) for whole backwards, N' = N + N_R · the least share of
@@ -62,6 +67,7 @@ double pp_rounded(double seconds) {
 typedef struct totals {
     double forward_s, backward_s; /* of one pass over all stages, actions included */
     double visits, recomputes, scale;
+    double capacity; /* of all ranks, in devices that take these times */
     int stages;
 } totals;
 
@@ -73,6 +79,7 @@ static totals totals_of(const pp_tables *tables, const pp_candidate *c) {
                 .backward_s = timing->input_total_s + timing->weight_total_s + overhead,
                 .visits = c->microbatches - 1 + c->last_scale,
                 .scale = fmin(c->last_scale, 1),
+                .capacity = c->capacity,
                 .stages = stages};
     if (c->recompute == PP_RECOMPUTE_FULL) t.recomputes = t.visits;
     if (c->recompute == PP_RECOMPUTE_EXCEPT_LAST) t.recomputes = c->microbatches - 1;
@@ -81,15 +88,16 @@ static totals totals_of(const pp_tables *tables, const pp_candidate *c) {
 
 /* All updates together, over the fastest link. */
 static double updates_of(const pp_tables *tables, const pp_candidate *c) {
-    double step = tables->own_update_s[tables->layers];
+    double step = c->timing->own_update_total_s;
     if (tables->request->zero == 1) step /= c->dp;
+    if (c->arrangement->kinds->count > 1) return step;
     double moved = 2.0 * (c->dp - 1) / c->dp * (double)tables->own_bytes[tables->layers];
     return step + moved / tables->fastest_bandwidth;
 }
 
 static double average_bound(const pp_tables *tables, const pp_candidate *c, const totals *t) {
     double work = t->visits * (t->forward_s + t->backward_s) + t->recomputes * t->forward_s;
-    return (work + updates_of(tables, c)) / c->ranks;
+    return (work + updates_of(tables, c)) / t->capacity;
 }
 
 /* Of layers that some rank has, whatever the split. sums: largest first; their rounding, which is
@@ -126,12 +134,7 @@ static int64_t static_bytes(const pp_tables *tables, const pp_candidate *c, int 
 
 /* Weights, gradients and optimizer state are somewhere, whatever the split. */
 static bool weights_fit(const pp_tables *tables, const pp_candidate *c) {
-    double most = 0;
-    for (int p = 0; p < c->ranks * c->dp; p++) {
-        most = fmax(most, (double)pp_cluster_device(tables->cluster, p)->memory_bytes);
-    }
-    if (tables->request->memory_bytes > 0) most = (double)tables->request->memory_bytes;
-    return (double)static_bytes(tables, c, 0, tables->layers - 1) <= most * c->ranks;
+    return (double)static_bytes(tables, c, 0, tables->layers - 1) <= c->arrangement->limit_total;
 }
 
 double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate) {
@@ -144,10 +147,9 @@ double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate) {
 /* ---- of one stage -------------------------------------------------------------------------- */
 
 /* What a stage hands back after: B, or I alone. */
-static double gate_s(const pp_terms *terms, int first, int last) {
-    if (!terms->mode.split_backward) return pp_terms_backward_s(terms, first, last);
-    const double *input = terms->timing->input;
-    return input[last + 1] - input[first] + terms->tables->overhead_s;
+static double gate_s(const pp_terms *terms, int stage, int first, int last) {
+    return terms->mode.split_backward ? pp_terms_input_s(terms, stage, first, last)
+                                      : pp_terms_backward_s(terms, stage, first, last);
 }
 
 /* Sums over the stages in front of layer `first`, which begins `stage`, without links. */
@@ -216,9 +218,10 @@ typedef struct stage_terms {
 
 static stage_terms terms_of(const pp_terms *terms, const pp_flow *flow, int stage, int first,
                             int last) {
-    double input = gate_s(terms, first, last), whole = pp_terms_backward_s(terms, first, last);
+    double input = gate_s(terms, stage, first, last);
+    double whole = pp_terms_backward_s(terms, stage, first, last);
     double scale = scale_of(terms, flow->first_small);
-    return (stage_terms){.forward_s = pp_terms_forward_s(terms, first, last),
+    return (stage_terms){.forward_s = pp_terms_forward_s(terms, stage, first, last),
                          .input_s = input,
                          .weight_s = whole - input,
                          .front_s = scale * forward_before(terms, stage, first) +
@@ -276,8 +279,8 @@ double pp_bound_rank(const pp_terms *terms, const int *splits, int stage) {
         if (terms->placement[s] != terms->placement[stage]) continue;
         int first = s == 0 ? 0 : splits[s - 1];
         int last = s == terms->stages - 1 ? terms->tables->layers - 1 : splits[s] - 1;
-        double forward = pp_terms_forward_s(terms, first, last);
-        double backward = pp_terms_backward_s(terms, first, last);
+        double forward = pp_terms_forward_s(terms, s, first, last);
+        double backward = pp_terms_backward_s(terms, s, first, last);
         work += terms->visits * (forward + backward) + terms->recomputes * forward;
     }
     return CAUTION * work;

@@ -225,6 +225,22 @@ static double total_of(const pp_timing *timing) {
     return timing->forward_total_s + timing->input_total_s + timing->weight_total_s;
 }
 
+/* Ranks in devices of the timing: a rank counts for as little as its slowest device. */
+static double capacity_of(const pp_candidate *c) {
+    const pp_kinds *all = c->timing->kinds;
+    double capacity = 0;
+    for (int p = 0; p < c->ranks; p++) {
+        const pp_kinds *kinds = c->arrangement->rank_kinds[p];
+        double slowest = 1;
+        for (int i = 0, at = 0; i < kinds->count; i++) {
+            while (all->kinds[at] != kinds->kinds[i]) at++;
+            slowest = fmax(slowest, c->timing->stretch[at]);
+        }
+        capacity += 1 / slowest;
+    }
+    return capacity;
+}
+
 static pp_status list_size(lister *l, pp_candidate c, int64_t size) {
     const pp_plan_request *request = l->tables->request;
     int64_t batch = request->global_batch / c.dp, count = ceil_divide(batch, size);
@@ -232,12 +248,13 @@ static pp_status list_size(lister *l, pp_candidate c, int64_t size) {
     if (request->microbatches && count != request->microbatches) return PP_OK;
     c.size = size;
     c.microbatches = (int)count;
-    PP_TRY(pp_tables_timing(l->tables, size, &c.timing, l->error));
+    PP_TRY(pp_tables_timing(l->tables, c.arrangement->kinds, size, &c.timing, l->error));
+    c.capacity = capacity_of(&c);
     int64_t rest = batch - (count - 1) * size;
     c.last_scale = 1;
     if (rest < size) {
         pp_timing *last;
-        PP_TRY(pp_tables_timing(l->tables, rest, &last, l->error));
+        PP_TRY(pp_tables_timing(l->tables, c.arrangement->kinds, rest, &last, l->error));
         if (total_of(c.timing) > 0) c.last_scale = total_of(last) / total_of(c.timing);
     }
     return list_policies(l, c);
@@ -255,6 +272,16 @@ static pp_status list_sizes(lister *l, pp_candidate c) {
     }
 }
 
+static pp_status list_arrangements(lister *l, pp_candidate c) {
+    int count = c.ranks * c.dp;
+    int *devices = PP_NEW(&l->space->arena, int, count);
+    if (devices == NULL) return pp_fail_memory(l->error);
+    for (int i = 0; i < count; i++) devices[i] = i;
+    c.arrangement = pp_arrangement_make(l->tables, c.ranks, c.dp, devices, &l->space->arena);
+    if (c.arrangement == NULL) return pp_fail_memory(l->error);
+    return list_sizes(l, c);
+}
+
 static pp_status list_replicas(lister *l, pp_candidate c) {
     const pp_plan_request *request = l->tables->request;
     int devices = l->space->devices;
@@ -263,7 +290,7 @@ static pp_status list_replicas(lister *l, pp_candidate c) {
             continue;
         }
         if (request->global_batch % c.dp != 0) continue;
-        PP_TRY(list_sizes(l, c));
+        PP_TRY(list_arrangements(l, c));
     }
     return PP_OK;
 }
@@ -379,6 +406,7 @@ pp_status pp_space_init(pp_space *space, pp_tables *tables, const pp_split_metho
                         pp_error *error) {
     const pp_plan_request *request = tables->request;
     *space = (pp_space){.devices = pp_cluster_device_count(tables->cluster)};
+    pp_arena_init(&space->arena);
     PP_TRY(check_counts(request, error));
     PP_TRY(check_names(request, error));
     PP_TRY(check_devices(tables, space->devices, error));
@@ -397,5 +425,6 @@ pp_status pp_space_init(pp_space *space, pp_tables *tables, const pp_split_metho
 
 void pp_space_deinit(pp_space *space) {
     pp_free(space->candidates);
+    pp_arena_deinit(&space->arena);
     *space = (pp_space){0};
 }

@@ -111,7 +111,6 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     work->bound_s = 0;
     work->proved = false;
     work->failure = PP_OK;
-    PP_TRY(pp_tables_expand(work->tables, candidate->timing, error));
     PP_TRY(build_order(work, error));
     PP_TRY(pp_terms_init(&work->terms, work->tables, candidate, work->order->placement,
                          &work->arena, error));
@@ -198,8 +197,7 @@ static double cut_border(const void *context, int stage, int next) {
 }
 
 static double visit_measure(const pp_terms *terms, int stage, int first, int last) {
-    (void)stage;
-    return pp_terms_visit_s(terms, first, last);
+    return pp_terms_visit_s(terms, stage, first, last);
 }
 
 /* Into work->trial. *largest INFINITY: no split fits. */
@@ -316,7 +314,7 @@ static double slowest(const pp_work *work, const int *splits, bool lanes) {
     for (int s = 0; s < work->terms.stages; s++) {
         int first, last;
         pp_work_interval(work, splits, s, &first, &last);
-        slowest = fmax(slowest, pp_terms_visit_s(&work->terms, first, last));
+        slowest = fmax(slowest, pp_terms_visit_s(&work->terms, s, first, last));
         if (lanes && s + 1 < work->terms.stages) {
             slowest = fmax(slowest, pp_terms_lane_s(&work->terms, s, last + 1));
         }

@@ -1,10 +1,11 @@
 /* What layers cost, asked once and kept as sums, so that any interval of layers costs two look-ups.
  *
- * Times depend on the microbatch size and are made when a size first comes up. Weights, optimizer
- * state and the time of an optimizer step do not. Tied matrices are left out of those sums: a stage
- * that holds both ends of a tie has the matrix once, so leaving it out keeps every sum a lower
- * bound that never falls when an interval grows. What a stage really needs is counted in
- * assemble.c. */
+ * Times depend on the microbatch size and on the kind of device, and are made when these first come
+ * up. A candidate on several kinds has those of each and, for its bounds, those of each layer on
+ * the fastest of them. Weights and optimizer state depend on neither. Tied matrices are left out of
+ * those sums: a stage that holds both ends of a tie has the matrix once, so leaving it out keeps
+ * every sum a lower bound that never falls when an interval grows. What a stage really needs is
+ * counted in assemble.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,73 @@ static pp_status copy_cluster(pp_tables *tables, pp_error *error) {
             fmax(tables->fastest_bandwidth, cluster->overrides[i].link.bandwidth_bytes_per_s);
     }
     return PP_OK;
+}
+
+/* ---- kinds of devices ---------------------------------------------------------------------- */
+
+/* Those that some node is made of, without what costs the same as another. */
+static void list_kinds(pp_tables *tables) {
+    const pp_cluster *cluster = tables->cluster;
+    for (int n = 0; n < cluster->node_kind_count; n++) {
+        int kind = cluster->nodes[n].device, i = 0;
+        int alike = pp_costs_alike(tables->request->costs, kind);
+        while (i < tables->kind_count && tables->kinds[i] != alike) i++;
+        if (i == tables->kind_count) tables->kinds[tables->kind_count++] = alike;
+        tables->kind_of[kind] = i;
+    }
+}
+
+static const pp_kinds *find_kinds(const pp_tables *tables, const int *kinds, int count) {
+    for (int i = 0; i < tables->kind_set_count; i++) {
+        const pp_kinds *set = tables->kind_sets[i];
+        if (set->count == count && memcmp(set->kinds, kinds, (size_t)count * sizeof *kinds) == 0)
+            return set;
+    }
+    return NULL;
+}
+
+/* kinds: ascending. */
+static const pp_kinds *intern_kinds(pp_tables *tables, const int *kinds, int count) {
+    const pp_kinds *known = find_kinds(tables, kinds, count);
+    if (known != NULL) return known;
+    if (tables->kind_set_count == tables->kind_set_capacity) {
+        int capacity = 2 * tables->kind_set_capacity + 8;
+        void *grown = pp_reallocate(tables->kind_sets, (size_t)capacity * sizeof(pp_kinds *));
+        if (grown == NULL) return NULL;
+        tables->kind_sets = grown;
+        tables->kind_set_capacity = capacity;
+    }
+    pp_kinds *made = PP_NEW(&tables->arena, pp_kinds, 1);
+    int *copy = PP_NEW(&tables->arena, int, count);
+    if (tables->arena.failed) return NULL;
+    memcpy(copy, kinds, (size_t)count * sizeof *copy);
+    *made = (pp_kinds){.id = tables->kind_set_count, .count = count, .kinds = copy};
+    return tables->kind_sets[tables->kind_set_count++] = made;
+}
+
+const pp_kinds *pp_tables_kind(pp_tables *tables, int kind) {
+    return intern_kinds(tables, &kind, 1);
+}
+
+static int kind_of_device(const pp_cluster *cluster, int device) {
+    return (int)(pp_cluster_device(cluster, device) - cluster->devices);
+}
+
+const pp_kinds *pp_tables_kinds(pp_tables *tables, const int *devices, int count) {
+    int found = 0, stack[64], *kinds = stack;
+    bool *used = pp_allocate_zeroed((size_t)tables->kind_count, sizeof *used);
+    if (tables->kind_count > 64) kinds = pp_allocate((size_t)tables->kind_count * sizeof *kinds);
+    const pp_kinds *set = NULL;
+    if (used != NULL && kinds != NULL) {
+        for (int i = 0; i < count; i++)
+            used[tables->kind_of[kind_of_device(tables->cluster, devices[i])]] = true;
+        for (int k = 0; k < tables->kind_count; k++)
+            if (used[k]) kinds[found++] = k;
+        set = intern_kinds(tables, kinds, found);
+    }
+    if (kinds != stack) pp_free(kinds);
+    pp_free(used);
+    return set;
 }
 
 /* ---- sums that no microbatch size changes -------------------------------------------------- */
@@ -92,8 +160,7 @@ static pp_status add_layer(pp_tables *tables, int i, pp_arena *scratch, pp_error
     int64_t tied = shared_bytes(tables, i);
     double own = bytes->parameters > 0 ? 1 - (double)tied / (double)bytes->parameters : 1;
     tables->tied_bytes[i] = tied;
-    tables->update_s[i] = pp_costs_layer(request->costs, i, PP_PHASE_OPTIMIZER, 1).seconds;
-    tables->own_update_s[i + 1] = tables->own_update_s[i] + own * tables->update_s[i];
+    tables->own_share[i] = own;
     double weights = own * (double)(bytes->parameters + bytes->gradients);
     tables->weight_bytes[i + 1] = tables->weight_bytes[i] + (int64_t)weights;
     double state = own * (double)bytes->optimizer;
@@ -134,13 +201,14 @@ static void describe_model(pp_tables *tables) {
 
 static pp_status allocate(pp_tables *tables, pp_error *error) {
     pp_arena *arena = &tables->arena;
-    int layers = tables->layers;
+    int layers = tables->layers, kinds = tables->request->cluster->device_kind_count;
     tables->last_reader = PP_NEW(arena, int, layers);
     tables->tie = PP_NEW(arena, int, layers);
     tables->tied_layers = PP_NEW(arena, int, layers);
     tables->tied_bytes = PP_NEW(arena, int64_t, layers);
-    tables->update_s = PP_NEW(arena, double, layers);
-    tables->own_update_s = PP_NEW(arena, double, layers + 1);
+    tables->own_share = PP_NEW(arena, double, layers);
+    tables->kinds = PP_NEW(arena, int, kinds);
+    tables->kind_of = PP_NEW(arena, int, kinds);
     tables->weight_bytes = PP_NEW(arena, int64_t, layers + 1);
     tables->state_bytes = PP_NEW(arena, int64_t, layers + 1);
     tables->own_bytes = PP_NEW(arena, int64_t, layers + 1);
@@ -155,6 +223,7 @@ pp_status pp_tables_init(pp_tables *tables, const pp_plan_request *request, pp_e
     pp_arena_init(&tables->arena);
     PP_TRY(allocate(tables, error));
     PP_TRY(copy_cluster(tables, error));
+    list_kinds(tables);
     describe_model(tables);
     return sum_layers(tables, error);
 }
@@ -162,13 +231,45 @@ pp_status pp_tables_init(pp_tables *tables, const pp_plan_request *request, pp_e
 void pp_tables_deinit(pp_tables *tables) {
     pp_cluster_free(tables->cluster);
     pp_memo_deinit(&tables->timing_of);
+    pp_free(tables->kind_sets);
     pp_arena_deinit(&tables->arena);
 }
 
 /* ---- sums for one microbatch size ---------------------------------------------------------- */
 
-static double seconds_of(const pp_tables *tables, int layer, pp_phase phase, int64_t samples) {
-    return pp_costs_layer(tables->request->costs, layer, phase, samples).seconds;
+static double seconds_on(const pp_tables *tables, int kind, int layer, pp_phase phase,
+                         int64_t samples) {
+    pp_cost_query query = {tables->kinds[kind], layer, phase, samples};
+    return pp_costs_ask(tables->request->costs, query).seconds;
+}
+
+/* On the fastest of the timing's kinds. */
+static double seconds_of(const pp_tables *tables, const pp_timing *timing, int layer,
+                         pp_phase phase) {
+    int64_t samples = phase == PP_PHASE_OPTIMIZER ? 1 : timing->samples;
+    double least = INFINITY;
+    for (int i = 0; i < timing->kinds->count; i++)
+        least = fmin(least, seconds_on(tables, timing->kinds->kinds[i], layer, phase, samples));
+    return least;
+}
+
+/* How many times the timing's seconds the kinds take at the least. */
+static void fill_stretch(const pp_tables *tables, pp_timing *timing) {
+    static const pp_phase phases[] = {PP_PHASE_FORWARD, PP_PHASE_INPUT, PP_PHASE_WEIGHT,
+                                      PP_PHASE_OPTIMIZER};
+    timing->stretch[0] = 1;
+    for (int k = 0; k < timing->kinds->count && timing->kinds->count > 1; k++) {
+        double least = INFINITY;
+        for (int i = 0; i < 4 * tables->layers; i++) {
+            int layer = i / 4;
+            pp_phase phase = phases[i % 4];
+            int64_t samples = phase == PP_PHASE_OPTIMIZER ? 1 : timing->samples;
+            double fastest = seconds_of(tables, timing, layer, phase);
+            double here = seconds_on(tables, timing->kinds->kinds[k], layer, phase, samples);
+            if (fastest > 0) least = fmin(least, here / fastest);
+        }
+        timing->stretch[k] = least < INFINITY ? least : 1;
+    }
 }
 
 static int falling(const void *a, const void *b) {
@@ -185,13 +286,15 @@ static void sum_falling(double *sums, int layers) {
 static void add_totals(const pp_tables *tables, pp_timing *timing) {
     timing->least_forward_share = 1;
     for (int i = 0; i < tables->layers; i++) {
-        double forward = seconds_of(tables, i, PP_PHASE_FORWARD, timing->samples);
-        double input = seconds_of(tables, i, PP_PHASE_INPUT, timing->samples);
-        double weight = seconds_of(tables, i, PP_PHASE_WEIGHT, timing->samples);
+        double forward = seconds_of(tables, timing, i, PP_PHASE_FORWARD);
+        double input = seconds_of(tables, timing, i, PP_PHASE_INPUT);
+        double weight = seconds_of(tables, timing, i, PP_PHASE_WEIGHT);
+        double update = seconds_of(tables, timing, i, PP_PHASE_OPTIMIZER);
         double all = forward + input + weight;
         timing->forward_total_s += forward;
         timing->input_total_s += input;
         timing->weight_total_s += weight;
+        timing->own_update_total_s += tables->own_share[i] * update;
         timing->heaviest[i + 1] = all;
         timing->heaviest_recomputed[i + 1] = all + forward;
         if (all > 0) timing->least_forward_share = fmin(timing->least_forward_share, forward / all);
@@ -200,21 +303,26 @@ static void add_totals(const pp_tables *tables, pp_timing *timing) {
     sum_falling(timing->heaviest_recomputed, tables->layers);
 }
 
-pp_status pp_tables_timing(pp_tables *tables, int64_t samples, pp_timing **timing,
-                           pp_error *error) {
+pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, int64_t samples,
+                           pp_timing **timing, pp_error *error) {
     int64_t found;
-    if (pp_memo_find(&tables->timing_of, (uint64_t)samples, &found)) {
+    uint64_t key =
+        pp_hash(pp_hash(PP_HASH_START, &kinds->id, sizeof kinds->id), &samples, sizeof samples) | 1;
+    if (pp_memo_find(&tables->timing_of, key, &found)) {
         *timing = (pp_timing *)(intptr_t)found;
         return PP_OK;
     }
     *timing = PP_NEW(&tables->arena, pp_timing, 1);
     if (*timing == NULL) return pp_fail_memory(error);
     (*timing)->samples = samples;
+    (*timing)->kinds = kinds;
+    (*timing)->stretch = PP_NEW(&tables->arena, double, kinds->count);
     (*timing)->heaviest = PP_NEW(&tables->arena, double, tables->layers + 1);
     (*timing)->heaviest_recomputed = PP_NEW(&tables->arena, double, tables->layers + 1);
     if (tables->arena.failed) return pp_fail_memory(error);
     add_totals(tables, *timing);
-    if (!pp_memo_put(&tables->timing_of, (uint64_t)samples, (int64_t)(intptr_t)*timing)) {
+    fill_stretch(tables, *timing);
+    if (!pp_memo_put(&tables->timing_of, key, (int64_t)(intptr_t)*timing)) {
         return pp_fail_memory(error);
     }
     return PP_OK;
@@ -244,28 +352,29 @@ static void sum_borders(const pp_tables *tables, pp_timing *timing) {
         timing->border_bytes[i] += timing->border_bytes[i - 1];
 }
 
-/* Seconds of one phase layer by layer, and their sums. */
-static bool sum_phase(pp_tables *tables, int64_t samples, pp_phase phase, double **each,
+/* Seconds of one phase layer by layer, and their sums; of steps over what is not tied. */
+static bool sum_phase(pp_tables *tables, const pp_timing *timing, pp_phase phase, double **each,
                       double **sums) {
     *each = PP_NEW(&tables->arena, double, tables->layers);
     *sums = PP_NEW(&tables->arena, double, tables->layers + 1);
     if (tables->arena.failed) return false;
     for (int i = 0; i < tables->layers; i++) {
-        (*each)[i] = seconds_of(tables, i, phase, samples);
-        (*sums)[i + 1] = (*sums)[i] + (*each)[i];
+        double share = phase == PP_PHASE_OPTIMIZER ? tables->own_share[i] : 1;
+        (*each)[i] = seconds_of(tables, timing, i, phase);
+        (*sums)[i + 1] = (*sums)[i] + share * (*each)[i];
     }
     return true;
 }
 
 pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error) {
     if (timing->forward != NULL) return PP_OK;
-    int64_t samples = timing->samples;
     double *forward, *forward_each;
     timing->border_bytes = PP_NEW(&tables->arena, int64_t, tables->layers + 1);
     if (timing->border_bytes == NULL ||
-        !sum_phase(tables, samples, PP_PHASE_INPUT, &timing->input_each, &timing->input) ||
-        !sum_phase(tables, samples, PP_PHASE_WEIGHT, &timing->weight_each, &timing->weight) ||
-        !sum_phase(tables, samples, PP_PHASE_FORWARD, &forward_each, &forward)) {
+        !sum_phase(tables, timing, PP_PHASE_INPUT, &timing->input_each, &timing->input) ||
+        !sum_phase(tables, timing, PP_PHASE_WEIGHT, &timing->weight_each, &timing->weight) ||
+        !sum_phase(tables, timing, PP_PHASE_OPTIMIZER, &timing->update_each, &timing->own_update) ||
+        !sum_phase(tables, timing, PP_PHASE_FORWARD, &forward_each, &forward)) {
         return pp_fail_memory(error);
     }
     sum_borders(tables, timing);

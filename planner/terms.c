@@ -1,17 +1,20 @@
 /* What the stages of one candidate cost, before it is known where they are cut.
  *
  * A stage is an interval of layers, so all of this is differences of the sums in tables.c plus what
- * depends on where the stage runs: links to its neighbours, and the all-reduce over its replicas
- * (core/collective.c). Under ZeRO-1 a reduce-scatter and an all-gather move as much. */
+ * depends on where the stage runs: how fast the slowest device of its rank is, links to its
+ * neighbours, and the all-reduce over its replicas (core/collective.c). Under ZeRO-1 a
+ * reduce-scatter and an all-gather move as much. */
 #include <math.h>
+#include <stddef.h>
 
 #include "planner/planner_internal.h"
 
 /* ---- links --------------------------------------------------------------------------------- */
 
-/* Devices are numbered tp fastest, then replica, then rank; tp is 1. */
 static int device_of(const pp_candidate *candidate, int rank, int replica) {
-    return rank * candidate->dp + replica;
+    const pp_arrangement *arrangement = candidate->arrangement;
+    int tp = arrangement->width / candidate->dp;
+    return arrangement->devices[rank * arrangement->width + replica * tp];
 }
 
 static pp_line line_of(pp_link link) {
@@ -27,20 +30,6 @@ static pp_status fill_reductions(pp_terms *terms, pp_arena *arena, pp_error *err
         terms->reduce[p] = pp_all_reduce_over(terms->tables->cluster, devices, c->dp, 1);
     }
     return PP_OK;
-}
-
-static void fill_limits(pp_terms *terms) {
-    const pp_tables *tables = terms->tables;
-    for (int p = 0; p < terms->ranks; p++) {
-        int64_t least = INT64_MAX;
-        for (int d = 0; d < terms->candidate->dp; d++) {
-            int index = device_of(terms->candidate, p, d);
-            int64_t memory = pp_cluster_device(tables->cluster, index)->memory_bytes;
-            if (memory < least) least = memory;
-        }
-        int64_t asked = tables->request->memory_bytes;
-        terms->limit_bytes[p] = asked > 0 ? asked : least;
-    }
 }
 
 /* Least bytes over all borders at which the model can be cut. */
@@ -83,7 +72,22 @@ static void fill_counts(pp_terms *terms) {
     terms->scale = fmin(c->last_scale, 1);
 }
 
-pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candidate *candidate,
+/* Times on each kind that the candidate uses. */
+static pp_status fill_times(pp_terms *terms, pp_tables *tables, pp_error *error) {
+    const pp_candidate *c = terms->candidate;
+    PP_TRY(pp_tables_expand(tables, c->timing, error));
+    for (int i = 0; i < c->arrangement->kinds->count; i++) {
+        pp_timing *timing;
+        const pp_kinds *kinds = pp_tables_kind(tables, c->arrangement->kinds->kinds[i]);
+        if (kinds == NULL) return pp_fail_memory(error);
+        PP_TRY(pp_tables_timing(tables, kinds, c->size, &timing, error));
+        PP_TRY(pp_tables_expand(tables, timing, error));
+        terms->on_kind[c->arrangement->kinds->kinds[i]] = timing;
+    }
+    return PP_OK;
+}
+
+pp_status pp_terms_init(pp_terms *terms, pp_tables *tables, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error) {
     int stages = pp_candidate_stages(candidate), ranks = candidate->ranks;
     *terms = (pp_terms){.tables = tables,
@@ -97,7 +101,8 @@ pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candi
                         .stages = stages,
                         .ranks = ranks,
                         .placement = PP_NEW(arena, int, stages),
-                        .limit_bytes = PP_NEW(arena, int64_t, ranks),
+                        .limit_bytes = candidate->arrangement->limit_bytes,
+                        .on_kind = PP_NEW(arena, const pp_timing *, tables->kind_count),
                         .reduce = PP_NEW(arena, pp_all_reduce, ranks),
                         .tie_devices = PP_NEW(arena, int, tables->tied_count + 1),
                         .tie_holds = PP_NEW(arena, bool, stages),
@@ -109,35 +114,51 @@ pp_status pp_terms_init(pp_terms *terms, const pp_tables *tables, const pp_candi
     for (int s = 0; s < stages; s++) {
         terms->placement[s] = placement != NULL ? placement[s] : s % ranks;
     }
+    PP_TRY(fill_times(terms, tables, error));
     PP_TRY(fill_reductions(terms, arena, error));
-    fill_limits(terms);
     fill_links(terms);
     fill_counts(terms);
     return PP_OK;
 }
 
-double pp_terms_forward_s(const pp_terms *terms, int first, int last) {
-    const double *sums = terms->timing->forward;
-    return sums[last + 1] - sums[first] + terms->tables->overhead_s;
+/* Seconds of one phase on the slowest kind of the stage's rank. sums: where pp_timing has them. */
+static double slowest_s(const pp_terms *terms, size_t sums, int stage, int first, int last) {
+    const pp_kinds *kinds = terms->candidate->arrangement->rank_kinds[terms->placement[stage]];
+    double slowest = 0;
+    for (int i = 0; i < kinds->count; i++) {
+        const char *timing = (const char *)terms->on_kind[kinds->kinds[i]];
+        const double *sum = *(double *const *)(const void *)(timing + sums);
+        slowest = fmax(slowest, sum[last + 1] - sum[first]);
+    }
+    return slowest;
 }
 
-double pp_terms_backward_s(const pp_terms *terms, int first, int last) {
-    const double *input = terms->timing->input, *weight = terms->timing->weight;
-    int actions = terms->mode.split_backward ? 2 : 1;
-    return input[last + 1] - input[first] + (weight[last + 1] - weight[first]) +
-           actions * terms->tables->overhead_s;
+double pp_terms_forward_s(const pp_terms *terms, int stage, int first, int last) {
+    double layers = slowest_s(terms, offsetof(pp_timing, forward), stage, first, last);
+    return layers + terms->tables->overhead_s;
 }
 
-double pp_terms_visit_s(const pp_terms *terms, int first, int last) {
-    double forward = pp_terms_forward_s(terms, first, last);
+double pp_terms_input_s(const pp_terms *terms, int stage, int first, int last) {
+    double layers = slowest_s(terms, offsetof(pp_timing, input), stage, first, last);
+    return layers + terms->tables->overhead_s;
+}
+
+double pp_terms_backward_s(const pp_terms *terms, int stage, int first, int last) {
+    double weight = slowest_s(terms, offsetof(pp_timing, weight), stage, first, last);
+    if (terms->mode.split_backward) weight += terms->tables->overhead_s;
+    return pp_terms_input_s(terms, stage, first, last) + weight;
+}
+
+double pp_terms_visit_s(const pp_terms *terms, int stage, int first, int last) {
+    double forward = pp_terms_forward_s(terms, stage, first, last);
     double recompute = terms->mode.recompute ? forward : 0;
-    return forward + pp_terms_backward_s(terms, first, last) + recompute;
+    return forward + pp_terms_backward_s(terms, stage, first, last) + recompute;
 }
 
 double pp_terms_update_s(const pp_terms *terms, int stage, int first, int last) {
     const pp_tables *tables = terms->tables;
     const pp_candidate *c = terms->candidate;
-    double step = tables->own_update_s[last + 1] - tables->own_update_s[first];
+    double step = slowest_s(terms, offsetof(pp_timing, own_update), stage, first, last);
     step /= terms->mode.shards;
     if (c->dp == 1) return step;
     double bytes = (double)(tables->own_bytes[last + 1] - tables->own_bytes[first]);

@@ -568,6 +568,17 @@ pp_cost pp_costs_layer(const pp_costs *costs, int index, pp_phase phase, int64_t
     return pp_costs_ask(costs, (pp_cost_query){costs->first_kind, index, phase, samples});
 }
 
+int pp_costs_alike(const pp_costs *costs, int kind) {
+    const costed_kind *this = &costs->kinds[kind];
+    for (int i = 0; i < kind; i++) {
+        const costed_kind *other = &costs->kinds[i];
+        bool same = other->analytic.flops_per_s == this->analytic.flops_per_s &&
+                    other->analytic.bytes_per_s == this->analytic.bytes_per_s;
+        if (other->present && other->home == this->home && same) return i;
+    }
+    return kind;
+}
+
 static bool is_intra(const pp_costs *costs, pp_link link) {
     return !link.shared_per_node && link.latency_s == costs->intra.latency_s &&
            link.bandwidth_bytes_per_s == costs->intra.bandwidth_bytes_per_s;

@@ -131,6 +131,8 @@ typedef struct pp_cost_query {
 pp_cost pp_costs_ask(const pp_costs *costs, pp_cost_query query); /* thread-safe */
 /* The same on the kind of device 0. */
 pp_cost pp_costs_layer(const pp_costs *costs, int layer, pp_phase phase, int64_t samples);
+/* The lowest kind of some device on which everything takes as long as on this one. */
+int pp_costs_alike(const pp_costs *costs, int kind);
 /* One transfer of `bytes` over a link of the cluster: measured (local transport) where the store has
  * it and both devices share a node, else latency + bytes / bandwidth. */
 pp_cost pp_costs_transfer(const pp_costs *costs, pp_link link, int64_t bytes);
