@@ -8,8 +8,25 @@
 static const pp_import_row rows[] = {
     {{"pipedream", "PipeDream's profiler: graph.txt",
       "nodeN -- description -- forward_compute_time=ms, backward_compute_time=ms, "
-      "activation_size=bytes, parameter_size=bytes; then tab-indented edges nodeA -- nodeB"},
-     pp_import_pipedream},
+      "activation_size=bytes, parameter_size=bytes; then indented edges nodeA -- nodeB"},
+     .read = pp_import_pipedream},
+    {{"dapple", "DAPPLE's profiles: the same with fewer digits, named MODEL-pbs-BATCH.txt",
+      "as pipedream; edges may be indented by blanks"},
+     .read = pp_import_pipedream},
+    {{"aceso", "Aceso's operator profiles: MODEL_mbsB_tpT_algoA.csv",
+      "op_name,forward-compute,backward-compute (us),input_size,output_size,weights,activations,"
+      "fwd_reserved,bwd_reserved (MiB)"},
+     .takes_layers = true,
+     .read = pp_import_aceso},
+    {{"piper", "Piper's inputs: JSON with costs per tensor-parallel width",
+      "{\"nodes\": [{\"id\", \"name\", \"TMPCs\": {\"1\": [{\"timePerSample\": s, "
+      "\"parameterSize\", \"memoryUsageA\": bytes}]}}], \"edges\": [{\"sourceId\", \"destId\", "
+      "\"communicationCost\": bytes}]}"},
+     .takes_tp = true,
+     .read = pp_import_piper},
+    {{"layers", "anything else: a CSV with a row per layer of a chain",
+      "layer,forward_ms,backward_ms,parameter_bytes,activation_bytes,output_bytes"},
+     .read = pp_import_layers},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -85,6 +102,16 @@ static pp_status through_document(const pp_import_source *source, pp_model **mod
     return status;
 }
 
+/* Options that the format knows nothing of are refused, not passed over. */
+static pp_status check_options(const pp_import_row *row, const pp_import_options *options,
+                               pp_error *error) {
+    const char *flaw = options->layers && !row->takes_layers ? "--layers"
+                       : options->tp && !row->takes_tp       ? "--tp"
+                                                             : NULL;
+    if (!flaw) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, flaw, "does not go with the format %s", row->importer.name);
+}
+
 pp_status pp_import_text(const char *format, const char *text, size_t length, const char *file_name,
                          const pp_import_options *options, pp_model **model, pp_error *error) {
     static const char mark[] = "\xEF\xBB\xBF";
@@ -99,7 +126,10 @@ pp_status pp_import_text(const char *format, const char *text, size_t length, co
     const pp_import_row *row = find_row(format);
     *model = NULL;
     if (!row) return fail_unknown(format, error);
+    PP_TRY(check_options(row, &filled, error));
     if (filled.profile_batch < 1) filled.profile_batch = 1;
+    if (filled.layers < 1) filled.layers = 1;
+    if (filled.tp < 1) filled.tp = 1;
     if (length >= 3 && memcmp(text, mark, 3) == 0) source.text += 3, source.length -= 3;
     PP_TRY(pp_import_check_text(&source));
     PP_TRY(row->read(&source, model));

@@ -56,8 +56,8 @@ pp_status pp_import_index(pp_import_graph *graph) {
         graph->sorted[i] = list[i].node;
         if (i > 0 && pp_piece_compare(list[i - 1].id, list[i].id) == 0)
             return pp_import_fail(graph->source, list[i].id,
-                                  "'%s' stands in line %zu already; names must differ",
-                                  pp_piece_show(list[i].id, shown), list[i - 1].id.line);
+                                  "'%s' stands here a second time; names must differ",
+                                  pp_piece_show(list[i].id, shown));
     }
     return PP_OK;
 }

@@ -15,24 +15,31 @@ typedef struct pp_import_source {
     size_t length;
     const char *file_name;
     const char *model_name;
-    const pp_import_options *options; /* profile_batch is set */
+    const pp_import_options *options; /* the defaults filled in */
     pp_error *error;
 } pp_import_source;
 
 /* A row of the table in import.c. `read` gives a model or fails with the place in the file. */
 typedef struct pp_import_row {
     pp_importer importer;
+    bool takes_layers, takes_tp; /* which options beside profile_batch */
     pp_status (*read)(const pp_import_source *source, pp_model **model);
 } pp_import_row;
 
 pp_status pp_import_pipedream(const pp_import_source *source, pp_model **model);
+pp_status pp_import_aceso(const pp_import_source *source, pp_model **model);
+pp_status pp_import_piper(const pp_import_source *source, pp_model **model);
+pp_status pp_import_layers(const pp_import_source *source, pp_model **model);
 
 /* ---- import_text.c -------------------------------------------------------------------------- */
 
-/* A stretch of one line; lines and columns count from 1. */
+/* A stretch of one line; lines and columns count from 1. In a JSON file, something of an element of
+ * one of its lists. */
 typedef struct pp_piece {
     const char *start, *end;
     size_t line, column;
+    const char *list; /* JSON: "nodes"; else NULL */
+    size_t element;   /* JSON: from 0 */
 } pp_piece;
 
 /* Text that is not UTF-8, or holds control characters, is refused: what follows need not care. */
@@ -51,7 +58,7 @@ bool pp_piece_is(pp_piece piece, const char *text);
 bool pp_piece_starts(pp_piece piece, const char *text);
 int pp_piece_compare(pp_piece a, pp_piece b); /* as strcmp */
 
-/* PP_E_INPUT at file:line:column. */
+/* PP_E_INPUT at file:line:column, or at "file /list/element". */
 pp_status pp_import_fail(const pp_import_source *source, pp_piece where, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* The beginning of a piece, for messages: at most 60 bytes, in buffer, which is returned. */
@@ -60,6 +67,18 @@ const char *pp_piece_show(pp_piece piece, char buffer[PP_PIECE_SHOWN]);
 /* The whole piece as a number, finite, 0 … 2^46; `what` is what messages call it. */
 pp_status pp_import_number(const pp_import_source *source, pp_piece piece, const char *what,
                            double *number);
+
+/* ---- costs: import_graph.c ------------------------------------------------------------------ */
+
+/* Times and bytes of one profiled minibatch. */
+typedef struct pp_import_costs {
+    double forward_s, backward_s;
+    double parameter_bytes, output_bytes, activation_bytes;
+} pp_import_costs;
+
+/* Makes them those of one sample of an opaque layer; sizes are rounded up. */
+void pp_import_set_costs(const pp_import_source *source, const pp_import_costs *costs,
+                         pp_layer *layer);
 
 /* ---- import_graph.c ------------------------------------------------------------------------- */
 
@@ -93,15 +112,33 @@ void pp_import_graph_deinit(pp_import_graph *graph);
 pp_status pp_import_index(pp_import_graph *graph);
 /* The node called so; an unknown one is an error at the piece. */
 pp_status pp_import_find(const pp_import_graph *graph, pp_piece id, int *node);
-/* Times and bytes of one profiled minibatch, made those of a sample. */
-typedef struct pp_import_costs {
-    double forward_s, backward_s;
-    double parameter_bytes, output_bytes, activation_bytes;
-} pp_import_costs;
-void pp_import_set_costs(const pp_import_source *source, const pp_import_costs *costs,
-                         pp_layer *layer);
 /* The model of what was not removed: layers in topological order, edges once each. A cycle is an
  * error at one of its edges. */
 pp_status pp_import_graph_finish(pp_import_graph *graph, pp_model **model);
+
+/* ---- import_csv.c --------------------------------------------------------------------------- */
+
+#define PP_CSV_COLUMNS 16
+#define PP_CSV_UNUSED SIZE_MAX
+
+typedef struct pp_csv_column {
+    const char *name;
+    double unit;   /* to seconds or bytes */
+    size_t offset; /* into pp_import_costs; PP_CSV_UNUSED: must be a number, but is not needed */
+} pp_csv_column;
+
+typedef struct pp_import_csv {
+    const char *name;   /* the first column, which holds names */
+    const char *header; /* the others, for messages */
+    const pp_csv_column *columns;
+    int column_count;
+} pp_import_csv;
+
+/* The rows of a table as nodes, with room for `copies` of each and as many edges. The graph is
+ * initialised, in every case. */
+pp_status pp_import_csv_read(const pp_import_csv *csv, const pp_import_source *source,
+                             int64_t copies, pp_import_graph *graph);
+/* Edges from each node to the next. */
+void pp_import_chain(pp_import_graph *graph);
 
 #endif

@@ -16,7 +16,12 @@ pp_status pp_import_fail(const pp_import_source *source, pp_piece where, const c
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    snprintf(place, sizeof place, "%.240s:%zu:%zu", source->file_name, where.line, where.column);
+    if (where.list)
+        snprintf(place, sizeof place, "%.240s /%s/%zu", source->file_name, where.list,
+                 where.element);
+    else
+        snprintf(place, sizeof place, "%.240s:%zu:%zu", source->file_name, where.line,
+                 where.column);
     return pp_fail(source->error, PP_E_INPUT, place, "%s", message);
 }
 
@@ -90,7 +95,7 @@ pp_piece pp_piece_trim(pp_piece piece) {
 }
 
 pp_piece pp_import_start(const pp_import_source *source) {
-    return (pp_piece){source->text, source->text, 0, 1};
+    return (pp_piece){.start = source->text, .end = source->text, .column = 1};
 }
 
 bool pp_import_next_line(const pp_import_source *source, pp_piece *line) {

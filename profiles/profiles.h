@@ -168,6 +168,8 @@ const pp_importer *pp_importer_at(int index); /* NULL behind the last */
 typedef struct pp_import_options {
     int64_t profile_batch; /* samples that the profiled minibatch held; default 1: the minibatch
                               counts as one sample */
+    int layers;            /* aceso: how often the model repeats its layer; default 1 */
+    int tp;                /* piper: the tensor-parallel width whose costs are taken; default 1 */
 } pp_import_options;
 
 #define PP_IMPORT_LIMIT_BYTES ((size_t)64 << 20)

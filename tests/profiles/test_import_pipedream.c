@@ -76,7 +76,7 @@ static const spoiled refusals[] = {
     {"[64.0; 32.0; 1.0]", "[64.0; 32.0", ":3:101", "has no ']'"},
     {"[64.0; 32.0; 1.0]", "[64.0; x]", ":3:108", "not 'x'"},
     {" -- stage_id=3", " -- 3", ":4:121", "stage_id=N"},
-    {"node4 -- ReLU", "node3 -- ReLU", ":5:1", "'node3' stands in line 4 already"},
+    {"node4 -- ReLU", "node3 -- ReLU", ":5:1", "'node3' stands here a second time"},
     {"\tnode1 -- node2", "\tnode1 node2", ":8:2", "expected an edge"},
     {"\tnode1 -- node2", "\tnode1 -- node7", ":8:11", "no node is called 'node7'"},
     {"\tnode9 -- node5", "\tnode9 -- node2", ":12:2", "cycle"},
