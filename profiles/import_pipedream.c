@@ -15,6 +15,8 @@
  * keep their input, which is the output of another, too much for those that keep nothing and for
  * in-place ones.
  *
+ * DAPPLE's planner takes the same form; the files published with it indent edges by blanks as well.
+ *
  * As its optimizer does, we leave out Input nodes that nothing leads to, and then outputs taken out
  * of a tuple (__getitem__) that nothing reads. */
 #include "profiles/import_internal.h"
