@@ -69,4 +69,17 @@ void gelu_input(int64_t count, const real *x, const real *dy, real *dx, bool acc
     }
 }
 
+/* ReLU: y = max(x, 0). The gradient passes where y > 0, so only the output is kept. */
+PP_VECTOR void relu_forward(int64_t count, const real *restrict x, real *restrict y) {
+    for (int64_t i = 0; i < count; i++) y[i] = x[i] > 0 ? x[i] : 0;
+}
+
+PP_VECTOR void relu_input(int64_t count, const real *restrict y, const real *restrict dy,
+                          real *restrict dx, bool accumulate) {
+    if (accumulate)
+        for (int64_t i = 0; i < count; i++) dx[i] += y[i] > 0 ? dy[i] : 0;
+    else
+        for (int64_t i = 0; i < count; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
 #endif

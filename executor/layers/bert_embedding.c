@@ -2,7 +2,7 @@
  * dropout. Samples of a data set are one text each, so all rows are of segment 0.
  *
  * There is no input gradient; W goes back through the norm and adds the gradient of each row to its
- * token, its position and the segment, row by row, so the order of the sums is fixed. */
+ * token, its position and the segment. */
 #define PP_THIS_FILE "executor/layers/bert_embedding.c"
 #ifndef PP_REAL_PASS
 enum {
@@ -25,28 +25,13 @@ enum {
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    const int64_t sequence = rows / call->samples;
-    const real *tokens = t[TOKEN_WEIGHT], *positions = t[POSITION_WEIGHT];
     real *sum = t[SUM];
-    for (int64_t r = 0; r < rows; r++) {
-        copy_or_add(dim, tokens + call->tokens[r] * dim, sum + r * dim, false);
-        copy_or_add(dim, positions + r % sequence * dim, sum + r * dim, true);
-        copy_or_add(dim, t[SEGMENT_WEIGHT], sum + r * dim, true);
-    }
+    gather_tokens(rows, dim, call->tokens, t[TOKEN_WEIGHT], sum);
+    add_positions(rows, dim, rows / call->samples, t[POSITION_WEIGHT], sum);
+    add_positions(rows, dim, 1, t[SEGMENT_WEIGHT], sum);
     norm_forward(rows, dim, sum, t[NORM_NORMAL], t[NORM_RSTD]);
     norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[OUTPUT]);
     if (pp_call_drops(call)) drop(call, 0, dim, t[OUTPUT], t[OUTPUT]);
-}
-
-static void NAME(scatter)(const pp_layer_call *call, const real *sum_gradient) {
-    const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    const int64_t sequence = rows / call->samples;
-    real *tokens = call->gradients[TOKEN_WEIGHT], *positions = call->gradients[POSITION_WEIGHT];
-    for (int64_t r = 0; r < rows; r++) {
-        copy_or_add(dim, sum_gradient + r * dim, tokens + call->tokens[r] * dim, true);
-        copy_or_add(dim, sum_gradient + r * dim, positions + r % sequence * dim, true);
-    }
-    column_sums(rows, dim, sum_gradient, call->gradients[SEGMENT_WEIGHT]);
 }
 
 static void NAME(weight)(const pp_layer_call *call) {
@@ -59,7 +44,9 @@ static void NAME(weight)(const pp_layer_call *call) {
     }
     norm_weight(rows, dim, dy, t[NORM_NORMAL], g[NORM_SCALE], g[NORM_SHIFT]);
     norm_input(rows, dim, dy, t[NORM_SCALE], t[NORM_NORMAL], t[NORM_RSTD], NULL, t[SUM], false);
-    NAME(scatter)(call, t[SUM]);
+    scatter_tokens(rows, dim, call->tokens, t[SUM], g[TOKEN_WEIGHT]);
+    scatter_positions(rows, dim, rows / call->samples, t[SUM], g[POSITION_WEIGHT]);
+    scatter_positions(rows, dim, 1, t[SUM], g[SEGMENT_WEIGHT]);
 }
 
 const pp_layer_ops NAME(pp_bert_embedding) = {PP_OP_BERT_EMBEDDING, initialise_parameters,

@@ -1,7 +1,6 @@
 /* Embedding: row = token_weight[token] + position_weight[position], with dropout where asked.
  *
- * There is no input gradient; W adds the gradient of each row to its token and its position, row by
- * row, so the order of the sums is fixed. */
+ * There is no input gradient; W adds the gradient of each row to its token and its position. */
 #define PP_THIS_FILE "executor/layers/embedding.c"
 #ifndef PP_REAL_PASS
 enum { TOKEN_WEIGHT, POSITION_WEIGHT, OUTPUT, MASKED_GRADIENT };
@@ -11,30 +10,22 @@ enum { TOKEN_WEIGHT, POSITION_WEIGHT, OUTPUT, MASKED_GRADIENT };
 #ifdef real
 
 static void NAME(forward)(const pp_layer_call *call) {
+    void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    const int64_t sequence = rows / call->samples;
-    const real *tokens = call->tensors[TOKEN_WEIGHT], *positions = call->tensors[POSITION_WEIGHT];
-    real *y = call->tensors[OUTPUT];
-    for (int64_t r = 0; r < rows; r++) {
-        copy_or_add(dim, tokens + call->tokens[r] * dim, y + r * dim, false);
-        copy_or_add(dim, positions + r % sequence * dim, y + r * dim, true);
-    }
-    if (pp_call_drops(call)) drop(call, 0, dim, y, y);
+    gather_tokens(rows, dim, call->tokens, t[TOKEN_WEIGHT], t[OUTPUT]);
+    add_positions(rows, dim, rows / call->samples, t[POSITION_WEIGHT], t[OUTPUT]);
+    if (pp_call_drops(call)) drop(call, 0, dim, t[OUTPUT], t[OUTPUT]);
 }
 
 static void NAME(weight)(const pp_layer_call *call) {
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    const int64_t sequence = rows / call->samples;
-    real *tokens = call->gradients[TOKEN_WEIGHT], *positions = call->gradients[POSITION_WEIGHT];
     const real *dy = call->output_gradient;
     if (pp_call_drops(call)) {
         drop(call, 0, dim, dy, call->tensors[MASKED_GRADIENT]);
         dy = call->tensors[MASKED_GRADIENT];
     }
-    for (int64_t r = 0; r < rows; r++) {
-        copy_or_add(dim, dy + r * dim, tokens + call->tokens[r] * dim, true);
-        copy_or_add(dim, dy + r * dim, positions + r % sequence * dim, true);
-    }
+    scatter_tokens(rows, dim, call->tokens, dy, call->gradients[TOKEN_WEIGHT]);
+    scatter_positions(rows, dim, rows / call->samples, dy, call->gradients[POSITION_WEIGHT]);
 }
 
 const pp_layer_ops NAME(pp_embedding) = {PP_OP_EMBEDDING, initialise_parameters, NAME(forward),

@@ -124,7 +124,7 @@ void norm_input(int64_t rows, int64_t dim, const real *dy, const real *scale, co
 void norm_weight(int64_t rows, int64_t dim, const real *dy, const real *normal,
                  real *scale_gradient, real *shift_gradient);
 
-/* rms_norm.c : likewise, with `normal` = x · rstd. */
+/* rms.c : likewise, with `normal` = x · rstd. */
 void rms_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd);
 void rms_apply(int64_t rows, int64_t dim, const real *normal, const real *scale, real *y);
 void rms_input(int64_t rows, int64_t dim, const real *dy, const real *scale, const real *normal,
@@ -142,6 +142,8 @@ void swiglu_forward(int64_t count, const real *gate, const real *up, real *y);
 /* dy may be up_gradient. */
 void swiglu_input(int64_t count, const real *gate, const real *up, const real *dy,
                   real *gate_gradient, real *up_gradient);
+void relu_forward(int64_t count, const real *x, real *y);
+void relu_input(int64_t count, const real *y, const real *dy, real *dx, bool accumulate);
 void gelu_forward(int64_t count, const real *x, real *y);
 /* dx may be dy unless it accumulates. */
 void gelu_input(int64_t count, const real *x, const real *dy, real *dx, bool accumulate);
@@ -153,10 +155,22 @@ real exp_row(int64_t count, real max, real *x);
 void scale_row(int64_t count, real factor, real *x);
 
 /* logits.c : logits [rows, vocabulary] against the call's targets. F turns each row into e^(x - row
- * maximum), with its sum beside it, and returns the sum of -log softmax[target]; I turns that into
+ * maximum), with its sum beside it, and stores the sum of -log softmax[target]; I turns that into
  * the gradient of the logits. */
-double logits_forward(const pp_layer_call *call, real *logits, real *row_sum);
+void logits_forward(const pp_layer_call *call, real *logits, real *row_sum);
 void logits_input(const pp_layer_call *call, real *logits, const real *row_sum);
+
+/* class_loss.c : the same for rows x [rows, dim] that must not change, log Σ exp of each kept. */
+void class_loss_forward(const pp_layer_call *call, const real *x, real *row_log_sum);
+void class_loss_input(const pp_layer_call *call, const real *x, const real *row_log_sum, real *dx,
+                      bool accumulate);
+
+/* gather.c : y = table[tokens]; y += table[row mod period]; gradients of the tables, added. */
+void gather_tokens(int64_t rows, int64_t dim, const int32_t *tokens, const real *table, real *y);
+void add_positions(int64_t rows, int64_t dim, int64_t period, const real *table, real *y);
+void scatter_tokens(int64_t rows, int64_t dim, const int32_t *tokens, const real *dy,
+                    real *gradient);
+void scatter_positions(int64_t rows, int64_t dim, int64_t period, const real *dy, real *gradient);
 
 /* attend.c : attention of `heads` heads of `size` features, of which each heads / kv_heads share
  * keys and values. Heads lie side by side in the rows of q [heads · size], k and v [kv_heads ·

@@ -23,7 +23,7 @@ static void NAME(forward)(const pp_layer_call *call) {
     norm_forward(rows, dim, pp_call_input(call), t[NORM_NORMAL], t[NORM_RSTD]);
     norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
     linear_forward(rows, dim, call->layer->vocabulary, t[NORMED], t[TOKEN_WEIGHT], NULL, t[LOGITS]);
-    *call->loss = logits_forward(call, t[LOGITS], t[ROW_SUM]);
+    logits_forward(call, t[LOGITS], t[ROW_SUM]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {

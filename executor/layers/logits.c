@@ -11,7 +11,7 @@
 
 #ifdef real
 
-double logits_forward(const pp_layer_call *call, real *logits, real *row_sum) {
+void logits_forward(const pp_layer_call *call, real *logits, real *row_sum) {
     const int64_t vocabulary = call->layer->vocabulary, rows = pp_call_rows(call);
     real *row = logits;
     double loss = 0;
@@ -22,7 +22,7 @@ double logits_forward(const pp_layer_call *call, real *logits, real *row_sum) {
         row_sum[r] = exp_row(vocabulary, max, row);
         loss += log((double)row_sum[r]) - target;
     }
-    return loss;
+    *call->loss = loss;
 }
 
 void logits_input(const pp_layer_call *call, real *logits, const real *row_sum) {

@@ -35,7 +35,7 @@ static void NAME(forward)(const pp_layer_call *call) {
     norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
     linear_forward(rows, dim, call->layer->vocabulary, t[NORMED], t[TOKEN_WEIGHT], t[TOKEN_BIAS],
                    t[LOGITS]);
-    *call->loss = logits_forward(call, t[LOGITS], t[ROW_SUM]);
+    logits_forward(call, t[LOGITS], t[ROW_SUM]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {

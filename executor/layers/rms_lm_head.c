@@ -14,7 +14,7 @@ static void NAME(forward)(const pp_layer_call *call) {
     rms_forward(rows, dim, pp_call_input(call), t[NORM_NORMAL], t[NORM_RSTD]);
     rms_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORMED]);
     linear_forward(rows, dim, call->layer->vocabulary, t[NORMED], t[TOKEN_WEIGHT], NULL, t[LOGITS]);
-    *call->loss = logits_forward(call, t[LOGITS], t[ROW_SUM]);
+    logits_forward(call, t[LOGITS], t[ROW_SUM]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {

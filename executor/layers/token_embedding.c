@@ -9,19 +9,13 @@ enum { TOKEN_WEIGHT, OUTPUT };
 #ifdef real
 
 static void NAME(forward)(const pp_layer_call *call) {
-    const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    const real *weight = call->tensors[TOKEN_WEIGHT];
-    real *y = call->tensors[OUTPUT];
-    for (int64_t r = 0; r < rows; r++)
-        copy_or_add(dim, weight + call->tokens[r] * dim, y + r * dim, false);
+    gather_tokens(pp_call_rows(call), call->layer->dim, call->tokens, call->tensors[TOKEN_WEIGHT],
+                  call->tensors[OUTPUT]);
 }
 
 static void NAME(weight)(const pp_layer_call *call) {
-    const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    const real *dy = call->output_gradient;
-    real *gradient = call->gradients[TOKEN_WEIGHT];
-    for (int64_t r = 0; r < rows; r++)
-        copy_or_add(dim, dy + r * dim, gradient + call->tokens[r] * dim, true);
+    scatter_tokens(pp_call_rows(call), call->layer->dim, call->tokens, call->output_gradient,
+                   call->gradients[TOKEN_WEIGHT]);
 }
 
 const pp_layer_ops NAME(pp_token_embedding) = {PP_OP_TOKEN_EMBEDDING, initialise_parameters,
