@@ -9,7 +9,9 @@
  *
  *     t(kind) = t(home) · modelled t(kind) / modelled t(home)
  *
- * which keeps what was seen of a layer and takes from the model only how the kinds differ. */
+ * which keeps what was seen of a layer and takes from the model only how the kinds differ. In the
+ * same way a part of a layer that is divided over devices follows from the whole layer, unless the
+ * store has samples of the part itself. */
 #include "profiles/costs_internal.h"
 #include "profiles/efficiency_internal.h"
 #include "profiles/store_internal.h"
@@ -24,11 +26,15 @@
 #define LAYER_PHASES (PP_PHASE_OPTIMIZER + 1)
 #define LINK_SIGNATURE "link"
 #define ACTION_SIGNATURE "action"
+/* Parts of layers divided over up to so many devices are looked for in a store. */
+#define WIDEST_PART 64
 
 /* The measured times of one signature; a phase without work has no fit. */
 typedef struct measured {
     const char *signature;
     const pp_fit *fit[LAYER_PHASES];
+    int tp;                      /* devices that the layer is divided over */
+    const struct measured *next; /* the same layer, divided over more */
 } measured;
 
 typedef struct costed_layer {
@@ -189,17 +195,42 @@ static measured *find_signature(pp_costs *costs, const char *signature) {
     return NULL;
 }
 
-static pp_status measured_signature(measurements *all, pp_costs *costs, const char *signature,
-                                    measured **out, pp_error *error) {
-    *out = find_signature(costs, signature);
-    if (*out) return PP_OK;
-    measured *made = *out = &costs->signatures[costs->signature_count];
+static pp_status fit_phases(measurements *all, pp_costs *costs, const char *signature, int tp,
+                            measured *made, pp_error *error) {
+    *made = (measured){.tp = tp};
     made->signature = pp_arena_copy(&costs->arena, signature, strlen(signature));
     if (!made->signature) return pp_fail_memory(error);
-    costs->signature_count++;
     for (int phase = 0; phase < LAYER_PHASES; phase++)
         PP_TRY(fit_samples(all, costs, signature, (pp_phase)phase, &made->fit[phase], error));
     return PP_OK;
+}
+
+/* Lists behind `whole` every part of the layer that the store knows. */
+static pp_status fit_parts(measurements *all, pp_costs *costs, const pp_layer *layer,
+                           measured *whole, pp_error *error) {
+    for (int tp = 2; tp <= WIDEST_PART; tp++) {
+        char signature[PP_SIGNATURE_LENGTH];
+        pp_layer part;
+        if (pp_layer_shard(layer, tp, &part, NULL) != PP_OK) continue;
+        pp_layer_signature(&part, signature);
+        if (lower_bound(all, signature, 0) == lower_bound(all, signature, LAYER_PHASES)) continue;
+        measured *made = PP_NEW(&costs->arena, measured, 1);
+        if (!made) return pp_fail_memory(error);
+        PP_TRY(fit_phases(all, costs, signature, tp, made, error));
+        whole->next = made;
+        whole = made;
+    }
+    return PP_OK;
+}
+
+static pp_status measured_layer(measurements *all, pp_costs *costs, const pp_layer *layer,
+                                const char *signature, measured **out, pp_error *error) {
+    *out = find_signature(costs, signature);
+    if (*out) return PP_OK;
+    *out = &costs->signatures[costs->signature_count];
+    PP_TRY(fit_phases(all, costs, signature, 1, *out, error));
+    costs->signature_count++;
+    return fit_parts(all, costs, layer, *out, error);
 }
 
 static pp_status cost_measured_layer(measurements *all, pp_costs *costs, int index,
@@ -208,7 +239,7 @@ static pp_status cost_measured_layer(measurements *all, pp_costs *costs, int ind
     char signature[PP_SIGNATURE_LENGTH];
     measured *found;
     pp_layer_signature(&model->layers[index], signature);
-    PP_TRY(measured_signature(all, costs, signature, &found, error));
+    PP_TRY(measured_layer(all, costs, &model->layers[index], signature, &found, error));
     for (int phase = 0; phase < LAYER_PHASES; phase++) {
         if (!costs->layers[index].works[phase] || found->fit[phase]) continue;
         if (!all->request->model_missing)
@@ -332,9 +363,13 @@ static pp_status rate_kinds(const pp_costs_request *request, pp_costs *costs, in
     for (int i = 0; i < costs->kind_count; i++)
         strangers = strangers || (costs->kinds[i].present && !costs->kinds[i].home);
     for (int i = 0; i < costs->kind_count; i++) {
-        bool modelled = real > 0 && (!request->db || costs->missing > 0);
-        if (!costs->kinds[i].present || !(strangers || modelled)) continue;
-        PP_TRY(rate_kind(request, costs, i, real > 0, error));
+        bool needed = strangers || (real > 0 && (!request->db || costs->missing > 0));
+        costs->kinds[i].analytic.dtype = request->dtype;
+        if (!costs->kinds[i].present) continue;
+        if (needed)
+            PP_TRY(rate_kind(request, costs, i, real > 0, error));
+        else if (real > 0) /* for parts of layers, which may do without */
+            pp_analytic_make(request->cluster, i, request->dtype, &costs->kinds[i].analytic, NULL);
     }
     return PP_OK;
 }
@@ -530,42 +565,81 @@ static pp_cost from_fit(const pp_fit *fit, double x) {
     return (pp_cost){pp_fit_at(fit, x), fit->relative_error, PP_COST_MEASURED};
 }
 
-/* How much longer a phase takes on a kind than at home, by the model. */
-static double stretch(const pp_costs *costs, const costed_layer *layer, pp_cost_query query) {
-    const pp_analytic *there = &costs->kinds[query.kind].analytic;
-    const pp_analytic *home = &costs->kinds[costs->home].analytic;
-    if (!(there->flops_per_s > 0) || !(home->flops_per_s > 0)) return 1;
-    if (layer->source == PP_COST_OPAQUE) return home->flops_per_s / there->flops_per_s;
-    double at_home = pp_analytic_layer(home, &layer->layer, query.phase, query.samples);
-    if (!(at_home > 0)) return 1;
-    return pp_analytic_layer(there, &layer->layer, query.phase, query.samples) / at_home;
+/* What is asked about: a layer, and one device's part of it. */
+typedef struct subject {
+    const costed_layer *layer;
+    pp_layer part;
+    pp_cost_query query;
+} subject;
+
+static double modelled(const pp_analytic *analytic, const pp_layer *layer, pp_cost_query query) {
+    return pp_analytic_layer(analytic, layer, query.phase, query.samples);
 }
 
-static pp_cost at_home(const costed_layer *layer, pp_cost_query query) {
-    if (layer->measured) return from_fit(layer->measured->fit[query.phase], (double)query.samples);
-    return (pp_cost){pp_analytic_layer(NULL, &layer->layer, query.phase, query.samples), 0,
-                     PP_COST_OPAQUE};
+/* How much less the part does than the whole, where no rates are known: of FLOPs, or of bytes. */
+static double share_of_work(const subject *s, pp_dtype dtype) {
+    pp_cost_query query = s->query;
+    pp_phase_work whole = pp_phase_work_get(&s->layer->layer, query.phase, query.samples, dtype);
+    pp_phase_work part = pp_phase_work_get(&s->part, query.phase, query.samples, dtype);
+    if (whole.flops > 0) return part.flops / whole.flops;
+    return whole.bytes > 0 ? part.bytes / whole.bytes : 1;
+}
+
+/* How much longer a phase of `there` takes on the kind asked for than of `here` at home, by the
+ * model. */
+static double stretch(const pp_costs *costs, const subject *s, const pp_layer *here) {
+    const pp_analytic *there = &costs->kinds[s->query.kind].analytic;
+    const pp_analytic *home = &costs->kinds[costs->home].analytic;
+    bool rated = there->flops_per_s > 0 && home->flops_per_s > 0;
+    if (!rated) return here == &s->part ? 1 : share_of_work(s, there->dtype);
+    if (s->layer->source == PP_COST_OPAQUE) return home->flops_per_s / there->flops_per_s;
+    double at_home = modelled(home, here, s->query);
+    return at_home > 0 ? modelled(there, &s->part, s->query) / at_home : 1;
+}
+
+/* The fit of this phase of the part; NULL: it was not measured. */
+static const pp_fit *part_fit(const costed_layer *layer, pp_cost_query query) {
+    const measured *found = layer->measured;
+    while (found && found->tp < query.tp) found = found->next;
+    return found && found->tp == query.tp ? found->fit[query.phase] : NULL;
+}
+
+/* From what is known of the layer at home, whole or the part itself. */
+static pp_cost known_cost(const pp_costs *costs, const subject *s) {
+    const costed_layer *layer = s->layer;
+    if (!layer->measured) {
+        double seconds = modelled(NULL, &layer->layer, s->query);
+        if (costs->kinds[s->query.kind].home) return (pp_cost){seconds, 0, PP_COST_OPAQUE};
+        return (pp_cost){seconds * stretch(costs, s, &s->part), 1, PP_COST_MODELLED};
+    }
+    const pp_fit *fit = part_fit(layer, s->query);
+    bool itself = fit || s->query.tp == 1;
+    pp_cost cost =
+        from_fit(fit ? fit : layer->measured->fit[s->query.phase], (double)s->query.samples);
+    if (itself && costs->kinds[s->query.kind].home) return cost;
+    double factor = stretch(costs, s, itself ? &s->part : &layer->layer);
+    return (pp_cost){cost.seconds * factor, 1, PP_COST_MODELLED};
 }
 
 pp_cost pp_costs_ask(const pp_costs *costs, pp_cost_query query) {
     assert(query.layer >= 0 && query.layer < costs->layer_count && query.phase < LAYER_PHASES);
     assert(query.kind >= 0 && query.kind < costs->kind_count);
+    if (query.tp < 1) query.tp = 1;
     const costed_layer *layer = &costs->layers[query.layer];
-    const costed_kind *kind = &costs->kinds[query.kind];
+    subject s = {.layer = layer, .query = query};
     bool empty = query.samples <= 0 && query.phase != PP_PHASE_OPTIMIZER;
     if (empty || !layer->works[query.phase]) return (pp_cost){0, 0, layer->source};
-    if (layer->source == PP_COST_MODELLED)
-        return (pp_cost){
-            pp_analytic_layer(&kind->reached, &layer->layer, query.phase, query.samples),
-            costs->efficiency.point_count > 0 ? costs->efficiency.median_error : 1,
-            PP_COST_MODELLED};
-    pp_cost cost = at_home(layer, query);
-    if (kind->home) return cost;
-    return (pp_cost){cost.seconds * stretch(costs, layer, query), 1, PP_COST_MODELLED};
+    pp_status divided = pp_layer_shard(&layer->layer, query.tp, &s.part, NULL);
+    assert(divided == PP_OK);
+    (void)divided;
+    if (layer->source != PP_COST_MODELLED) return known_cost(costs, &s);
+    return (pp_cost){modelled(&costs->kinds[query.kind].reached, &s.part, query),
+                     costs->efficiency.point_count > 0 ? costs->efficiency.median_error : 1,
+                     PP_COST_MODELLED};
 }
 
 pp_cost pp_costs_layer(const pp_costs *costs, int index, pp_phase phase, int64_t samples) {
-    return pp_costs_ask(costs, (pp_cost_query){costs->first_kind, index, phase, samples});
+    return pp_costs_ask(costs, (pp_cost_query){costs->first_kind, index, phase, samples, 1});
 }
 
 int pp_costs_alike(const pp_costs *costs, int kind) {

@@ -127,6 +127,10 @@ typedef struct pp_cost_query {
     int layer; /* index in the model */
     pp_phase phase;
     int64_t samples;
+    int tp; /* devices that the layer is divided over, and one of which is asked about; 0: 1. The
+               model must divide (pp_model_can_shard). Without what these devices add up. Measured
+               where the store has the part's signature; else whole layers' measured times are
+               scaled by the modelled ratio between part and whole, and count as modelled */
 } pp_cost_query;
 pp_cost pp_costs_ask(const pp_costs *costs, pp_cost_query query); /* thread-safe */
 /* The same on the kind of device 0. */
