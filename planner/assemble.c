@@ -96,8 +96,9 @@ static void add_tie(const pp_terms *terms, int tie, pp_plan *plan) {
         terms->tie_holds[s] = true;
     }
     if (count < 2) return;
-    pp_all_reduce reduce = pp_all_reduce_over(tables->cluster, devices, count, 1);
-    double seconds = pp_all_reduce_s(&reduce, (double)tables->tied_bytes[tie]);
+    pp_all_reduce reduce = pp_all_reduce_over(tables->cluster, devices, count, plan->tp);
+    const pp_weights *weights = terms->timing->division.weights;
+    double seconds = pp_all_reduce_s(&reduce, (double)weights->tied_bytes[tie]);
     for (int s = 0; s < plan->stage_count; s++) {
         if (!terms->tie_holds[s]) continue;
         if (plan->stages[s].reduce_s == 0) plan->stages[s].reduce_s = tables->overhead_s;
@@ -140,6 +141,36 @@ static pp_cost_source source_of(const pp_terms *terms) {
     return weakest;
 }
 
+/* Measured layers of which some phase's part, on one of tp devices, was not measured. */
+static bool parts_are_scaled(const pp_terms *terms) {
+    const pp_tables *tables = terms->tables;
+    static const pp_phase phases[] = {PP_PHASE_FORWARD, PP_PHASE_INPUT, PP_PHASE_WEIGHT};
+    for (int i = 0; i < 3 * tables->layers && terms->mode.tp > 1; i++) {
+        pp_cost_query query = {.kind = tables->kinds[0],
+                               .layer = i / 3,
+                               .phase = phases[i % 3],
+                               .samples = terms->mode.samples,
+                               .tp = terms->mode.tp};
+        if (pp_costs_ask(tables->request->costs, query).source == PP_COST_MODELLED) return true;
+    }
+    return false;
+}
+
+/* Where the plan's times come from, with what a division adds to that. */
+static void note_costs(const pp_terms *terms, pp_plan *plan) {
+    const pp_costs *costs = terms->tables->request->costs;
+    bool scaled = parts_are_scaled(terms);
+    plan->costs = source_of(terms);
+    snprintf(plan->cost_note, sizeof plan->cost_note, "%s", pp_costs_note(costs));
+    size_t length = strlen(plan->cost_note);
+    if (plan->tp == 1) return;
+    snprintf(plan->cost_note + length, sizeof plan->cost_note - length,
+             "; tp %d: %sall-reduces by the links", plan->tp,
+             scaled && plan->costs == PP_COST_MEASURED ? "parts of layers scaled by the model, "
+                                                       : "");
+    if (scaled && plan->costs == PP_COST_MEASURED) plan->costs = PP_COST_MODELLED;
+}
+
 void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     const pp_candidate *c = terms->candidate;
     const pp_plan_request *request = terms->tables->request;
@@ -151,14 +182,12 @@ void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     plan->global_batch = request->global_batch;
     plan->last_microbatch_scale = c->last_scale;
     plan->dp = c->dp;
-    plan->tp = 1;
+    plan->tp = c->tp;
     plan->dtype = request->dtype;
     plan->optimizer = request->optimizer;
-    plan->zero = request->zero;
+    plan->zero = c->zero;
     plan->recompute = c->recompute;
     snprintf(plan->schedule, sizeof plan->schedule, "%s", c->family->name);
-    plan->costs = source_of(terms);
-    snprintf(plan->cost_note, sizeof plan->cost_note, "%s", pp_costs_note(request->costs));
     for (int i = 0; i < terms->tables->layers; i++) plan->order[i] = i;
     for (int s = 0; s < terms->stages; s++) plan->placement[s] = terms->placement[s];
     size_t positions = (size_t)c->ranks * (size_t)c->arrangement->width;
@@ -224,8 +253,9 @@ pp_status pp_assemble_plan(const pp_terms *terms, pp_footprints *footprints, con
                            pp_plan **plan, pp_error *error) {
     const pp_tables *tables = terms->tables;
     PP_TRY(pp_plan_new(tables->model, tables->cluster, terms->ranks, terms->stages,
-                       terms->candidate->dp, 1, plan, error));
+                       terms->candidate->dp, terms->candidate->tp, plan, error));
     pp_assemble_header(terms, *plan);
+    note_costs(terms, *plan);
     (*plan)->cost_hash = pp_costs_hash(tables->request->costs);
     pp_status status = pp_assemble_stages(terms, footprints, splits, *plan)
                            ? expand_and_predict(terms, *plan, error)

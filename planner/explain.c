@@ -303,8 +303,7 @@ static void tell_model(const pp_costs_model *model, pp_text *text) {
                        "Model: %d of %d layers, at %.3g FLOP/s and %.3g bytes/s with %s to start "
                        "each phase, %s.\n",
                        model->modelled_layers, model->modelled_layers + model->measured_layers,
-                       model->flops_per_s, model->bytes_per_s,
-                       seconds_text(model->start_s, start),
+                       model->flops_per_s, model->bytes_per_s, seconds_text(model->start_s, start),
                        model->fitted ? "fitted to the profile" : "as assumed of such devices");
     }
     if (model->point_count > 0) {

@@ -114,7 +114,7 @@ static uint64_t hash_layer(const pp_footprints *footprints, int first, int last,
     const pp_tables *tables = footprints->tables;
     hash = add(hash, footprints->shape[i]);
     hash = add(hash, tables->last_reader[i] > last);
-    if (tables->tied_bytes[i] > 0) hash = add(hash, pp_tables_tied_before(tables, i, first));
+    if (tables->whole->tied_bytes[i] > 0) hash = add(hash, pp_tables_tied_before(tables, i, first));
     for (size_t r = footprints->read_start[i]; r < footprints->read_start[i + 1]; r++) {
         hash = hash_input(footprints, first, i, footprints->read[r], hash);
     }
@@ -142,7 +142,7 @@ pp_status pp_footprints_init(pp_footprints *footprints, const pp_tables *tables,
     footprints->output = PP_NEW(&footprints->arena, uint64_t, tables->layers);
     if (footprints->arena.failed) return pp_fail_memory(error);
     for (int i = 0; i < tables->layers; i++) {
-        footprints->shape[i] = shape_of(tables->model, i, tables->tied_bytes[i] > 0);
+        footprints->shape[i] = shape_of(tables->model, i, tables->whole->tied_bytes[i] > 0);
         footprints->output[i] = output_of(tables->model, tables->request->dtype, i);
     }
     PP_TRY(list_crossings(footprints, error));
@@ -167,7 +167,8 @@ static const pp_stage_bytes *make_layout(pp_footprints *footprints, int first, i
                              .optimizer = request->optimizer,
                              .split_backward = mode.split_backward,
                              .recompute = mode.recompute,
-                             .dp = mode.dp};
+                             .dp = mode.dp,
+                             .tp = mode.tp};
     pp_stage_layout layout;
     pp_arena_reset(&footprints->scratch);
     if (pp_stage_layout_make(&ask, &footprints->scratch, &layout, NULL) != PP_OK) return NULL;
@@ -183,6 +184,7 @@ uint64_t pp_footprint_key(pp_footprints *footprints, int first, int last, pp_foo
     uint64_t key = kind_of(footprints, first, last);
     key = add(key, (uint64_t)mode.samples);
     key = add(key, (uint64_t)mode.dp << 32 | (uint64_t)mode.shards);
+    key = add(key, (uint64_t)mode.tp);
     key = add(key, (uint64_t)mode.split_backward << 1 | (uint64_t)mode.recompute);
     return key != 0 ? key : 1;
 }

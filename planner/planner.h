@@ -36,6 +36,9 @@ pp_status pp_split_chain(int items, int stages, pp_interval_cost *time, const vo
 
 /* ---- the search ---------------------------------------------------------------------------- */
 
+/* pp_plan_request.zero: search it. */
+#define PP_ZERO_SEARCH (-1)
+
 /* What is wanted. A pin of 0 or NULL means: search it. */
 typedef struct pp_plan_request {
     const pp_model *model;
@@ -45,7 +48,8 @@ typedef struct pp_plan_request {
     int64_t memory_bytes;     /* per device; 0: the device's own */
     pp_dtype dtype;
     pp_optimizer optimizer;
-    int zero;
+    int zero;                 /* ZeRO stage of the optimizer state: 0, 1 or PP_ZERO_SEARCH */
+    bool runnable;            /* what `run` cannot execute yet (tp > 1, ZeRO-1) only where pinned */
     int ranks, virtual_stages, microbatches, dp, tp;  /* pins */
     int64_t microbatch_size;
     const char *schedule;     /* pin */

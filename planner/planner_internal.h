@@ -2,13 +2,12 @@
  *
  *   chain cuts  split.c            the dynamic programme behind every split
  *   memo        memo.c             a small map of numbers
- *   tables      tables.c           what a layer costs at each microbatch size, on each kind of device
- *   arrangement arrange.c          which device each position of a plan has
- *   footprints  footprint.c        bytes of any interval of layers, made once per kind
- *   space       search_space.c     which candidates there are
- *   bounds      search_bound.c     what a candidate can never beat
- *   work        search_work.c      one candidate: split, simulate, refine
- *   miss        search_miss.c      by how much nothing fitted */
+ *   tables      tables.c           what a layer costs at each microbatch size, on each kind of
+ * device arrangement arrange.c          which device each position of a plan has footprints
+ * footprint.c        bytes of any interval of layers, made once per kind space       search_space.c
+ * which candidates there are bounds      search_bound.c     what a candidate can never beat work
+ * search_work.c      one candidate: split, simulate, refine miss        search_miss.c      by how
+ * much nothing fitted */
 #ifndef PPSIM_PLANNER_INTERNAL_H
 #define PPSIM_PLANNER_INTERNAL_H
 
@@ -62,11 +61,29 @@ typedef struct pp_kinds {
     const int *kinds; /* of pp_tables.kinds */
 } pp_kinds;
 
-/* Seconds of the model's layers at one microbatch size, on one kind of device, or of each layer on
- * the fastest of several. Sums are prefix sums over the file's order: layers first … last cost
- * sum[last + 1] - sum[first]. */
+/* What the model's layers weigh on each of tp devices; sums are prefix sums over the file's order:
+ * layers first … last have sum[last + 1] - sum[first]. */
+typedef struct pp_weights {
+    int tp;
+    double *own_share;     /* [layers] of a layer's parameters that is not tied */
+    int64_t *tied_bytes;   /* [layers] of the parameter that the layer shares, or 0 */
+    int64_t *weight_bytes; /* [layers + 1] sums of weights and gradients that are not tied */
+    int64_t *state_bytes;  /* [layers + 1] sums of their optimizer state */
+    int64_t *own_bytes;    /* [layers + 1] sums of gradients that are not tied */
+} pp_weights;
+
+/* How layers are divided over the tp devices of a rank. */
+typedef struct pp_division {
+    const pp_weights *weights; /* of one of them */
+    pp_all_reduce sum;         /* over them, as slow as over the slowest such group */
+} pp_division;
+
+/* Seconds of the model's layers at one microbatch size, what the devices of a rank add up included,
+ * on one kind of device, or of each layer on the fastest of several. Sums are prefix sums like
+ * those of pp_weights. */
 typedef struct pp_timing {
     int64_t samples;
+    pp_division division;
     const pp_kinds *kinds;
     double *stretch; /* [kinds->count] all times on that kind are at least so many times these */
     double forward_total_s, input_total_s, weight_total_s;
@@ -76,8 +93,8 @@ typedef struct pp_timing {
     double own_update_total_s;        /* optimizer steps over what is not tied */
     double *forward, *input, *weight; /* [layers + 1] sums; NULL until pp_tables_expand */
     double *forward_each, *input_each, *weight_each; /* [layers] what they are sums of */
-    double *update_each; /* [layers] one optimizer step, whatever the microbatch … */
-    double *own_update;  /* [layers + 1] … and sums of it over what is not tied */
+    double *update_each;   /* [layers] one optimizer step, whatever the microbatch … */
+    double *own_update;    /* [layers + 1] … and sums of it over what is not tied */
     int64_t *border_bytes; /* [layers + 1] what crosses in front of each layer */
 } pp_timing;
 
@@ -90,20 +107,17 @@ typedef struct pp_tables {
     double overhead_s;            /* of each action */
     int *last_reader;             /* [layers] last layer that reads the output, or -1 */
     int *tie;                     /* [layers] lowest layer with the same tie; -1: shares nothing */
-    int64_t *tied_bytes;          /* [layers] of the parameter that the layer shares, or 0 */
     int *tied_layers, tied_count; /* layers with tie >= 0, ascending */
-    double *own_share;            /* [layers] of a layer's parameters that is not tied */
     int *kinds, kind_count;       /* kinds of devices that differ in what layers cost */
     int *kind_of;                 /* [kinds of the cluster] index into kinds */
     pp_kinds **kind_sets;         /* every set that was asked for */
     int kind_set_count, kind_set_capacity;
-    int64_t *weight_bytes;        /* [layers + 1] sums of weights and gradients that are not tied */
-    int64_t *state_bytes;         /* [layers + 1] sums of their optimizer state */
-    int64_t *own_bytes;           /* [layers + 1] sums of gradients that are not tied */
-    double flops_per_sample;      /* of F, I and W; 0: unknown */
-    int64_t sequence;             /* tokens of a sample; 0: not a sequence model */
-    double fastest_bandwidth;     /* of any link */
-    pp_memo timing_of;            /* samples and kinds → pp_timing */
+    const pp_weights *whole;  /* of layers that are not divided */
+    double flops_per_sample;  /* of F, I and W; 0: unknown */
+    int64_t sequence;         /* tokens of a sample; 0: not a sequence model */
+    double fastest_bandwidth; /* of any link */
+    pp_memo weights_of;       /* tp → pp_weights */
+    pp_memo timing_of;        /* samples, kinds and division → pp_timing */
     pp_arena arena;
 } pp_tables;
 
@@ -113,9 +127,11 @@ void pp_tables_deinit(pp_tables *tables);
 const pp_kinds *pp_tables_kinds(pp_tables *tables, const int *devices, int count);
 /* One of pp_tables.kinds, by its index, as a set. NULL: out of memory. */
 const pp_kinds *pp_tables_kind(pp_tables *tables, int kind);
+/* Made on first use. The model must divide over tp devices (pp_model_can_shard). */
+pp_status pp_tables_weights(pp_tables *tables, int tp, const pp_weights **weights, pp_error *error);
 /* Totals at a microbatch size on the fastest of some kinds, made on first use. */
-pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, int64_t samples,
-                           pp_timing **timing, pp_error *error);
+pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, pp_division division,
+                           int64_t samples, pp_timing **timing, pp_error *error);
 /* The sums as well. */
 pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error);
 
@@ -130,8 +146,8 @@ typedef struct pp_arrangement {
     const int *devices;          /* [ranks·width] tp fastest, then replica, then rank */
     const pp_kinds *kinds;       /* of all of them */
     const pp_kinds **rank_kinds; /* [ranks] */
-    int64_t *limit_bytes;        /* [ranks] memory of the smallest device of the rank, or --memory */
-    double limit_total;          /* Σ limit_bytes */
+    int64_t *limit_bytes; /* [ranks] memory of the smallest device of the rank, or --memory */
+    double limit_total;   /* Σ limit_bytes */
 } pp_arrangement;
 
 /* Takes over `devices`. NULL: out of memory. */
@@ -157,7 +173,7 @@ typedef struct pp_footprints {
 /* What else the bytes of a stage depend on. */
 typedef struct pp_footprint_mode {
     int64_t samples;
-    int dp;
+    int dp, tp;
     int shards; /* of the optimizer state: dp under ZeRO-1, else 1 */
     bool split_backward, recompute;
 } pp_footprint_mode;
@@ -209,7 +225,8 @@ pp_status pp_split_baseline(const pp_split_method *method, const pp_split_load *
 
 /* One combination of everything but the splits. */
 typedef struct pp_candidate {
-    int ranks, virtual_stages, dp, microbatches;
+    int ranks, virtual_stages, dp, tp, microbatches;
+    int zero;          /* ZeRO stage: 0 or 1 */
     int64_t size;      /* samples of a microbatch */
     double last_scale; /* times of the last microbatch over those of a full one */
     const pp_schedule_family *family;
@@ -217,11 +234,11 @@ typedef struct pp_candidate {
     const pp_arrangement *arrangement;
     pp_timing *timing; /* on the fastest of its kinds of devices */
     double capacity;   /* in such fastest devices: ranks, unless some are slower */
-    double bound_s; /* no split of it is faster; INFINITY: it does not fit */
-    double seconds; /* step time of its best split; INFINITY: none simulated that fits */
-    bool tried;     /* splits of it were simulated */
-    int group;      /* equal where nothing but the family differs */
-    int level;      /* how sharp bound_s is: 0, 1; 2: sharpest */
+    double bound_s;    /* no split of it is faster; INFINITY: it does not fit */
+    double seconds;    /* step time of its best split; INFINITY: none simulated that fits */
+    bool tried;        /* splits of it were simulated */
+    int group;         /* equal where nothing but the family differs */
+    int level;         /* how sharp bound_s is: 0, 1; 2: sharpest */
 } pp_candidate;
 
 typedef struct pp_space {
@@ -236,6 +253,11 @@ typedef struct pp_space {
 pp_status pp_space_init(pp_space *space, pp_tables *tables, const pp_split_method *method,
                         pp_error *error);
 void pp_space_deinit(pp_space *space);
+
+/* Replicas that share out the optimizer state. */
+static inline int pp_candidate_shards(const pp_candidate *candidate) {
+    return candidate->zero == 1 ? candidate->dp : 1;
+}
 
 static inline int pp_candidate_stages(const pp_candidate *candidate) {
     return candidate->ranks * candidate->virtual_stages;
@@ -273,13 +295,14 @@ bool pp_flows_make(const pp_schedule *order, pp_arena *arena, pp_flow *flows);
 typedef struct pp_terms {
     const pp_tables *tables;
     const pp_candidate *candidate;
-    const pp_timing *timing;    /* of the candidate, expanded */
-    const pp_timing **on_kind;  /* [kinds of the tables] those that it uses, expanded */
+    const pp_timing *timing;   /* of the candidate, expanded */
+    const pp_timing **on_kind; /* [kinds of the tables] those that it uses, expanded */
     pp_footprint_mode mode;
     int stages, ranks;
-    int *placement;              /* [stages] */
-    const int64_t *limit_bytes;  /* [ranks] */
-    pp_all_reduce *reduce;       /* [ranks] of one rank's gradients over its replicas */
+    int *placement;             /* [stages] */
+    const int64_t *limit_bytes; /* [ranks] */
+    pp_all_reduce *reduce;      /* [ranks] of one rank's gradients over its replicas, by each of its
+                                   tp devices at once */
     pp_line *forward, *backward; /* [stages] the link behind each stage, there and back */
     double *forward_least, *backward_least; /* [stages + 1] sums over the borders in front of a
                                                stage of the least time that any cut leaves */
@@ -294,10 +317,13 @@ typedef struct pp_terms {
 pp_status pp_terms_init(pp_terms *terms, pp_tables *tables, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error);
 
+/* All-reduce over the tp devices of each rank and replica, as slow as the slowest of them. */
+pp_all_reduce pp_division_sum(const pp_cluster *cluster, const pp_arrangement *arrangement, int tp);
+
 /* Sums over layers first … last as one stage, on the slowest device of its rank, with the cost of
  * its actions. */
 double pp_terms_forward_s(const pp_terms *terms, int stage, int first, int last);
-double pp_terms_input_s(const pp_terms *terms, int stage, int first, int last); /* I alone */
+double pp_terms_input_s(const pp_terms *terms, int stage, int first, int last);    /* I alone */
 double pp_terms_backward_s(const pp_terms *terms, int stage, int first, int last); /* I and W */
 /* F, I, W and R of one full microbatch. */
 double pp_terms_visit_s(const pp_terms *terms, int stage, int first, int last);

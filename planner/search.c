@@ -98,7 +98,9 @@ static int compare(const search *s, const kept *a, const kept *b) {
     const pp_candidate *first = &s->space.candidates[a->candidate];
     const pp_candidate *second = &s->space.candidates[b->candidate];
     int order = compare_numbers(pp_rounded(a->seconds), pp_rounded(b->seconds));
-    if (order == 0) order = first->ranks * first->dp - second->ranks * second->dp;
+    if (order == 0)
+        order =
+            first->ranks * first->arrangement->width - second->ranks * second->arrangement->width;
     if (order == 0) order = first->ranks - second->ranks;
     if (order == 0) order = compare_numbers((double)a->peak_bytes, (double)b->peak_bytes);
     return order != 0 ? order : a->candidate < b->candidate ? -1 : 1;

@@ -88,10 +88,10 @@ static totals totals_of(const pp_tables *tables, const pp_candidate *c) {
 
 /* All updates together, over the fastest link. */
 static double updates_of(const pp_tables *tables, const pp_candidate *c) {
-    double step = c->timing->own_update_total_s;
-    if (tables->request->zero == 1) step /= c->dp;
+    const pp_weights *weights = c->timing->division.weights;
+    double step = c->timing->own_update_total_s / pp_candidate_shards(c);
     if (c->arrangement->kinds->count > 1) return step;
-    double moved = 2.0 * (c->dp - 1) / c->dp * (double)tables->own_bytes[tables->layers];
+    double moved = 2.0 * (c->dp - 1) / c->dp * (double)weights->own_bytes[tables->layers];
     return step + moved / tables->fastest_bandwidth;
 }
 
@@ -126,15 +126,16 @@ static double filling_bound(const pp_candidate *c, const totals *t) {
     return fmax(first_backward, filled > 0 ? pass / filled : 0);
 }
 
-static int64_t static_bytes(const pp_tables *tables, const pp_candidate *c, int first, int last) {
-    int64_t state = tables->state_bytes[last + 1] - tables->state_bytes[first];
-    int64_t shards = tables->request->zero == 1 ? c->dp : 1;
-    return tables->weight_bytes[last + 1] - tables->weight_bytes[first] + state / shards;
+static int64_t static_bytes(const pp_candidate *c, int first, int last) {
+    const pp_weights *weights = c->timing->division.weights;
+    int64_t state = weights->state_bytes[last + 1] - weights->state_bytes[first];
+    return weights->weight_bytes[last + 1] - weights->weight_bytes[first] +
+           state / pp_candidate_shards(c);
 }
 
 /* Weights, gradients and optimizer state are somewhere, whatever the split. */
 static bool weights_fit(const pp_tables *tables, const pp_candidate *c) {
-    return (double)static_bytes(tables, c, 0, tables->layers - 1) <= c->arrangement->limit_total;
+    return (double)static_bytes(c, 0, tables->layers - 1) <= c->arrangement->limit_total;
 }
 
 double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate) {
@@ -287,7 +288,7 @@ double pp_bound_rank(const pp_terms *terms, const int *splits, int stage) {
 }
 
 int64_t pp_bound_bytes(const pp_terms *terms, int first, int last) {
-    return static_bytes(terms->tables, terms->candidate, first, last);
+    return static_bytes(terms->candidate, first, last);
 }
 
 /* ---- over all splits ----------------------------------------------------------------------- */

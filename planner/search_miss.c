@@ -35,8 +35,8 @@ static pp_status measure(pp_work *work, const pp_candidate *candidate, miss *nea
     return PP_OK;
 }
 
-/* Measures the leanest of the candidates first … end - 1, which have the same number of ranks: they
- * are listed by rising replicas and, within those, falling microbatch size. */
+/* Measures the leanest of the candidates first … end - 1, which have the same number of ranks and
+ * the same tp: they are listed by rising replicas and, within those, falling microbatch size. */
 static pp_status measure_leanest(pp_work *work, const pp_space *space, size_t first, size_t end,
                                  miss *nearest, pp_error *error) {
     const pp_candidate *all = space->candidates;
@@ -53,14 +53,17 @@ static pp_status measure_leanest(pp_work *work, const pp_space *space, size_t fi
     return PP_OK;
 }
 
+static bool same_shape(const pp_candidate *a, const pp_candidate *b) {
+    return a->ranks == b->ranks && a->tp == b->tp;
+}
+
 /* Ranks from many to few: more ranks hold less each, so the nearest is likely to come first. */
 static pp_status find_nearest(pp_work *work, const pp_space *space, miss *nearest,
                               pp_error *error) {
     *nearest = (miss){0};
     for (size_t end = space->count; end > 0;) {
         size_t first = end - 1;
-        while (first > 0 &&
-               space->candidates[first - 1].ranks == space->candidates[end - 1].ranks) {
+        while (first > 0 && same_shape(&space->candidates[first - 1], &space->candidates[first])) {
             first--;
         }
         if (nearest->candidate != NULL && pp_work_must_stop(work)) return PP_OK;
@@ -93,7 +96,7 @@ static bool lift_schedule(const pp_plan_request *asked, pp_plan_request *changed
 
 static bool shard_optimizer(const pp_plan_request *asked, pp_plan_request *changed) {
     changed->zero = 1;
-    return asked->zero == 0;
+    return asked->zero == 0 || (asked->zero == PP_ZERO_SEARCH && asked->runnable);
 }
 
 static bool lift_ranks(const pp_plan_request *asked, pp_plan_request *changed) {
@@ -102,14 +105,18 @@ static bool lift_ranks(const pp_plan_request *asked, pp_plan_request *changed) {
     return asked->ranks != 0 || asked->dp != 0;
 }
 
+static bool lift_width(const pp_plan_request *asked, pp_plan_request *changed) {
+    changed->tp = 0;
+    changed->runnable = false;
+    return asked->tp != 0 || asked->runnable;
+}
+
 static const struct {
     change_request *change;
     const char *advice; /* "it would fit with …" */
-} changes[] = {{lift_recompute, "--recompute full"},
-               {lift_microbatch, "smaller microbatches"},
-               {lift_schedule, "another schedule"},
-               {shard_optimizer, "--zero 1"},
-               {lift_ranks, "other --ranks and --dp"}};
+} changes[] = {{lift_recompute, "--recompute full"},   {lift_microbatch, "smaller microbatches"},
+               {lift_schedule, "another schedule"},    {shard_optimizer, "--zero 1"},
+               {lift_ranks, "other --ranks and --dp"}, {lift_width, "another --tp"}};
 
 /* The advice that makes something fit, or NULL. *fits: what does. */
 static pp_status find_advice(pp_work *work, const char **advice, pp_space *space, miss *fits,
@@ -138,10 +145,12 @@ static pp_status find_advice(pp_work *work, const char **advice, pp_space *space
 /* ---- the message --------------------------------------------------------------------------- */
 
 static void describe(const pp_candidate *c, char *text, size_t size) {
-    snprintf(text, size, "%d rank%s, %d replica%s, %s, %d microbatch%s of %lld, recompute %s",
-             c->ranks, c->ranks == 1 ? "" : "s", c->dp, c->dp == 1 ? "" : "s", c->family->name,
-             c->microbatches, c->microbatches == 1 ? "" : "es", (long long)c->size,
-             pp_recompute_name(c->recompute));
+    char width[32] = "";
+    if (c->tp > 1) snprintf(width, sizeof width, ", tp %d", c->tp);
+    snprintf(text, size, "%d rank%s, %d replica%s%s%s, %s, %d microbatch%s of %lld, recompute %s",
+             c->ranks, c->ranks == 1 ? "" : "s", c->dp, c->dp == 1 ? "" : "s", width,
+             c->zero == 1 && c->dp > 1 ? ", ZeRO-1" : "", c->family->name, c->microbatches,
+             c->microbatches == 1 ? "" : "es", (long long)c->size, pp_recompute_name(c->recompute));
 }
 
 static pp_status fail_near(const miss *nearest, const char *advice, const miss *fits,

@@ -1,10 +1,17 @@
-/* Which combinations there are: ranks × replicas × microbatches × schedule × recomputation.
+/* Which combinations there are: ranks × devices of a layer × replicas × sharded optimizer state ×
+ * microbatches × recomputation × schedule × virtual stages.
  *
  *   K   1 … the smaller of devices and layers; on more than 64 devices, divisors of their number
+ *   tp  every width that divides the nodes' numbers of devices, so that no group of devices lies on
+ *       two nodes, and that divides the layers (pp_model_can_shard). A pin may be any that does
  *   dp  every D with K·D·tp devices at hand that divides the global batch
  *   M   every distinct number of microbatches: for a size b of a batch of B samples per replica it
  * is ceil(B / b). Of the sizes with equal M the smallest is taken: it spreads the samples most
  *       evenly, so neither its full microbatches nor its last one are larger than need be.
+ *   ZeRO  with D > 1 only 1: the optimizer's step is at most as long and its state smaller, all
+ *       else equal, so nothing faster or leaner is missed. Whether 0 serves as well is asked of
+ *       the result (search.c), since that is what `run` executes
+ *   V   the schedule's natural number and, by its own step, more up to 8 while there are layers
  *
  * A pin leaves one value. Pins that contradict each other, the batch, the model or the cluster are
  * refused here, each with the sentence that says which. */
@@ -14,7 +21,7 @@
 
 #include "planner/planner_internal.h"
 
-enum { EVERY_RANK_UP_TO = 64 };
+enum { EVERY_RANK_UP_TO = 64, VIRTUAL_MAX = 8 };
 
 /* ---- refusals ------------------------------------------------------------------------------ */
 
@@ -44,13 +51,8 @@ static pp_status check_counts(const pp_plan_request *request, pp_error *error) {
         return pp_fail(error, PP_E_INPUT, "--batch", "%lld samples; expected 1 or more",
                        (long long)request->global_batch);
     }
-    if (request->zero != 0 && request->zero != 1) {
+    if (request->zero != 0 && request->zero != 1 && request->zero != PP_ZERO_SEARCH) {
         return pp_fail(error, PP_E_INPUT, "--zero", "%d; expected 0 or 1", request->zero);
-    }
-    if (request->tp > 1) {
-        return pp_fail(error, PP_E_UNSUPPORTED, "--tp",
-                       "%d: the planner does not shard layers over devices yet; use --tp 1",
-                       request->tp);
     }
     return PP_OK;
 }
@@ -85,19 +87,23 @@ static pp_status check_names(const pp_plan_request *request, pp_error *error) {
 static pp_status check_devices(const pp_tables *tables, int devices, pp_error *error) {
     const pp_plan_request *request = tables->request;
     int ranks = request->ranks ? request->ranks : 1, dp = request->dp ? request->dp : 1;
+    int tp = request->tp ? request->tp : 1;
     if (request->ranks > tables->layers) {
         return pp_fail(error, PP_E_INPUT, "--ranks",
                        "%d ranks, but %s has %d layers and each rank needs at least one",
                        request->ranks, tables->model->name, tables->layers);
     }
-    if ((int64_t)ranks * dp > devices) {
-        int64_t wanted = (int64_t)ranks * dp;
-        return pp_fail(error, PP_E_INPUT, request->ranks ? "--ranks" : "--dp",
-                       "%d rank%s times %d replica%s %s %lld device%s, but %s has %d", ranks,
-                       s_of(ranks), dp, s_of(dp), wanted == 1 ? "is" : "are", (long long)wanted,
-                       s_of(wanted), tables->cluster->name, devices);
+    double wanted = (double)ranks * dp * tp;
+    if (wanted > devices) {
+        char width[64] = "";
+        if (tp > 1) snprintf(width, sizeof width, " times tp %d", tp);
+        const char *option = request->ranks ? "--ranks" : request->dp ? "--dp" : "--tp";
+        return pp_fail(error, PP_E_INPUT, option,
+                       "%d rank%s times %d replica%s%s %s %.0f device%s, but %s has %d", ranks,
+                       s_of(ranks), dp, s_of(dp), width, wanted == 1 ? "is" : "are", wanted,
+                       wanted == 1 ? "" : "s", tables->cluster->name, devices);
     }
-    return PP_OK;
+    return tp > 1 ? pp_model_can_shard(tables->model, tp, error) : PP_OK;
 }
 
 /* Pins of the batch, given the replicas. */
@@ -135,6 +141,9 @@ typedef struct lister {
     pp_tables *tables;
     const pp_split_method *method;
     pp_error *error;
+    const int *widths; /* [width_count] values of tp, rising */
+    int width_count;
+    int *group;       /* scratch: devices of one rank and replica */
     hurdle furthest;  /* that any combination came to */
     pp_error refusal; /* the last that a family gave to the only schedule asked for */
 } lister;
@@ -180,7 +189,8 @@ static bool can_be_planned(lister *l, const pp_schedule_family *family) {
     return false;
 }
 
-static bool family_accepts(lister *l, const pp_candidate *c) {
+/* refusal: where to say why not; NULL: nowhere. */
+static bool family_accepts(lister *l, const pp_candidate *c, pp_error *refusal) {
     pp_schedule_request request = {.name = c->family->name,
                                    .ranks = c->ranks,
                                    .microbatches = c->microbatches,
@@ -188,7 +198,23 @@ static bool family_accepts(lister *l, const pp_candidate *c) {
                                    .recompute = c->recompute};
     if (!can_be_planned(l, c->family)) return false;
     if (c->family->validate == NULL) return true;
-    return c->family->validate(&request, &l->refusal) == PP_OK;
+    return c->family->validate(&request, refusal) == PP_OK;
+}
+
+/* All numbers of stages on each rank that the family can have. */
+static pp_status list_virtual(lister *l, pp_candidate c) {
+    int pinned = l->tables->request->virtual_stages, step = c.family->virtual_step;
+    int natural = pinned ? pinned : c.family->natural_virtual;
+    int most = pinned || step == 0 || l->method->cuts != NULL ? natural : VIRTUAL_MAX;
+    if (l->method->cuts != NULL && !pinned && step > 0) most = l->method->cut_count + 1;
+    for (c.virtual_stages = natural; c.virtual_stages <= most; c.virtual_stages += step) {
+        if (stages_possible(l, &c) &&
+            family_accepts(l, &c, c.virtual_stages == natural ? &l->refusal : NULL)) {
+            PP_TRY(append(l->space, &c, l->error));
+        }
+        if (step == 0) break;
+    }
+    return PP_OK;
 }
 
 /* All families of one recompute policy: a group. */
@@ -200,10 +226,7 @@ static pp_status list_families(lister *l, pp_candidate c) {
     for (int i = 0; i < count; i++) {
         c.family = &families[i];
         if (request->schedule != NULL && strcmp(families[i].name, request->schedule) != 0) continue;
-        c.virtual_stages =
-            request->virtual_stages ? request->virtual_stages : families[i].natural_virtual;
-        if (!stages_possible(l, &c) || !family_accepts(l, &c)) continue;
-        PP_TRY(append(l->space, &c, l->error));
+        PP_TRY(list_virtual(l, c));
     }
     return PP_OK;
 }
@@ -241,20 +264,20 @@ static double capacity_of(const pp_candidate *c) {
     return capacity;
 }
 
-static pp_status list_size(lister *l, pp_candidate c, int64_t size) {
+static pp_status list_size(lister *l, pp_candidate c, pp_division division, int64_t size) {
     const pp_plan_request *request = l->tables->request;
     int64_t batch = request->global_batch / c.dp, count = ceil_divide(batch, size);
     if (count > PP_MICROBATCHES_MAX) return PP_OK;
     if (request->microbatches && count != request->microbatches) return PP_OK;
     c.size = size;
     c.microbatches = (int)count;
-    PP_TRY(pp_tables_timing(l->tables, c.arrangement->kinds, size, &c.timing, l->error));
+    PP_TRY(pp_tables_timing(l->tables, c.arrangement->kinds, division, size, &c.timing, l->error));
     c.capacity = capacity_of(&c);
     int64_t rest = batch - (count - 1) * size;
     c.last_scale = 1;
     if (rest < size) {
         pp_timing *last;
-        PP_TRY(pp_tables_timing(l->tables, c.arrangement->kinds, rest, &last, l->error));
+        PP_TRY(pp_tables_timing(l->tables, c.arrangement->kinds, division, rest, &last, l->error));
         if (total_of(c.timing) > 0) c.last_scale = total_of(last) / total_of(c.timing);
     }
     return list_policies(l, c);
@@ -264,20 +287,24 @@ static pp_status list_size(lister *l, pp_candidate c, int64_t size) {
 static pp_status list_sizes(lister *l, pp_candidate c) {
     const pp_plan_request *request = l->tables->request;
     int64_t batch = request->global_batch / c.dp;
-    if (request->microbatch_size) return list_size(l, c, request->microbatch_size);
-    if (request->microbatches) return list_size(l, c, ceil_divide(batch, request->microbatches));
+    pp_division division = {.sum = pp_division_sum(l->tables->cluster, c.arrangement, c.tp)};
+    PP_TRY(pp_tables_weights(l->tables, c.tp, &division.weights, l->error));
+    if (request->microbatch_size) return list_size(l, c, division, request->microbatch_size);
+    if (request->microbatches) {
+        return list_size(l, c, division, ceil_divide(batch, request->microbatches));
+    }
     for (int64_t size = batch;; size = ceil_divide(batch, ceil_divide(batch, size - 1))) {
-        PP_TRY(list_size(l, c, size));
+        PP_TRY(list_size(l, c, division, size));
         if (size == 1) return PP_OK;
     }
 }
 
 static pp_status list_arrangements(lister *l, pp_candidate c) {
-    int count = c.ranks * c.dp;
+    int width = c.dp * c.tp, count = c.ranks * width;
     int *devices = PP_NEW(&l->space->arena, int, count);
     if (devices == NULL) return pp_fail_memory(l->error);
     for (int i = 0; i < count; i++) devices[i] = i;
-    c.arrangement = pp_arrangement_make(l->tables, c.ranks, c.dp, devices, &l->space->arena);
+    c.arrangement = pp_arrangement_make(l->tables, c.ranks, width, devices, &l->space->arena);
     if (c.arrangement == NULL) return pp_fail_memory(l->error);
     return list_sizes(l, c);
 }
@@ -285,14 +312,48 @@ static pp_status list_arrangements(lister *l, pp_candidate c) {
 static pp_status list_replicas(lister *l, pp_candidate c) {
     const pp_plan_request *request = l->tables->request;
     int devices = l->space->devices;
-    for (c.dp = 1; c.dp <= devices / c.ranks; c.dp++) {
+    for (c.dp = 1; c.dp <= devices / c.ranks / c.tp; c.dp++) {
         if (request->dp ? c.dp != request->dp : devices > EVERY_RANK_UP_TO && devices % c.dp != 0) {
             continue;
         }
         if (request->global_batch % c.dp != 0) continue;
+        c.zero = request->zero;
+        if (c.zero == PP_ZERO_SEARCH) c.zero = c.dp > 1 && !request->runnable;
         PP_TRY(list_arrangements(l, c));
     }
     return PP_OK;
+}
+
+static pp_status list_widths(lister *l, pp_candidate c) {
+    for (int i = 0; i < l->width_count; i++) {
+        c.tp = l->widths[i];
+        PP_TRY(list_replicas(l, c));
+    }
+    return PP_OK;
+}
+
+static int greatest_common_divisor(int a, int b) {
+    return b == 0 ? a : greatest_common_divisor(b, a % b);
+}
+
+/* Values of tp: the pin, or all that no node and no layer objects to. widths: room for WIDTHS. */
+enum { WIDTHS = 64 };
+static int find_widths(const pp_tables *tables, int *widths) {
+    const pp_plan_request *request = tables->request;
+    const pp_cluster *cluster = tables->cluster;
+    int count = 0, common = 0;
+    for (int i = 0; i < cluster->node_kind_count; i++) {
+        common = greatest_common_divisor(cluster->nodes[i].count, common);
+    }
+    if (request->tp != 0) {
+        widths[count++] = request->tp;
+        return count;
+    }
+    for (int tp = 1; tp <= common && count < WIDTHS; tp++) {
+        if (common % tp != 0 || (tp > 1 && request->runnable)) continue;
+        if (pp_model_can_shard(tables->model, tp, NULL) == PP_OK) widths[count++] = tp;
+    }
+    return count;
 }
 
 /* ---- nothing listed ------------------------------------------------------------------------ */
@@ -349,15 +410,17 @@ static pp_status fail_cuts(const lister *l, pp_error *error) {
         snprintf(wanted, sizeof wanted, "--ranks %d with --virtual %d needs %lld stage%s",
                  request->ranks, request->virtual_stages, (long long)fixed, s_of(fixed));
     } else if (request->ranks) {
-        snprintf(wanted, sizeof wanted, "--ranks %d needs %d stage%s, or %d with two on each rank",
-                 request->ranks, request->ranks, s_of(request->ranks), 2 * request->ranks);
+        snprintf(wanted, sizeof wanted,
+                 "--ranks %d needs %d stage%s, or %d, %d, … with several on each rank",
+                 request->ranks, request->ranks, s_of(request->ranks), 2 * request->ranks,
+                 3 * request->ranks);
     } else if (request->virtual_stages) {
         snprintf(wanted, sizeof wanted, "--virtual %d needs a multiple of %d on at most %d rank%s",
                  request->virtual_stages, request->virtual_stages, l->space->devices,
                  s_of(l->space->devices));
     } else {
         snprintf(wanted, sizeof wanted,
-                 "the %d device%s of %s can hold one or two stages each, equally many on each used",
+                 "no schedule deals so many evenly to ranks among the %d device%s of %s",
                  l->space->devices, s_of(l->space->devices), l->tables->cluster->name);
     }
     return pp_fail(error, PP_E_INPUT, "--split", "%d position%s make%s %d stages, but %s", cuts,
@@ -411,14 +474,20 @@ pp_status pp_space_init(pp_space *space, pp_tables *tables, const pp_split_metho
     PP_TRY(check_names(request, error));
     PP_TRY(check_devices(tables, space->devices, error));
     PP_TRY(check_batch(request, error));
-    lister l = {.space = space, .tables = tables, .method = method, .error = error};
+    int widths[WIDTHS];
+    lister l = {.space = space,
+                .tables = tables,
+                .method = method,
+                .error = error,
+                .widths = widths,
+                .width_count = find_widths(tables, widths)};
     int most = space->devices < tables->layers ? space->devices : tables->layers;
     for (int ranks = 1; ranks <= most; ranks++) {
         if (request->ranks ? ranks != request->ranks
                            : space->devices > EVERY_RANK_UP_TO && space->devices % ranks != 0) {
             continue;
         }
-        PP_TRY(list_replicas(&l, (pp_candidate){.ranks = ranks}));
+        PP_TRY(list_widths(&l, (pp_candidate){.ranks = ranks}));
     }
     return space->count > 0 ? PP_OK : fail_empty(&l, error);
 }

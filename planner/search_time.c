@@ -19,8 +19,9 @@ pp_status pp_work_prepare_times(pp_work *work, pp_error *error) {
     work->groups = PP_NEW(arena, int, stages);
     if (arena->failed) return pp_fail_memory(error);
     for (int s = 0; s + 1 < stages; s++) {
-        int from = work->plan.devices[terms->placement[s] * terms->candidate->dp];
-        int to = work->plan.devices[terms->placement[s + 1] * terms->candidate->dp];
+        int width = terms->candidate->arrangement->width;
+        int from = work->plan.devices[terms->placement[s] * width];
+        int to = work->plan.devices[terms->placement[s + 1] * width];
         work->links[2 * s] = pp_cluster_link(work->tables->cluster, from, to);
         work->links[2 * s + 1] = pp_cluster_link(work->tables->cluster, to, from);
     }

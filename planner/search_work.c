@@ -97,7 +97,7 @@ static pp_status allocate(pp_work *work, pp_error *error) {
                       .cluster = work->tables->cluster,
                       .order = PP_NEW(arena, int, work->tables->layers),
                       .placement = PP_NEW(arena, int, stages),
-                      .devices = PP_NEW(arena, int, c->ranks * c->dp),
+                      .devices = PP_NEW(arena, int, c->ranks * c->arrangement->width),
                       .stages = PP_NEW(arena, pp_stage, stages)};
     return arena->failed ? pp_fail_memory(error) : PP_OK;
 }

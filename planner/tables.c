@@ -1,11 +1,11 @@
 /* What layers cost, asked once and kept as sums, so that any interval of layers costs two look-ups.
  *
- * Times depend on the microbatch size and on the kind of device, and are made when these first come
- * up. A candidate on several kinds has those of each and, for its bounds, those of each layer on
- * the fastest of them. Weights and optimizer state depend on neither. Tied matrices are left out of
- * those sums: a stage that holds both ends of a tie has the matrix once, so leaving it out keeps
- * every sum a lower bound that never falls when an interval grows. What a stage really needs is
- * counted in assemble.c. */
+ * Times depend on the microbatch size, on the kind of device and on how many of them a layer is
+ * divided over, and are made when these first come up. A candidate on several kinds has those of
+ * each and, for its bounds, those of each layer on the fastest of them. Weights and optimizer state
+ * depend on the division alone. Tied matrices are left out of those sums: a stage that holds both
+ * ends of a tie has the matrix once, so leaving it out keeps every sum a lower bound that never
+ * falls when an interval grows. What a stage really needs is counted in assemble.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,11 +130,19 @@ bool pp_tables_tied_before(const pp_tables *tables, int layer, int first) {
     return false;
 }
 
-static int64_t shared_bytes(const pp_tables *tables, int layer) {
+/* One device's part of a layer. */
+static pp_layer part_of(const pp_tables *tables, int layer, int tp) {
+    pp_layer part;
+    pp_layer_shard(&tables->model->layers[layer], tp, &part, NULL);
+    return part;
+}
+
+static int64_t shared_bytes(const pp_tables *tables, int layer, int tp) {
     if (tables->tie[layer] < 0) return 0;
     pp_tensor tensors[PP_LAYER_TENSORS];
     int64_t bytes = 0;
-    int count = pp_layer_tensors(&tables->model->layers[layer], 1, tables->request->dtype, tensors);
+    pp_layer part = part_of(tables, layer, tp);
+    int count = pp_layer_tensors(&part, 1, tables->request->dtype, tensors);
     for (int t = 0; t < count; t++) {
         if (tensors[t].role == PP_TENSOR_PARAMETER && tensors[t].tied) {
             bytes += pp_tensor_bytes(&tensors[t]);
@@ -144,41 +152,66 @@ static int64_t shared_bytes(const pp_tables *tables, int layer) {
 }
 
 /* Adds one layer to the sums. `scratch` holds its layout only meanwhile. */
-static pp_status add_layer(pp_tables *tables, int i, pp_arena *scratch, pp_error *error) {
+static pp_status add_layer(const pp_tables *tables, pp_weights *weights, int i, pp_arena *scratch,
+                           pp_error *error) {
     const pp_plan_request *request = tables->request;
     pp_layout_request ask = {.model = tables->model,
                              .first = i,
                              .last = i,
                              .samples = 1,
                              .dtype = request->dtype,
-                             .optimizer = request->optimizer};
+                             .optimizer = request->optimizer,
+                             .tp = weights->tp};
     pp_stage_layout layout;
     PP_TRY(pp_stage_layout_make(&ask, scratch, &layout, error));
     const pp_stage_bytes *bytes = &layout.bytes;
-    tables->tie[i] = tie_of(tables->model, i);
-    if (tables->tie[i] >= 0) tables->tied_layers[tables->tied_count++] = i;
-    int64_t tied = shared_bytes(tables, i);
+    int64_t tied = shared_bytes(tables, i, weights->tp);
     double own = bytes->parameters > 0 ? 1 - (double)tied / (double)bytes->parameters : 1;
-    tables->tied_bytes[i] = tied;
-    tables->own_share[i] = own;
-    double weights = own * (double)(bytes->parameters + bytes->gradients);
-    tables->weight_bytes[i + 1] = tables->weight_bytes[i] + (int64_t)weights;
+    weights->tied_bytes[i] = tied;
+    weights->own_share[i] = own;
+    double held = own * (double)(bytes->parameters + bytes->gradients);
+    weights->weight_bytes[i + 1] = weights->weight_bytes[i] + (int64_t)held;
     double state = own * (double)bytes->optimizer;
-    tables->state_bytes[i + 1] = tables->state_bytes[i] + (int64_t)state;
-    tables->own_bytes[i + 1] = tables->own_bytes[i] + bytes->gradients - tied;
+    weights->state_bytes[i + 1] = weights->state_bytes[i] + (int64_t)state;
+    weights->own_bytes[i + 1] = weights->own_bytes[i] + bytes->gradients - tied;
     return PP_OK;
 }
 
-static pp_status sum_layers(pp_tables *tables, pp_error *error) {
+static pp_status sum_layers(const pp_tables *tables, pp_weights *weights, pp_error *error) {
     pp_arena scratch;
     pp_arena_init(&scratch);
     pp_status status = PP_OK;
     for (int i = 0; i < tables->layers && status == PP_OK; i++) {
-        status = add_layer(tables, i, &scratch, error);
+        status = add_layer(tables, weights, i, &scratch, error);
         pp_arena_reset(&scratch);
     }
     pp_arena_deinit(&scratch);
     return status;
+}
+
+pp_status pp_tables_weights(pp_tables *tables, int tp, const pp_weights **weights,
+                            pp_error *error) {
+    int64_t found;
+    if (pp_memo_find(&tables->weights_of, (uint64_t)tp, &found)) {
+        *weights = (const pp_weights *)(intptr_t)found;
+        return PP_OK;
+    }
+    pp_arena *arena = &tables->arena;
+    int layers = tables->layers;
+    pp_weights *made = PP_NEW(arena, pp_weights, 1);
+    if (made == NULL) return pp_fail_memory(error);
+    *made = (pp_weights){.tp = tp,
+                         .own_share = PP_NEW(arena, double, layers),
+                         .tied_bytes = PP_NEW(arena, int64_t, layers),
+                         .weight_bytes = PP_NEW(arena, int64_t, layers + 1),
+                         .state_bytes = PP_NEW(arena, int64_t, layers + 1),
+                         .own_bytes = PP_NEW(arena, int64_t, layers + 1)};
+    if (arena->failed) return pp_fail_memory(error);
+    PP_TRY(sum_layers(tables, made, error));
+    *weights = made;
+    return pp_memo_put(&tables->weights_of, (uint64_t)tp, (int64_t)(intptr_t)made)
+               ? PP_OK
+               : pp_fail_memory(error);
 }
 
 static void describe_model(pp_tables *tables) {
@@ -190,6 +223,8 @@ static void describe_model(pp_tables *tables) {
     }
     for (int i = 0; i < tables->layers; i++) {
         const pp_layer *layer = &model->layers[i];
+        tables->tie[i] = tie_of(model, i);
+        if (tables->tie[i] >= 0) tables->tied_layers[tables->tied_count++] = i;
         pp_layer_work work = pp_layer_work_get(layer, 1, tables->request->dtype);
         tables->flops_per_sample += 3 * work.forward_flops;
         bool language = layer->vocabulary > 0;
@@ -205,13 +240,8 @@ static pp_status allocate(pp_tables *tables, pp_error *error) {
     tables->last_reader = PP_NEW(arena, int, layers);
     tables->tie = PP_NEW(arena, int, layers);
     tables->tied_layers = PP_NEW(arena, int, layers);
-    tables->tied_bytes = PP_NEW(arena, int64_t, layers);
-    tables->own_share = PP_NEW(arena, double, layers);
     tables->kinds = PP_NEW(arena, int, kinds);
     tables->kind_of = PP_NEW(arena, int, kinds);
-    tables->weight_bytes = PP_NEW(arena, int64_t, layers + 1);
-    tables->state_bytes = PP_NEW(arena, int64_t, layers + 1);
-    tables->own_bytes = PP_NEW(arena, int64_t, layers + 1);
     return arena->failed ? pp_fail_memory(error) : PP_OK;
 }
 
@@ -225,11 +255,12 @@ pp_status pp_tables_init(pp_tables *tables, const pp_plan_request *request, pp_e
     PP_TRY(copy_cluster(tables, error));
     list_kinds(tables);
     describe_model(tables);
-    return sum_layers(tables, error);
+    return pp_tables_weights(tables, 1, &tables->whole, error);
 }
 
 void pp_tables_deinit(pp_tables *tables) {
     pp_cluster_free(tables->cluster);
+    pp_memo_deinit(&tables->weights_of);
     pp_memo_deinit(&tables->timing_of);
     pp_free(tables->kind_sets);
     pp_arena_deinit(&tables->arena);
@@ -237,19 +268,34 @@ void pp_tables_deinit(pp_tables *tables) {
 
 /* ---- sums for one microbatch size ---------------------------------------------------------- */
 
-static double seconds_on(const pp_tables *tables, int kind, int layer, pp_phase phase,
-                         int64_t samples) {
-    pp_cost_query query = {tables->kinds[kind], layer, phase, samples};
-    return pp_costs_ask(tables->request->costs, query).seconds;
+/* What the devices of a rank take to add up what each computed in one phase. */
+static double sums_of(const pp_tables *tables, const pp_timing *timing, int layer, pp_phase phase) {
+    int tp = timing->division.weights->tp;
+    if (tp == 1 || (phase != PP_PHASE_FORWARD && phase != PP_PHASE_INPUT)) return 0;
+    pp_layer part = part_of(tables, layer, tp);
+    pp_layer_work work = pp_layer_work_get(&part, timing->samples, tables->request->dtype);
+    pp_layer_sum sum = phase == PP_PHASE_FORWARD ? work.forward_sum : work.input_sum;
+    if (!(sum.count > 0)) return 0;
+    return sum.count * pp_all_reduce_s(&timing->division.sum, sum.bytes / sum.count);
+}
+
+static double seconds_on(const pp_tables *tables, const pp_timing *timing, int kind, int layer,
+                         pp_phase phase) {
+    pp_cost_query query = {.kind = tables->kinds[kind],
+                           .layer = layer,
+                           .phase = phase,
+                           .samples = phase == PP_PHASE_OPTIMIZER ? 1 : timing->samples,
+                           .tp = timing->division.weights->tp};
+    return pp_costs_ask(tables->request->costs, query).seconds +
+           sums_of(tables, timing, layer, phase);
 }
 
 /* On the fastest of the timing's kinds. */
 static double seconds_of(const pp_tables *tables, const pp_timing *timing, int layer,
                          pp_phase phase) {
-    int64_t samples = phase == PP_PHASE_OPTIMIZER ? 1 : timing->samples;
     double least = INFINITY;
     for (int i = 0; i < timing->kinds->count; i++)
-        least = fmin(least, seconds_on(tables, timing->kinds->kinds[i], layer, phase, samples));
+        least = fmin(least, seconds_on(tables, timing, timing->kinds->kinds[i], layer, phase));
     return least;
 }
 
@@ -263,9 +309,8 @@ static void fill_stretch(const pp_tables *tables, pp_timing *timing) {
         for (int i = 0; i < 4 * tables->layers; i++) {
             int layer = i / 4;
             pp_phase phase = phases[i % 4];
-            int64_t samples = phase == PP_PHASE_OPTIMIZER ? 1 : timing->samples;
             double fastest = seconds_of(tables, timing, layer, phase);
-            double here = seconds_on(tables, timing->kinds->kinds[k], layer, phase, samples);
+            double here = seconds_on(tables, timing, timing->kinds->kinds[k], layer, phase);
             if (fastest > 0) least = fmin(least, here / fastest);
         }
         timing->stretch[k] = least < INFINITY ? least : 1;
@@ -294,7 +339,7 @@ static void add_totals(const pp_tables *tables, pp_timing *timing) {
         timing->forward_total_s += forward;
         timing->input_total_s += input;
         timing->weight_total_s += weight;
-        timing->own_update_total_s += tables->own_share[i] * update;
+        timing->own_update_total_s += timing->division.weights->own_share[i] * update;
         timing->heaviest[i + 1] = all;
         timing->heaviest_recomputed[i + 1] = all + forward;
         if (all > 0) timing->least_forward_share = fmin(timing->least_forward_share, forward / all);
@@ -303,11 +348,18 @@ static void add_totals(const pp_tables *tables, pp_timing *timing) {
     sum_falling(timing->heaviest_recomputed, tables->layers);
 }
 
-pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, int64_t samples,
-                           pp_timing **timing, pp_error *error) {
+static uint64_t timing_key(const pp_kinds *kinds, const pp_division *division, int64_t samples) {
+    uint64_t key = pp_hash(PP_HASH_START, &kinds->id, sizeof kinds->id);
+    key = pp_hash(key, &division->weights->tp, sizeof division->weights->tp);
+    key = pp_hash(key, &division->sum.ring, sizeof division->sum.ring);
+    key = pp_hash(key, &division->sum.tree, sizeof division->sum.tree);
+    return pp_hash(key, &samples, sizeof samples) | 1;
+}
+
+pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, pp_division division,
+                           int64_t samples, pp_timing **timing, pp_error *error) {
     int64_t found;
-    uint64_t key =
-        pp_hash(pp_hash(PP_HASH_START, &kinds->id, sizeof kinds->id), &samples, sizeof samples) | 1;
+    uint64_t key = timing_key(kinds, &division, samples);
     if (pp_memo_find(&tables->timing_of, key, &found)) {
         *timing = (pp_timing *)(intptr_t)found;
         return PP_OK;
@@ -315,6 +367,7 @@ pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, int64_t sam
     *timing = PP_NEW(&tables->arena, pp_timing, 1);
     if (*timing == NULL) return pp_fail_memory(error);
     (*timing)->samples = samples;
+    (*timing)->division = division;
     (*timing)->kinds = kinds;
     (*timing)->stretch = PP_NEW(&tables->arena, double, kinds->count);
     (*timing)->heaviest = PP_NEW(&tables->arena, double, tables->layers + 1);
@@ -359,7 +412,7 @@ static bool sum_phase(pp_tables *tables, const pp_timing *timing, pp_phase phase
     *sums = PP_NEW(&tables->arena, double, tables->layers + 1);
     if (tables->arena.failed) return false;
     for (int i = 0; i < tables->layers; i++) {
-        double share = phase == PP_PHASE_OPTIMIZER ? tables->own_share[i] : 1;
+        double share = phase == PP_PHASE_OPTIMIZER ? timing->division.weights->own_share[i] : 1;
         (*each)[i] = seconds_of(tables, timing, i, phase);
         (*sums)[i + 1] = (*sums)[i] + share * (*each)[i];
     }

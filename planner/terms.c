@@ -3,7 +3,8 @@
  * A stage is an interval of layers, so all of this is differences of the sums in tables.c plus what
  * depends on where the stage runs: how fast the slowest device of its rank is, links to its
  * neighbours, and the all-reduce over its replicas (core/collective.c). Under ZeRO-1 a
- * reduce-scatter and an all-gather move as much. */
+ * reduce-scatter and an all-gather move as much. Each of the tp devices of a rank sums with its
+ * counterparts in the other replicas, all at the same time. */
 #include <math.h>
 #include <stddef.h>
 
@@ -11,23 +12,44 @@
 
 /* ---- links --------------------------------------------------------------------------------- */
 
-static int device_of(const pp_candidate *candidate, int rank, int replica) {
+/* The t-th device of a replica of a rank. */
+static int device_of(const pp_candidate *candidate, int rank, int replica, int t) {
     const pp_arrangement *arrangement = candidate->arrangement;
-    int tp = arrangement->width / candidate->dp;
-    return arrangement->devices[rank * arrangement->width + replica * tp];
+    return arrangement->devices[rank * arrangement->width + replica * candidate->tp + t];
 }
 
 static pp_line line_of(pp_link link) {
     return (pp_line){link.latency_s, 1 / link.bandwidth_bytes_per_s};
 }
 
+static pp_line slower(pp_line a, pp_line b) {
+    return (pp_line){fmax(a.fixed_s, b.fixed_s), fmax(a.per_byte_s, b.per_byte_s)};
+}
+
+static pp_all_reduce slower_sum(pp_all_reduce a, pp_all_reduce b) {
+    return (pp_all_reduce){slower(a.ring, b.ring), slower(a.tree, b.tree), b.kind};
+}
+
+pp_all_reduce pp_division_sum(const pp_cluster *cluster, const pp_arrangement *arrangement,
+                              int tp) {
+    pp_all_reduce slowest = {.kind = cluster->all_reduce};
+    int count = arrangement->ranks * arrangement->width;
+    for (int i = 0; i < count && tp > 1; i += tp) {
+        pp_all_reduce sum = pp_all_reduce_over(cluster, &arrangement->devices[i], tp, 1);
+        slowest = slower_sum(slowest, sum);
+    }
+    return slowest;
+}
+
 static pp_status fill_reductions(pp_terms *terms, pp_arena *arena, pp_error *error) {
     const pp_candidate *c = terms->candidate;
     int *devices = PP_NEW(arena, int, c->dp);
     if (devices == NULL) return pp_fail_memory(error);
-    for (int p = 0; p < terms->ranks; p++) {
-        for (int d = 0; d < c->dp; d++) devices[d] = device_of(c, p, d);
-        terms->reduce[p] = pp_all_reduce_over(terms->tables->cluster, devices, c->dp, 1);
+    for (int i = 0; i < terms->ranks * c->tp && c->dp > 1; i++) {
+        int p = i / c->tp;
+        for (int d = 0; d < c->dp; d++) devices[d] = device_of(c, p, d, i % c->tp);
+        pp_all_reduce sum = pp_all_reduce_over(terms->tables->cluster, devices, c->dp, c->tp);
+        terms->reduce[p] = slower_sum(terms->reduce[p], sum);
     }
     return PP_OK;
 }
@@ -47,8 +69,8 @@ static void fill_links(pp_terms *terms) {
     for (int s = 0; s + 1 < terms->stages; s++) {
         int here = terms->placement[s], there = terms->placement[s + 1];
         if (here != there) {
-            int from = device_of(terms->candidate, here, 0);
-            int to = device_of(terms->candidate, there, 0);
+            int from = device_of(terms->candidate, here, 0, 0);
+            int to = device_of(terms->candidate, there, 0, 0);
             terms->forward[s] = line_of(pp_cluster_link(tables->cluster, from, to));
             terms->backward[s] = line_of(pp_cluster_link(tables->cluster, to, from));
         }
@@ -80,7 +102,7 @@ static pp_status fill_times(pp_terms *terms, pp_tables *tables, pp_error *error)
         pp_timing *timing;
         const pp_kinds *kinds = pp_tables_kind(tables, c->arrangement->kinds->kinds[i]);
         if (kinds == NULL) return pp_fail_memory(error);
-        PP_TRY(pp_tables_timing(tables, kinds, c->size, &timing, error));
+        PP_TRY(pp_tables_timing(tables, kinds, c->timing->division, c->size, &timing, error));
         PP_TRY(pp_tables_expand(tables, timing, error));
         terms->on_kind[c->arrangement->kinds->kinds[i]] = timing;
     }
@@ -95,7 +117,8 @@ pp_status pp_terms_init(pp_terms *terms, pp_tables *tables, const pp_candidate *
                         .timing = candidate->timing,
                         .mode = {.samples = candidate->size,
                                  .dp = candidate->dp,
-                                 .shards = tables->request->zero == 1 ? candidate->dp : 1,
+                                 .tp = candidate->tp,
+                                 .shards = pp_candidate_shards(candidate),
                                  .split_backward = candidate->family->splits_backward,
                                  .recompute = candidate->recompute != PP_RECOMPUTE_NONE},
                         .stages = stages,
@@ -156,12 +179,11 @@ double pp_terms_visit_s(const pp_terms *terms, int stage, int first, int last) {
 }
 
 double pp_terms_update_s(const pp_terms *terms, int stage, int first, int last) {
-    const pp_tables *tables = terms->tables;
-    const pp_candidate *c = terms->candidate;
+    const pp_weights *weights = terms->timing->division.weights;
     double step = slowest_s(terms, offsetof(pp_timing, own_update), stage, first, last);
     step /= terms->mode.shards;
-    if (c->dp == 1) return step;
-    double bytes = (double)(tables->own_bytes[last + 1] - tables->own_bytes[first]);
+    if (terms->mode.dp == 1) return step;
+    double bytes = (double)(weights->own_bytes[last + 1] - weights->own_bytes[first]);
     return step + pp_all_reduce_s(&terms->reduce[terms->placement[stage]], bytes);
 }
 

@@ -9,13 +9,14 @@
 #include <string.h>
 
 static const pp_schedule_family families[] = {
-#define X(prefix, name_, summary_, constraint_, source_, natural, splits, placement_, cuts_,       \
+#define X(prefix, name_, summary_, constraint_, source_, natural, step, splits, placement_, cuts_, \
           count_, bubble_, span_bubble_)                                                           \
     {.name = name_,                                                                                \
      .summary = summary_,                                                                          \
      .constraint = constraint_,                                                                    \
      .source = source_,                                                                            \
      .natural_virtual = natural,                                                                   \
+     .virtual_step = step,                                                                         \
      .splits_backward = splits,                                                                    \
      .placement = placement_,                                                                      \
      .cuts_sequence = cuts_,                                                                       \
@@ -38,7 +39,7 @@ static const pp_schedule_family families[] = {
      .build = pp_async_build,                                                                      \
      .closed_form_bubble = pp_async_bubble,                                                        \
      .closed_form_span_bubble = pp_async_bubble},
-    PP_ASYNC_FAMILY_LIST(X)
+        PP_ASYNC_FAMILY_LIST(X)
 #undef X
 };
 

@@ -25,8 +25,8 @@ typedef struct pp_schedule_request {
     int virtual_stages;     /* V; 0: the family's natural value */
     pp_recompute recompute; /* R actions are put before the backward of these microbatches */
     bool reverse_backward;  /* gpipe: backward of the last microbatch first, as torchgpipe runs */
-    int group;  /* interleaved: microbatches that pass a chunk before the next; 0: ours */
-    int slices; /* seq1f1b: slices of a microbatch along the sequence; 0: 2 */
+    int group;       /* interleaved: microbatches that pass a chunk before the next; 0: ours */
+    int slices;      /* seq1f1b: slices of a microbatch along the sequence; 0: 2 */
     int minibatches; /* pipedream-2bw: so many in a row, of M microbatches each; 0: 4 */
 } pp_schedule_request;
 
@@ -51,9 +51,10 @@ typedef struct pp_schedule_family {
     const char *constraint; /* in words: "M >= 1" */
     const char *source;     /* paper, section */
     int natural_virtual;
+    int virtual_step;     /* V may also be natural + n · this; 0: it may not */
     bool splits_backward; /* has I and W, in place of B or beside it */
     pp_stage_placement placement;
-    bool cuts_sequence; /* its units are slices of microbatches */
+    bool cuts_sequence;                /* its units are slices of microbatches */
     const struct pp_async_rule *async; /* NULL: synchronous, weights change between steps alone */
     /* PP_E_INPUT with a reason if K, M, V are outside the definition. May be NULL: always fine. */
     pp_status (*validate)(const pp_schedule_request *request, pp_error *error);
@@ -134,12 +135,12 @@ typedef struct pp_border_cost {
  * card of its sender's node and the inward card of its receiver's; its occupancy is that of a card
  * which it has for itself. Transfers that meet get max-min fair shares. */
 typedef struct pp_sim_cards {
-    const int *node;        /* [ranks] 0 … PP_RANKS_MAX-1 */
-    const bool *forward;    /* [stages] forward transfers across the border behind a stage pass the
-                               cards of two nodes (a link of their own: they do not); NULL: all */
-    const bool *backward;   /* [stages] the same of backward ones */
-    const int *copies;      /* [ranks] equal transfers that leave the rank's node at once, since
-                               replicas of the rank work there too; NULL: 1 */
+    const int *node;      /* [ranks] 0 … PP_RANKS_MAX-1 */
+    const bool *forward;  /* [stages] forward transfers across the border behind a stage pass the
+                             cards of two nodes (a link of their own: they do not); NULL: all */
+    const bool *backward; /* [stages] the same of backward ones */
+    const int *copies;    /* [ranks] equal transfers that leave the rank's node at once, since
+                             replicas of the rank work there too; NULL: 1 */
 } pp_sim_cards;
 
 /* What simulation needs besides the order. Arrays are the caller's. */
@@ -160,7 +161,7 @@ typedef struct pp_sim_input {
     double launch_s; /* an action starts so long after all that it waits for; this is not busy */
     double jitter;   /* relative standard deviation of durations, which are then log-normal, their
                         means those given; the lower bound is 0: not known. 0: durations are fixed */
-    pp_random_key jitter_key; /* what is drawn follows from it, stage, kind, microbatch, slice */
+    pp_random_key jitter_key;  /* what is drawn follows from it, stage, kind, microbatch, slice */
     const pp_sim_cards *cards; /* NULL: no transfers share anything. Not with blocking */
     double transfer_slowdown;  /* actions of a rank take so many times longer while it sends or
                                   receives; 0 means 1. Under blocking they never do */

@@ -20,7 +20,8 @@ static pp_stage_bytes fresh(const world *w, int first, int last, pp_footprint_mo
                              .optimizer = w->request.optimizer,
                              .split_backward = mode.split_backward,
                              .recompute = mode.recompute,
-                             .dp = mode.dp};
+                             .dp = mode.dp,
+                             .tp = mode.tp};
     pp_stage_layout layout;
     cr_assert_eq(pp_stage_layout_make(&ask, &arena, &layout, NULL), PP_OK);
     pp_arena_deinit(&arena);
@@ -31,7 +32,9 @@ static pp_stage_bytes fresh(const world *w, int first, int last, pp_footprint_mo
 /* Every interval, twice, so that the second answer comes from memory. */
 static void check_intervals(const world *w, const char *what) {
     static const pp_footprint_mode modes[] = {
-        {1, 1, 1, false, false}, {3, 2, 1, true, false}, {3, 2, 2, false, true}};
+        {.samples = 1, .dp = 1, .tp = 1, .shards = 1},
+        {.samples = 3, .dp = 2, .tp = 1, .shards = 1, .split_backward = true},
+        {.samples = 3, .dp = 2, .tp = 1, .shards = 2, .recompute = true}};
     pp_tables tables;
     pp_footprints footprints;
     cr_assert_eq(pp_tables_init(&tables, &w->request, NULL), PP_OK);
@@ -73,7 +76,7 @@ Test(footprint, equal_blocks_share_layouts) {
     pp_footprints footprints;
     cr_assert_eq(pp_tables_init(&tables, &w.request, NULL), PP_OK);
     cr_assert_eq(pp_footprints_init(&footprints, &tables, NULL), PP_OK);
-    pp_footprint_mode mode = {1, 1, 1, false, false};
+    pp_footprint_mode mode = {.samples = 1, .dp = 1, .tp = 1, .shards = 1};
     int layers = w.model->layer_count;
     for (int first = 0; first < layers; first++) {
         for (int length = 1; length <= 10 && first + length <= layers; length++) {

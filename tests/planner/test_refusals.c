@@ -86,7 +86,10 @@ static void set_odd_virtual(pp_plan_request *r) {
     r->ranks = 1, r->virtual_stages = 5, r->microbatches = 1, r->schedule = "zbv";
 }
 static void set_tp(pp_plan_request *r) {
-    r->tp = 2;
+    r->tp = 3;
+}
+static void set_wide_tp(pp_plan_request *r) {
+    r->tp = 16;
 }
 static void set_zero(pp_plan_request *r) {
     r->zero = 3;
@@ -132,7 +135,8 @@ static const struct {
     {set_one_rank, PP_E_INPUT, "--ranks", {"1 rank times 9 replicas are 9 devices", NULL, NULL}},
     {set_many_virtual, PP_E_INPUT, "--virtual", {"999 stages", "1 rank", "6 layers"}},
     {set_odd_virtual, PP_E_INPUT, "-V", {"zbv", "5", NULL}},
-    {set_tp, PP_E_UNSUPPORTED, "--tp", {"2", "--tp 1", NULL}},
+    {set_tp, PP_E_INPUT, "--tp", {"3 devices cannot share", "64 output features", NULL}},
+    {set_wide_tp, PP_E_INPUT, "--tp", {"times tp 16", "16 devices", "has 8"}},
     {set_zero, PP_E_INPUT, "--zero", {"3", "0 or 1", NULL}},
     {set_negative, PP_E_INPUT, "--memory", {"negative", NULL, NULL}},
     {set_virtual, PP_E_INPUT, "-V", {"1f1b", "2", NULL}},

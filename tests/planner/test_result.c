@@ -116,6 +116,7 @@ Test(result, figures_follow_from_the_step_time) {
     world w = world_open("gpt2-124m", "dgx-h100:1", 64);
     w.request.ranks = 2;
     w.request.dp = 2;
+    w.request.tp = 2; /* 8 devices */
     pp_plan_result *result = search_or_fail(&w.request);
     const pp_prediction *p = &result->best->predicted;
     double flops = 0, seconds = p->iteration_time_s;
@@ -125,8 +126,8 @@ Test(result, figures_follow_from_the_step_time) {
     const pp_device *device = pp_cluster_device(w.cluster, 0);
     cr_expect_float_eq(p->throughput * seconds, 64, 1e-9);
     cr_expect_float_eq(p->tokens_per_s * seconds, 64 * 1024, 1e-6);
-    cr_expect_float_eq(p->mfu, flops / (4 * device->fp32_flops * seconds), 1e-9);
-    cr_expect_float_eq(p->cost_per_step, 4 * device->cost_per_hour * seconds / 3600, 1e-12);
+    cr_expect_float_eq(p->mfu, flops / (8 * device->fp32_flops * seconds), 1e-9);
+    cr_expect_float_eq(p->cost_per_step, 8 * device->cost_per_hour * seconds / 3600, 1e-12);
     cr_expect_eq(result->best->dp, 2);
     for (int s = 0; s < 2; s++) cr_expect_gt(result->best->stages[s].reduce_s, 0);
     pp_plan_result_free(result);

@@ -1,6 +1,6 @@
-/* The search against trying everything: every number of ranks, replicas, microbatches, every
- * schedule, every recomputation and every split, each assembled here by other code and simulated.
- */
+/* The search against trying everything: every number of ranks, devices of a layer, replicas,
+ * microbatches, stages on a rank, every schedule, every recomputation, sharded optimizer state or
+ * not, and every split, each assembled here by other code and simulated. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
@@ -16,7 +16,7 @@ enum { WORLDS = 120, BEST = 4 };
 
 /* One combination, as the oracle enumerates them. */
 typedef struct shape {
-    int ranks, dp, microbatches;
+    int ranks, dp, tp, zero, microbatches, each; /* each: stages on a rank */
     int64_t size;
     const pp_schedule_family *family;
     const pp_schedule *order; /* of the family, for the placement */
@@ -29,28 +29,45 @@ typedef struct oracle {
     int combinations;
 } oracle;
 
-static double layer_s(const world *w, int layer, pp_phase phase, int64_t samples) {
-    return pp_costs_layer(w->costs, layer, phase, samples).seconds;
-}
-
-static double total_s(const world *w, int64_t samples) {
-    double seconds = 0;
-    for (int i = 0; i < w->model->layer_count; i++) {
-        seconds += layer_s(w, i, PP_PHASE_FORWARD, samples) +
-                   layer_s(w, i, PP_PHASE_INPUT, samples) + layer_s(w, i, PP_PHASE_WEIGHT, samples);
-    }
-    return seconds;
-}
-
-/* All-reduce over replicas d of rank p: devices p·dp + d in a ring. */
-static double ring_s(const world *w, const shape *c, int p, double bytes) {
+/* All-reduce over `count` devices in a ring, the first and each `stride` behind the one before. */
+static double ring_s(const world *w, int first, int stride, int count, double bytes) {
     double latency = 0, per_byte = 0;
-    for (int d = 0; d < c->dp; d++) {
-        pp_link link = pp_cluster_link(w->cluster, p * c->dp + d, p * c->dp + (d + 1) % c->dp);
+    for (int i = 0; i < count; i++) {
+        pp_link link =
+            pp_cluster_link(w->cluster, first + i * stride, first + (i + 1) % count * stride);
         latency = fmax(latency, link.latency_s);
         per_byte = fmax(per_byte, 1 / link.bandwidth_bytes_per_s);
     }
-    return 2 * (c->dp - 1) * latency + 2 * (c->dp - 1.0) / c->dp * bytes * per_byte;
+    return 2 * (count - 1) * latency + 2 * (count - 1.0) / count * bytes * per_byte;
+}
+
+/* What the first tp devices take to add up what they computed of a layer, as Megatron-LM does. */
+static double sums_s(const world *w, const shape *c, int layer, pp_phase phase) {
+    const pp_layer *l = &w->model->layers[layer];
+    double rows = (double)c->size * (double)l->sequence;
+    double hidden = ring_s(w, 0, 1, c->tp, 4 * rows * (double)l->dim);
+    bool forward = phase == PP_PHASE_FORWARD, input = phase == PP_PHASE_INPUT;
+    if (c->tp == 1) return 0;
+    if (l->op == PP_OP_EMBEDDING) return forward ? hidden : 0;
+    if (l->op == PP_OP_GPT_BLOCK) return forward || input ? 2 * hidden : 0;
+    cr_assert_eq(l->op, PP_OP_LM_HEAD);
+    return forward ? 3 * ring_s(w, 0, 1, c->tp, 4 * rows) : input ? hidden : 0;
+}
+
+static double layer_s(const world *w, const shape *c, int layer, pp_phase phase) {
+    pp_cost_query query = {.layer = layer, .phase = phase, .samples = c->size, .tp = c->tp};
+    double alone = pp_costs_ask(w->costs, query).seconds;
+    return alone + sums_s(w, c, layer, phase);
+}
+
+static double total_s(const world *w, shape c, int64_t samples) {
+    double seconds = 0;
+    c.size = samples;
+    for (int i = 0; i < w->model->layer_count; i++) {
+        seconds += layer_s(w, &c, i, PP_PHASE_FORWARD) + layer_s(w, &c, i, PP_PHASE_INPUT) +
+                   layer_s(w, &c, i, PP_PHASE_WEIGHT);
+    }
+    return seconds;
 }
 
 static void fill_stage(const world *w, const shape *c, int s, int first, int last,
@@ -65,25 +82,28 @@ static void fill_stage(const world *w, const shape *c, int s, int first, int las
                              .optimizer = PP_ADAMW,
                              .split_backward = c->family->splits_backward,
                              .recompute = c->recompute != PP_RECOMPUTE_NONE,
-                             .dp = c->dp};
+                             .dp = c->dp,
+                             .tp = c->tp};
     pp_stage_layout layout;
     cr_assert_eq(pp_stage_layout_make(&ask, &arena, &layout, NULL), PP_OK);
     *stage =
         (pp_stage){.first = first, .last = last, .recompute = c->recompute, .bytes = layout.bytes};
     pp_arena_deinit(&arena);
     for (int i = first; i <= last; i++) {
-        stage->forward_s += layer_s(w, i, PP_PHASE_FORWARD, c->size);
-        stage->input_s += layer_s(w, i, PP_PHASE_INPUT, c->size);
-        stage->weight_s += layer_s(w, i, PP_PHASE_WEIGHT, c->size);
-        stage->optimizer_s += layer_s(w, i, PP_PHASE_OPTIMIZER, 1);
+        stage->forward_s += layer_s(w, c, i, PP_PHASE_FORWARD);
+        stage->input_s += layer_s(w, c, i, PP_PHASE_INPUT);
+        stage->weight_s += layer_s(w, c, i, PP_PHASE_WEIGHT);
+        stage->optimizer_s += layer_s(w, c, i, PP_PHASE_OPTIMIZER);
     }
     if (c->recompute != PP_RECOMPUTE_NONE) stage->recompute_s = stage->forward_s;
-    if (w->request.zero == 1) {
+    if (c->zero == 1) {
         stage->optimizer_s /= c->dp;
         stage->bytes.optimizer = (stage->bytes.optimizer + c->dp - 1) / c->dp;
     }
-    int rank = c->order->placement[s];
-    if (c->dp > 1) stage->reduce_s = ring_s(w, c, rank, (double)stage->bytes.gradients);
+    int first_device = c->order->placement[s] * c->dp * c->tp;
+    if (c->dp > 1) {
+        stage->reduce_s = ring_s(w, first_device, c->tp, c->dp, (double)stage->bytes.gradients);
+    }
 }
 
 /* Step time of one split, INFINITY if it does not fit. first: [stages + 1] */
@@ -91,7 +111,8 @@ static double time_split(const world *w, const shape *c, const int *first) {
     pp_plan *plan;
     pp_sim_result *result;
     int stages = c->order->stages;
-    cr_assert_eq(pp_plan_new(w->model, w->cluster, c->ranks, stages, c->dp, 1, &plan, NULL), PP_OK);
+    cr_assert_eq(pp_plan_new(w->model, w->cluster, c->ranks, stages, c->dp, c->tp, &plan, NULL),
+                 PP_OK);
     memcpy(plan->placement, c->order->placement, (size_t)stages * sizeof *plan->placement);
     plan->microbatches = c->microbatches;
     plan->microbatch_size = c->size;
@@ -100,16 +121,16 @@ static double time_split(const world *w, const shape *c, const int *first) {
     plan->recompute = c->recompute;
     strcpy(plan->schedule, c->family->name);
     int64_t batch = plan->global_batch / c->dp, rest = batch - (c->microbatches - 1) * c->size;
-    plan->last_microbatch_scale = total_s(w, rest) / total_s(w, c->size);
+    plan->last_microbatch_scale = total_s(w, *c, rest) / total_s(w, *c, c->size);
     for (int s = 0; s < stages; s++) {
         fill_stage(w, c, s, first[s], first[s + 1] - 1, &plan->stages[s]);
     }
     cr_assert_eq(pp_simulate_plan(plan, false, NULL, &result, NULL), PP_OK);
     double seconds = result->makespan_s;
     for (int p = 0; p < c->ranks; p++) {
-        for (int d = 0; d < c->dp; d++) {
+        for (int d = p * c->dp * c->tp; d < (p + 1) * c->dp * c->tp; d++) {
             int64_t limit = w->request.memory_bytes;
-            if (limit == 0) limit = pp_cluster_device(w->cluster, p * c->dp + d)->memory_bytes;
+            if (limit == 0) limit = pp_cluster_device(w->cluster, d)->memory_bytes;
             if (result->rank[p].peak.total > limit) seconds = INFINITY;
         }
     }
@@ -150,8 +171,11 @@ static void try_shape(oracle *o, shape c) {
     if (c.recompute == PP_RECOMPUTE_EXCEPT_LAST && c.microbatches == 1 && r->recompute == NULL) {
         return; /* the same as none */
     }
-    pp_schedule_request ask = {
-        .name = c.family->name, .ranks = c.ranks, .microbatches = c.microbatches};
+    if (r->virtual_stages != 0 && r->virtual_stages != c.each) return;
+    pp_schedule_request ask = {.name = c.family->name,
+                               .ranks = c.ranks,
+                               .microbatches = c.microbatches,
+                               .virtual_stages = c.each};
     if (pp_schedule_build(&ask, &order, NULL) != PP_OK) return;
     c.order = order;
     bool plannable = order->chain_count == 1 && order->slices <= 1 && c.family->async == NULL;
@@ -165,7 +189,7 @@ static void try_shape(oracle *o, shape c) {
 /* Every size whose M no smaller size has. */
 static void try_sizes(oracle *o, shape c) {
     int64_t batch = o->w->request.global_batch / c.dp;
-    int families;
+    int families, layers = o->w->model->layer_count;
     const pp_schedule_family *family = pp_schedule_families(&families);
     for (c.size = 1; c.size <= batch; c.size++) {
         c.microbatches = (int)((batch + c.size - 1) / c.size);
@@ -174,7 +198,9 @@ static void try_sizes(oracle *o, shape c) {
             c.family = &family[f];
             for (int r = 0; r < PP_RECOMPUTE_COUNT; r++) {
                 c.recompute = (pp_recompute)r;
-                try_shape(o, c);
+                for (c.each = c.family->natural_virtual; c.each <= layers; c.each++) {
+                    try_shape(o, c);
+                }
             }
         }
     }
@@ -186,9 +212,16 @@ static oracle try_everything(const world *w) {
     int devices = pp_cluster_device_count(w->cluster);
     for (int ranks = 1; ranks <= devices && ranks <= w->model->layer_count; ranks++) {
         if (w->request.ranks != 0 && w->request.ranks != ranks) continue;
-        for (int dp = 1; ranks * dp <= devices; dp++) {
-            if (w->request.global_batch % dp != 0) continue;
-            try_sizes(&o, (shape){.ranks = ranks, .dp = dp});
+        for (int tp = 1; tp <= w->cluster->nodes[0].count; tp++) {
+            if (w->cluster->nodes[0].count % tp != 0) continue;
+            if (pp_model_can_shard(w->model, tp, NULL) != PP_OK) continue;
+            for (int dp = 1; ranks * dp * tp <= devices; dp++) {
+                if (w->request.global_batch % dp != 0) continue;
+                int zero = w->request.zero;
+                shape c = {.ranks = ranks, .dp = dp, .tp = tp, .zero = zero};
+                if (zero == PP_ZERO_SEARCH) c.zero = dp > 1; /* never slower, never larger */
+                try_sizes(&o, c);
+            }
         }
     }
     return o;
