@@ -166,6 +166,7 @@ static void fill_request(const plan_settings *settings, planning *p) {
     r->microbatch_size = settings->microbatch_size;
     r->dp = settings->dp;
     r->tp = settings->tp;
+    r->runnable = !settings->cluster || strcmp(settings->cluster, "local") == 0;
     r->schedule = settings->schedule;
     r->recompute = settings->recompute;
     r->split = settings->split;
