@@ -284,6 +284,15 @@ static void result_json(const pp_plan_result *result, pp_text *text) {
 
 /* ---- text ---------------------------------------------------------------------------------- */
 
+/* What the executor refuses of it (executor/run_check.c), so that nobody finds out only then. */
+static void tell_unrunnable(const pp_plan *plan, pp_text *text) {
+    const char *layers = plan->tp > 1 ? "layers divided over devices" : NULL;
+    const char *state = plan->zero > 0 && plan->dp > 1 ? "sharded optimizer state" : NULL;
+    if (!layers && !state) return;
+    pp_text_printf(text, "note         run cannot execute this plan yet: %s%s%s\n",
+                   layers ? layers : "", layers && state ? " and " : "", state ? state : "");
+}
+
 static void result_text(const planning *p, bool explain, pp_text *text) {
     const pp_plan_result *result = p->result;
     const pp_prediction *predicted = &result->best->predicted;
@@ -301,8 +310,10 @@ static void result_text(const planning *p, bool explain, pp_text *text) {
     if (predicted->mfu > 0) pp_text_printf(text, "MFU          %.2f %%\n", 100 * predicted->mfu);
     pp_text_printf(text, "lower bound  %s, gap %.2f %%\n",
                    pp_format_seconds(result->lower_bound_s, buffer), 100 * result->gap);
-    pp_text_printf(text, "searched     %lld plans simulated, %lld ruled out by bounds\n\n",
+    pp_text_printf(text, "searched     %lld plans simulated, %lld ruled out by bounds\n",
                    (long long)result->searched, (long long)result->pruned);
+    tell_unrunnable(result->best, text);
+    pp_text_string(text, "\n");
     pp_report_stages(result->best, text);
     if (!explain || result->explanation.length == 0) return;
     pp_text_string(text, "\n");

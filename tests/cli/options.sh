@@ -54,7 +54,9 @@ expect 2 "no format 'onnx' to import; known: pipedream" import onnx graph.txt --
 expect 2 'is not a subcommand' export pytorch plan.json
 expect 2 'no such option' run plan.json --checkpoint folder
 expect 2 'no such option' run plan.json --resume
-expect 2 '--tp' plan --model gpt-nano --batch 8 --tp 2
+expect 2 '3 devices cannot share the 4 heads' plan --model gpt-nano --batch 8 --ranks 1 --tp 3
+expect 0 'run cannot execute this plan yet' plan --model gpt-nano --batch 8 --ranks 1 --tp 2 --out tp.json
+expect 2 'run cannot split layers over devices yet (tp = 2)' run tp.json
 expect 2 '--zero' plan --model gpt-nano --batch 8 --zero 3
 expect 2 '--recompute' plan --model gpt-nano --batch 8 --recompute sometimes
 expect 2 '--split' plan --model gpt-nano --batch 8 --split evenly
