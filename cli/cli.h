@@ -145,16 +145,16 @@ typedef struct pp_named_schedule {
         {0, "reverse-backward", NULL, NULL, NULL, PP_OPTION_FLAG,                                  \
          offsetof(settings, named.reverse_backward),                                               \
          "gpipe: the backward starts with the last microbatch, as in torchgpipe"},                 \
-    {0, "recompute", NULL, "POLICY", "none|full|except-last", PP_OPTION_STRING,                    \
+    {0, "recompute", NULL, "POLICY", NULL, PP_OPTION_STRING,                                       \
      offsetof(settings, named.recompute),                                                          \
-     "recompute activations in the backward pass: none, full or except-last"}
+     "recompute activations in the backward pass: none, full, except-last, attention or every:N"}
 /* clang-format on */
 
 /* Is anything asked for besides K, M and V, which a file may be compared with? */
 bool pp_named_schedule_options(const pp_named_schedule *named);
 struct pp_schedule_request;
-void pp_named_schedule_request(const pp_named_schedule *named, const char *name,
-                               struct pp_schedule_request *request);
+pp_status pp_named_schedule_request(const pp_named_schedule *named, const char *name,
+                                    struct pp_schedule_request *request, pp_error *error);
 /* What is asked for beside a schedule from a file may only repeat what the file says. */
 pp_status pp_named_schedule_agrees(const pp_named_schedule *named, const pp_schedule *schedule,
                                    const char *path, pp_error *error);

@@ -57,7 +57,7 @@ static const pp_option options[] = {
     {0, "schedule", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(plan_settings, schedule),
      "pin the schedule, a name from 'ppsim schedules'"},
     {0, "recompute", NULL, "POLICY", NULL, PP_OPTION_STRING, offsetof(plan_settings, recompute),
-     "pin recomputation: none, full or except-last"},
+     "pin recomputation on all stages: none, full, except-last, attention or every:N (layers)"},
     {0, "split", NULL, "METHOD", NULL, PP_OPTION_STRING, offsetof(plan_settings, split),
      "optimal (default), bottleneck, uniform, parameters, time, memory, type:REGEX, or positions "
      "of the first layers of stages 1, 2, … as in 3,7,11"},
@@ -199,7 +199,8 @@ static void plan_json(const pp_plan *plan, pp_json *json) {
     pp_json_key(json, "schedule");
     pp_json_string(json, plan->schedule);
     pp_json_key(json, "recompute");
-    pp_json_string(json, pp_recompute_name(plan->recompute));
+    char policy[PP_RECOMPUTE_LENGTH];
+    pp_json_string(json, pp_recompute_text(plan->recompute, policy));
     pp_json_key(json, "dtype");
     pp_json_string(json, pp_dtype_name(plan->dtype));
     pp_json_key(json, "optimizer");

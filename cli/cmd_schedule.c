@@ -110,7 +110,7 @@ static pp_status print_named(const schedule_settings *settings, const char *name
                              pp_error *error) {
     pp_schedule *schedule = NULL, *lowered = NULL;
     pp_schedule_request request;
-    pp_named_schedule_request(&settings->named, name, &request);
+    PP_TRY(pp_named_schedule_request(&settings->named, name, &request, error));
     if (strcmp(name, "auto") == 0)
         return pp_fail(error, PP_E_INPUT, "auto",
                        "is made to measure: ppsim simulate --schedule auto -K … -M … --costs F,I,W "

@@ -130,7 +130,8 @@ static double closed_form(const simulate_settings *settings, const simulation *s
         return NAN;
     const pp_schedule_family *family = pp_schedule_family_find(settings->schedule);
     pp_schedule_request request;
-    pp_named_schedule_request(&settings->named, settings->schedule, &request);
+    if (pp_named_schedule_request(&settings->named, settings->schedule, &request, NULL) != PP_OK)
+        return NAN;
     request.virtual_stages = sim->schedule->virtual_stages;
     if (!family || !family->closed_form_bubble) return NAN;
     return family->closed_form_bubble(&request, &sim->uniform);

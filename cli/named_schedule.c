@@ -7,8 +7,8 @@ bool pp_named_schedule_options(const pp_named_schedule *named) {
            named->reverse_backward;
 }
 
-void pp_named_schedule_request(const pp_named_schedule *named, const char *name,
-                               pp_schedule_request *request) {
+pp_status pp_named_schedule_request(const pp_named_schedule *named, const char *name,
+                                    pp_schedule_request *request, pp_error *error) {
     *request = (pp_schedule_request){.name = name,
                                      .ranks = named->ranks,
                                      .microbatches = named->microbatches,
@@ -17,7 +17,10 @@ void pp_named_schedule_request(const pp_named_schedule *named, const char *name,
                                      .slices = named->slices,
                                      .minibatches = named->minibatches,
                                      .reverse_backward = named->reverse_backward};
-    if (named->recompute) pp_recompute_from_name(named->recompute, &request->recompute);
+    if (!named->recompute || pp_recompute_from_name(named->recompute, &request->recompute))
+        return PP_OK;
+    return pp_fail(error, PP_E_INPUT, "--recompute", "'%s' is not a policy; known are %s",
+                   named->recompute, pp_recompute_names);
 }
 
 static pp_status agree(const char *option, int64_t given, int64_t file, pp_error *error) {

@@ -68,7 +68,8 @@ void pp_report_plan_line(const pp_plan *plan, pp_text *text) {
                    (long long)plan->microbatch_size);
     if (plan->dp > 1) pp_text_printf(text, ", dp=%d", plan->dp);
     if (plan->tp > 1) pp_text_printf(text, ", tp=%d", plan->tp);
-    pp_text_printf(text, ", recompute %s", pp_recompute_name(plan->recompute));
+    char policy[PP_RECOMPUTE_LENGTH];
+    pp_text_printf(text, ", recompute %s", pp_recompute_text(plan->recompute, policy));
 }
 
 static void stage_layers(const pp_plan *plan, const pp_stage *stage, char *buffer, size_t size) {

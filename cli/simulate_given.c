@@ -49,7 +49,7 @@ static pp_status build_schedule(const simulate_settings *settings, simulation *s
         return pp_fail(error, PP_E_INPUT, "--schedule",
                        "a schedule by name needs -K (ranks) and -M (microbatches)");
     pp_schedule_request request;
-    pp_named_schedule_request(&settings->named, settings->schedule, &request);
+    PP_TRY(pp_named_schedule_request(&settings->named, settings->schedule, &request, error));
     sim->is_auto = strcmp(settings->schedule, "auto") == 0;
     if (sim->is_auto) PP_TRY(shape_of_auto(settings, &request, error));
     sim->family = sim->is_auto ? NULL : pp_schedule_family_find(request.name);
@@ -83,6 +83,25 @@ static void set_transfer(simulation *sim, pp_border_cost *border, double transfe
     sim->input.border = border;
 }
 
+/* Recomputation inside the backward passes: every:N goes forward through the whole stage once more,
+ * whatever N. Of anything else that happens there these costs say nothing. */
+static pp_status recompute_inside(const simulate_settings *settings, const simulation *sim,
+                                  pp_stage_cost *stage, pp_error *error) {
+    pp_recompute policy = sim->request.recompute;
+    if (!pp_recompute_is_inside(policy)) return PP_OK;
+    if (policy == PP_RECOMPUTE_ATTENTION)
+        return pp_fail(error, PP_E_INPUT, "--recompute",
+                       "the costs do not say how long the attention core takes: add that to I and "
+                       "leave --recompute out, or simulate a plan");
+    if (!settings->costs)
+        return pp_fail(
+            error, PP_E_INPUT, "--recompute",
+            "--stage-costs do not say what every:N keeps: give the kept bytes, and F + I "
+            "as input_s, and leave --recompute out, or simulate a plan");
+    for (int s = 0; s < sim->schedule->stages; s++) stage[s].input_s += stage[s].forward_s;
+    return PP_OK;
+}
+
 /* --costs: per rank and microbatch. Each of V virtual stages takes 1/V of them; of several chains
  * every visit takes the full cost. */
 static pp_status costs_per_rank(const simulate_settings *settings, simulation *sim,
@@ -103,10 +122,11 @@ static pp_status costs_per_rank(const simulate_settings *settings, simulation *s
                                    .input_s = c[1] / parts,
                                    .weight_s = c[2] / parts,
                                    .recompute_s = c[0] / parts};
+    PP_TRY(recompute_inside(settings, sim, stage, error));
     sim->input.stage = stage;
     set_transfer(sim, border, c[3]);
     sim->is_uniform = true;
-    sim->uniform = (pp_uniform){c[0] / parts, c[1] / parts, c[2] / parts, c[3]};
+    sim->uniform = (pp_uniform){stage[0].forward_s, stage[0].input_s, stage[0].weight_s, c[3]};
     return PP_OK;
 }
 
@@ -204,6 +224,7 @@ static pp_status costs_per_stage(const simulate_settings *settings, simulation *
             released[s] =
                 weight[s] * (double)bytes[s].released_by_input / (double)bytes[s].activation;
     }
+    PP_TRY(recompute_inside(settings, sim, stage, error));
     sim->input.stage = stage;
     sim->input.bytes = bytes;
     sim->input.activation_weight = weight;

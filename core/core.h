@@ -367,7 +367,9 @@ typedef struct pp_tensor {
     pp_tensor_role role;
     pp_dtype dtype;
     int64_t rows, columns;
-    bool tied; /* PARAMETER: the one that pp_layer.tie shares */
+    bool tied;           /* PARAMETER: the one that pp_layer.tie shares */
+    bool attention_core; /* SAVED: what recompute attention drops, and can make of the layer's other
+                            saved tensors */
 } pp_tensor;
 
 /* What the layout needs to know of an op besides its tensors. */
@@ -622,16 +624,42 @@ int64_t pp_schedule_all_microbatches(const pp_schedule *schedule);
 pp_status pp_schedule_drop_transfers(const pp_schedule *schedule, pp_schedule **compute,
                                      pp_error *error);
 
-/* Which microbatches of a stage are recomputed in the backward pass. */
-typedef enum pp_recompute {
-    PP_RECOMPUTE_NONE,
-    PP_RECOMPUTE_FULL,
-    PP_RECOMPUTE_EXCEPT_LAST, /* all but the last microbatch */
-    PP_RECOMPUTE_COUNT
-} pp_recompute;
-const char *pp_recompute_name(pp_recompute policy); /* "none", "full", "except-last" */
+/* How a stage saves memory: what it forgets after F and computes again in the backward pass. A
+ * policy is one number.
+ *   full, except-last  all but the stage's inputs; an action R before each B (or I) makes it again.
+ *                      except-last keeps the last microbatch
+ *   attention          the cores of attention (scores and softmax), made again layer by layer
+ *                      inside B or I: Korthikanti et al. 2022, section 5
+ *   every:N            all but the inputs of each group of N consecutive layers of the stage, made
+ *                      again group by group inside B or I: Megatron's "uniform". I keeps what W
+ *                      needs of it */
+#define PP_RECOMPUTE_LIST(X)                                                                       \
+    X(PP_RECOMPUTE_NONE, "none")                                                                   \
+    X(PP_RECOMPUTE_FULL, "full")                                                                   \
+    X(PP_RECOMPUTE_EXCEPT_LAST, "except-last")                                                     \
+    X(PP_RECOMPUTE_ATTENTION, "attention")
+typedef int pp_recompute;
+enum {
+#define X(value, name) value,
+    PP_RECOMPUTE_LIST(X)
+#undef X
+        PP_RECOMPUTE_COUNT,                  /* those with a fixed name */
+    PP_RECOMPUTE_MIXED = PP_RECOMPUTE_COUNT, /* of a plan: its stages differ; no stage has it */
+    PP_RECOMPUTE_EVERY                       /* … + N: every:N */
+};
+#define PP_RECOMPUTE_EVERY_MAX 65535 /* the largest N */
+#define PP_RECOMPUTE_LENGTH 16
+/* "none", "every:2", "mixed"; a fixed name, or into buffer. */
+const char *pp_recompute_text(pp_recompute policy, char buffer[PP_RECOMPUTE_LENGTH]);
+/* Of a policy that a stage can have. */
 bool pp_recompute_from_name(const char *name, pp_recompute *policy);
+extern const char pp_recompute_names[]; /* "none, full, …, every:N", for messages */
+/* The microbatch has an R. */
 bool pp_recompute_applies(pp_recompute policy, int microbatch, int microbatches);
+/* What is recomputed is so inside B or I, without an R. */
+bool pp_recompute_is_inside(pp_recompute policy);
+/* N of every:N; 0: another policy. */
+int pp_recompute_group(pp_recompute policy);
 
 /* What the check found; filled as far as it got, also when it refuses. */
 typedef struct pp_check_report {
@@ -664,7 +692,8 @@ typedef struct pp_stage_bytes {
     int64_t checkpoint;        /* what a recomputed microbatch keeps from F to R besides inputs */
     int64_t input;             /* stage inputs as received: one slot */
     int64_t output_gradient;   /* gradients of the stage's outputs as received: one slot */
-    int64_t workspace; /* scratch inside an action; a rank needs the largest of its stages */
+    int64_t workspace; /* scratch inside an action, with what it computes again (regions WORKSPACE
+                          and AGAIN); a rank needs the largest of its stages */
     int64_t reduction; /* buffer for REDUCE_GRAD */
 } pp_stage_bytes;
 
@@ -689,6 +718,8 @@ typedef enum pp_region {
     PP_REGION_INPUT,             /* a received input slot */
     PP_REGION_OUTPUT_GRADIENT,   /* a received gradient slot */
     PP_REGION_WORKSPACE,         /* one action */
+    PP_REGION_AGAIN, /* one action, behind WORKSPACE: what F makes and forgets, and B or I makes
+                        again for one group of layers at a time (attention, every:N) */
     PP_REGION_COUNT
 } pp_region;
 
@@ -713,7 +744,10 @@ typedef struct pp_buffer {
  * states like the region.) ACTIVATION_*    what F saves, and its output where a backward pass of
  * the stage reads it INPUT           outputs of `inputs` as received, packed in that order
  *   OUTPUT_GRADIENT gradients of `outputs` as received, packed in that order
- *   STASH           what I leaves for W (split_backward only), gradients of outputs included
+ *   STASH           what I leaves for W (split_backward only), gradients of outputs included; and
+ *                   what I makes again for W to read
+ *   AGAIN           what F saves only until it is made again. F alone uses it where the tensor has
+ *                   a row in STASH too, which stands first
  *   WORKSPACE       WORKSPACE tensors (and STASH ones without split_backward); outputs that only F
  *                   reads; gradients of its output; gradients of `inputs`, packed in that order.
  *                   What crosses a border stays to the end of F or of B or I, when it is sent
@@ -721,7 +755,8 @@ typedef struct pp_buffer {
  * behind (OUTPUT_GRADIENT) it starts as a copy of that, and where there is no other row it is read
  * as received. Gradients are added up in the order of the readers, the last in plan order first. */
 typedef struct pp_stage_layout {
-    int *layers; /* [layer_count] model indices, in plan order */
+    pp_recompute recompute; /* that it was made for */
+    int *layers;            /* [layer_count] model indices, in plan order */
     int layer_count;
     int *inputs;
     int input_count;
@@ -740,10 +775,10 @@ typedef struct pp_layout_request {
     int64_t samples;  /* microbatch size */
     pp_dtype dtype;
     pp_optimizer optimizer;
-    bool split_backward; /* the schedule has I and W rather than B */
-    bool recompute;      /* changes when regions live, not what they hold */
-    int dp;              /* replicas, for the reduction buffer; 0: 1 */
-    int tp;              /* devices that each layer is divided over; 0: 1 */
+    bool split_backward;    /* the schedule has I and W rather than B */
+    pp_recompute recompute; /* full, except-last: as none, the regions only live at other times */
+    int dp;                 /* replicas, for the reduction buffer; 0: 1 */
+    int tp;                 /* devices that each layer is divided over; 0: 1 */
 } pp_layout_request;
 
 /* The layout of one stage on one device, from the arena. Errors: those of pp_layer_shard and
@@ -757,8 +792,9 @@ pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena
 typedef struct pp_stage {
     int first, last; /* positions in pp_plan.order, inclusive */
     pp_recompute recompute;
-    double forward_s, input_s, weight_s; /* full backward = input + weight */
-    double recompute_s;                  /* 0 where nothing is recomputed */
+    double forward_s, input_s, weight_s; /* of the passes alone */
+    double recompute_s; /* none: 0. full, except-last: of R. attention, every:N: what B or I lasts
+                           longer (pp_stage_input_s) */
     double optimizer_s;
     double reduce_s;          /* REDUCE_GRAD: data parallelism and tied weights. Of this … */
     double reduce_transfer_s; /* … the all-reduce over replicas, … */
@@ -799,8 +835,8 @@ typedef struct pp_plan {
     int dp, tp;
     pp_dtype dtype;
     pp_optimizer optimizer;
-    int zero; /* ZeRO stage of the optimizer state: 0 or 1 */
-    pp_recompute recompute;
+    int zero;                 /* ZeRO stage of the optimizer state: 0 or 1 */
+    pp_recompute recompute;   /* of all its stages, or PP_RECOMPUTE_MIXED */
     char schedule[64];        /* a family's name, or "file" with schedule_csv */
     uint64_t schedule_hash;   /* of the compute actions as pp_plan_expand makes them */
     const char *schedule_csv; /* NULL unless schedule is not a name */
@@ -831,6 +867,10 @@ void pp_plan_write(const pp_plan *plan, pp_json *json);
  * unknown becomes null. */
 void pp_prediction_write(const pp_prediction *prediction, int ranks, pp_json *json);
 void pp_plan_free(pp_plan *plan);
+/* How long I lasts, with what it recomputes. A whole B lasts that and weight_s. */
+double pp_stage_input_s(const pp_stage *stage);
+/* The policy of all stages, or PP_RECOMPUTE_MIXED. */
+pp_recompute pp_plan_recompute(const pp_plan *plan);
 /* Samples of microbatch m of one replica: microbatch_size, or the rest for the last. */
 int64_t pp_plan_samples(const pp_plan *plan, int microbatch);
 /* Hash of a model or cluster as written. 0 when out of memory. */

@@ -21,6 +21,7 @@ static const char *expectation(const pp_field *field, char *buffer, size_t capac
         [PP_FIELD_TEXT] = "a string",
         [PP_FIELD_HASH] = "a string of 16 hexadecimal digits",
         [PP_FIELD_NAME] = "one of ",
+        [PP_FIELD_POLICY] = "one of ",
         [PP_FIELD_ARRAY] = "an array",
         [PP_FIELD_OBJECT] = "an object",
         [PP_FIELD_OTHER] = "a value",
@@ -29,6 +30,9 @@ static const char *expectation(const pp_field *field, char *buffer, size_t capac
     pp_cut_add(&text, "%s", kinds[field->type]);
     if (field->type == PP_FIELD_NAME) {
         pp_name_list(field->name, field->name_count, buffer + text.length, capacity - text.length);
+    } else if (field->type == PP_FIELD_POLICY) {
+        pp_cut_add(&text, "%s%s", pp_recompute_names,
+                   field->flags & PP_FIELD_MIXED ? ", mixed" : "");
     } else if (field->type <= PP_FIELD_DOUBLE) {
         pp_cut_add(&text, field->flags & PP_FIELD_ABOVE ? " above %.16g" : " from %.16g",
                    field->minimum);
@@ -107,6 +111,16 @@ static bool read_name(const pp_json_node *node, const pp_field *field, void *at)
     return false;
 }
 
+static bool read_policy(const pp_json_node *node, const pp_field *field, pp_recompute *at) {
+    const char *text = json_string_value(node->value);
+    if (!text) return false;
+    if ((field->flags & PP_FIELD_MIXED) && strcmp(text, "mixed") == 0) {
+        *at = PP_RECOMPUTE_MIXED;
+        return true;
+    }
+    return pp_recompute_from_name(text, at);
+}
+
 static pp_status read_string(const pp_json_node *node, const pp_field *field, void *at,
                              pp_arena *arena, pp_error *error) {
     if (!json_is_string(node->value)) return fail_expected(node, field, error);
@@ -158,6 +172,9 @@ static pp_status read_field(const pp_json_node *node, const pp_field *field, voi
         break;
     case PP_FIELD_NAME:
         good = read_name(node, field, at);
+        break;
+    case PP_FIELD_POLICY:
+        good = read_policy(node, field, at);
         break;
     case PP_FIELD_ARRAY:
         good = json_is_array(node->value);
@@ -287,6 +304,11 @@ static void write_value(pp_json *json, const pp_field *field, const void *at) {
     case PP_FIELD_NAME:
         pp_json_string(json, field->name(name_value(at)));
         break;
+    case PP_FIELD_POLICY: {
+        char text[PP_RECOMPUTE_LENGTH];
+        pp_json_string(json, pp_recompute_text(*(const pp_recompute *)at, text));
+        break;
+    }
     default:
         assert(false && "not a scalar");
     }

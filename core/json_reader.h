@@ -74,6 +74,7 @@ typedef enum pp_field_type {
     PP_FIELD_TEXT,   /* char[size], may be empty */
     PP_FIELD_HASH,   /* uint64_t as 16 hexadecimal digits */
     PP_FIELD_NAME,   /* an enumeration (int) by its names */
+    PP_FIELD_POLICY, /* pp_recompute */
     PP_FIELD_ARRAY,  /* read and written by the caller; its presence and kind are checked here */
     PP_FIELD_OBJECT, /* likewise */
     PP_FIELD_OTHER   /* likewise, and of any kind */
@@ -83,6 +84,7 @@ typedef enum pp_field_type {
 #define PP_FIELD_NULLABLE 2u /* null stands for null_value */
 #define PP_FIELD_ABOVE 4u    /* minimum itself is refused */
 #define PP_FIELD_BELOW 8u    /* maximum itself is refused */
+#define PP_FIELD_MIXED 16u   /* POLICY: "mixed" is one too */
 
 /* A row: designated initialisers, so that a table shows only what matters. Bounds of integers are
  * doubles too: all of ours are below 2^53 or powers of two, and so exact. */

@@ -41,14 +41,15 @@ typedef enum extent {
     OUTPUT_FEATURES /* of a linear layer, whole: gathered from the devices */
 } extent;
 
-/* What else there is to say of a tensor. */
+/* What else there is to say of a tensor; several are or'ed. */
 typedef enum trait {
-    PLAIN,
-    STATISTIC,    /* sums over many elements: fp32 under bf16 */
-    TIED,         /* shared where the layer has a tie */
-    WITH_DROPOUT, /* there only where the layer has dropout; such rows end a list */
-    MASK,         /* likewise; a byte for each element: kept or dropped */
-    WITH_QKV_BIAS /* there only where the layer has qkv_bias; ends a list */
+    PLAIN = 0,
+    STATISTIC = 1,      /* sums over many elements: fp32 under bf16 */
+    TIED = 2,           /* shared where the layer has a tie */
+    WITH_DROPOUT = 4,   /* there only where the layer has dropout; such rows end a list */
+    MASK = 8,           /* likewise; a byte for each element: kept or dropped */
+    WITH_QKV_BIAS = 16, /* there only where the layer has qkv_bias; ends a list */
+    CORE = 32           /* of the attention core, which recompute attention drops: 5·a·s/h */
 } trait;
 
 typedef struct tensor_row {
@@ -110,7 +111,7 @@ static const tensor_row gpt_block[] = {
     {"norm1_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
     {"norm1_output", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"qkv", SAVED_INPUT, ROWS, QKV, PLAIN},
-    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
+    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, CORE},
     {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
     {"norm2_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"norm2_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
@@ -125,10 +126,10 @@ static const tensor_row gpt_block[] = {
     {"expand_gradient", STASH, ROWS, HIDDEN, PLAIN},
     {"contract_gradient", STASH, ROWS, DIM, PLAIN},
     {"branch", WORKSPACE, ROWS, DIM, PLAIN}, /* F: of a residual branch; I: gradient of attended */
-    {"residual_gradient", WORKSPACE, ROWS, DIM, PLAIN},          /* I: between the two branches */
-    {"score_gradient", WORKSPACE, SEQUENCE, SEQUENCE, PLAIN},    /* I: of one sample and head */
-    {"dropped", SAVED_INPUT, HEAD_ROWS, SEQUENCE, WITH_DROPOUT}, /* probabilities, dropped */
-    {"dropped_mask", SAVED_INPUT, HEAD_ROWS, SEQUENCE, MASK},
+    {"residual_gradient", WORKSPACE, ROWS, DIM, PLAIN},       /* I: between the two branches */
+    {"score_gradient", WORKSPACE, SEQUENCE, SEQUENCE, PLAIN}, /* I: of one sample and head */
+    {"dropped", SAVED_INPUT, HEAD_ROWS, SEQUENCE, WITH_DROPOUT | CORE}, /* probabilities, dropped */
+    {"dropped_mask", SAVED_INPUT, HEAD_ROWS, SEQUENCE, MASK | CORE},
     {"attention_mask", SAVED_INPUT, ROWS, DIM, MASK},
     {"contract_mask", SAVED_INPUT, ROWS, DIM, MASK},
 };
@@ -150,7 +151,7 @@ static const tensor_row bert_block[] = {
     {"norm2_shift", PARAMETER, ONE, DIM, PLAIN},
     {"output", OUTPUT, ROWS, DIM, PLAIN},
     {"qkv", SAVED_INPUT, ROWS, QKV, PLAIN},
-    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
+    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, CORE},
     {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
     {"norm1_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"norm1_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
@@ -167,8 +168,8 @@ static const tensor_row bert_block[] = {
     {"branch", WORKSPACE, ROWS, DIM, PLAIN}, /* F: of a residual branch; I: gradient of attended */
     {"residual_gradient", WORKSPACE, ROWS, DIM, PLAIN},       /* I: of the sum before a norm */
     {"score_gradient", WORKSPACE, SEQUENCE, SEQUENCE, PLAIN}, /* I: of one sample and head */
-    {"dropped", SAVED_INPUT, HEAD_ROWS, SEQUENCE, WITH_DROPOUT},
-    {"dropped_mask", SAVED_INPUT, HEAD_ROWS, SEQUENCE, MASK},
+    {"dropped", SAVED_INPUT, HEAD_ROWS, SEQUENCE, WITH_DROPOUT | CORE},
+    {"dropped_mask", SAVED_INPUT, HEAD_ROWS, SEQUENCE, MASK | CORE},
     {"attention_mask", SAVED_INPUT, ROWS, DIM, MASK},
     {"contract_mask", SAVED_INPUT, ROWS, DIM, MASK},
 };
@@ -188,7 +189,7 @@ static const tensor_row llama_block[] = {
     {"norm1_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
     {"norm1_output", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"qkv", SAVED_INPUT, ROWS, QKV, PLAIN}, /* queries and keys rotated */
-    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
+    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, CORE},
     {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
     {"norm2_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"norm2_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
@@ -276,7 +277,7 @@ static const tensor_row attention[] = {
     {"output_bias", PARAMETER, ONE, DIM, PLAIN},
     {"output", OUTPUT, ROWS, DIM, PLAIN},
     {"qkv", SAVED_INPUT, ROWS, QKV, PLAIN},
-    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, PLAIN},
+    {"probabilities", SAVED_INPUT, HEAD_ROWS, SEQUENCE, CORE},
     {"attended", SAVED_WEIGHT, ROWS, HEADS_DIM, PLAIN},
     {"qkv_gradient", STASH, ROWS, QKV, PLAIN},
     {"attended_gradient", WORKSPACE, ROWS, HEADS_DIM, PLAIN},
@@ -396,7 +397,11 @@ static int64_t extent_of(extent kind, const pp_layer *layer, int64_t samples) {
 static pp_tensor opaque_tensor(const char *name, pp_tensor_role role, pp_dtype dtype, int64_t rows,
                                int64_t bytes) {
     int64_t size = pp_dtype_bytes(dtype);
-    return (pp_tensor){name, role, dtype, rows, (bytes + size - 1) / size, false};
+    return (pp_tensor){.name = name,
+                       .role = role,
+                       .dtype = dtype,
+                       .rows = rows,
+                       .columns = (bytes + size - 1) / size};
 }
 
 static int opaque_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
@@ -410,14 +415,14 @@ static int opaque_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype
 }
 
 static bool is_there(trait what, const pp_layer *layer) {
-    if (what == WITH_DROPOUT || what == MASK) return layer->dropout > 0;
-    if (what == WITH_QKV_BIAS) return layer->qkv_bias;
+    if (what & (WITH_DROPOUT | MASK)) return layer->dropout > 0;
+    if (what & WITH_QKV_BIAS) return layer->qkv_bias;
     return true;
 }
 
 static pp_dtype dtype_of(trait what, pp_dtype dtype) {
-    if (what == MASK) return PP_UINT8;
-    return what == STATISTIC && dtype == PP_BF16 ? PP_FP32 : dtype;
+    if (what & MASK) return PP_UINT8;
+    return (what & STATISTIC) && dtype == PP_BF16 ? PP_FP32 : dtype;
 }
 
 int pp_layer_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
@@ -432,7 +437,8 @@ int pp_layer_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
                                        .dtype = dtype_of(row->trait, dtype),
                                        .rows = extent_of(row->rows, layer, samples),
                                        .columns = extent_of(row->columns, layer, samples),
-                                       .tied = row->trait == TIED && layer->tie};
+                                       .tied = (row->trait & TIED) && layer->tie,
+                                       .attention_core = row->trait & CORE};
     }
     return count;
 }

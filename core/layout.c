@@ -14,6 +14,18 @@
  * intervals are placed first-fit. Outputs and gradients that cross a border live to the end of
  * their action, when they are sent.
  *
+ * Where a stage recomputes inside its backward, what F makes and forgets is in region AGAIN: one
+ * group of layers at a time, each from its start. F leaves a group there until the next one comes;
+ * B (or I) fills it again before it goes back through the group. What is dropped:
+ *
+ *   attention   of each layer its attention core; a group is a layer
+ *   every:N     all that the layers save, and outputs that nobody outside the group reads (those
+ *               that another group reads are kept, they are what groups start from). Since B goes
+ *               forward through a group between gradients, gradients lie behind the transients
+ *
+ * Where I and W are apart, what W reads of it is made again in STASH instead (its second row: F
+ * alone uses that in AGAIN).
+ *
  * The same tensor can have several rows, one per place; what each means is said in core.h. */
 #include "core/core.h"
 
@@ -43,6 +55,9 @@ typedef struct builder {
     int placed_count;
     int64_t scratch_end;     /* in WORKSPACE: of the layers' scratch */
     int64_t gradients_start; /* … and, behind it, of the gradients of the stage's inputs */
+    int group_layers;        /* of every:N, else 0 */
+    bool *starts_group;      /* [model layers] the output is read by a later group of the stage */
+    int64_t again_end;       /* in AGAIN: of the group being laid out */
 } builder;
 
 static int64_t aligned(int64_t size_bytes) {
@@ -57,6 +72,11 @@ static int64_t larger(int64_t a, int64_t b) {
 
 static bool inside(const builder *b, int layer) {
     return b->position[layer] >= b->request->first && b->position[layer] <= b->request->last;
+}
+
+/* Of the layer at a position of the plan's order. */
+static int group_of(const builder *b, int position) {
+    return b->group_layers > 0 ? (position - b->request->first) / b->group_layers : 0;
 }
 
 static int layer_at(const pp_layout_request *request, int position) {
@@ -97,6 +117,22 @@ static void find_readers(builder *b, bool *before, bool *behind) {
         int reader = to - request->first;
         if (reader > b->last_reader[edge.from]) b->last_reader[edge.from] = reader;
         keep_for(b, edge.from, b->model->layers[edge.to].op);
+        if (group_of(b, from) != group_of(b, to)) b->starts_group[edge.from] = true;
+    }
+}
+
+/* Kept from F on: what groups start from; and what is sent at the end of F, by when a later group
+ * would lie where it was. */
+static void keep_starts(builder *b, const bool *behind) {
+    int last_group = group_of(b, b->request->last);
+    for (int i = 0; b->group_layers > 0 && i < b->layout->layer_count; i++) {
+        int layer = b->layout->layers[i];
+        pp_region *region = &b->output_region[layer];
+        if (behind[layer] && *region != PP_REGION_WORKSPACE &&
+            group_of(b, b->request->first + i) != last_group)
+            b->starts_group[layer] = true;
+        if (b->starts_group[layer] && *region == PP_REGION_WORKSPACE)
+            *region = PP_REGION_ACTIVATION_INPUT;
     }
 }
 
@@ -187,12 +223,32 @@ static void add_parameter(builder *b, int layer, int tensor, const pp_tensor *wh
         append_row(b, layer, tensor, PP_REGION_PARAMETERS, size);
 }
 
+static bool is_dropped(const builder *b, int layer, const pp_tensor *what) {
+    if (b->request->recompute == PP_RECOMPUTE_ATTENTION) return what->attention_core;
+    bool kept = what->role == PP_TENSOR_OUTPUT && b->starts_group[layer];
+    return b->group_layers > 0 && !kept;
+}
+
+/* What F saves: for good, or until the backward makes it again. */
+static void add_saved(builder *b, int layer, int tensor, pp_region region, const pp_tensor *what) {
+    int64_t size = pp_tensor_bytes(what);
+    if (!is_dropped(b, layer, what)) {
+        append_row(b, layer, tensor, region, size);
+        return;
+    }
+    if (region == PP_REGION_ACTIVATION_WEIGHT && b->request->split_backward)
+        append_row(b, layer, tensor, PP_REGION_STASH, size);
+    add_row(b, layer, tensor, PP_REGION_AGAIN, b->again_end, size);
+    b->again_end += aligned(size);
+}
+
 /* Rows of everything of a layer but what lives in WORKSPACE. */
-static void add_lasting(builder *b, int layer) {
+static void add_lasting(builder *b, int i) {
+    int layer = b->layout->layers[i];
     pp_tensor tensors[PP_LAYER_TENSORS];
     int count = tensors_of(b, layer, tensors);
+    if (b->group_layers == 0 || i % b->group_layers == 0) b->again_end = 0;
     for (int t = 0; t < count; t++) {
-        int64_t size = pp_tensor_bytes(&tensors[t]);
         pp_region region = PP_REGION_WORKSPACE;
         switch (tensors[t].role) {
         case PP_TENSOR_PARAMETER:
@@ -208,12 +264,13 @@ static void add_lasting(builder *b, int layer) {
             region = PP_REGION_ACTIVATION_WEIGHT;
             break;
         case PP_TENSOR_STASH:
-            if (b->request->split_backward) region = PP_REGION_STASH;
-            break;
+            if (b->request->split_backward)
+                append_row(b, layer, t, PP_REGION_STASH, pp_tensor_bytes(&tensors[t]));
+            continue;
         case PP_TENSOR_WORKSPACE:
-            break;
+            continue;
         }
-        if (region != PP_REGION_WORKSPACE) append_row(b, layer, t, region, size);
+        if (region != PP_REGION_WORKSPACE) add_saved(b, layer, t, region, &tensors[t]);
     }
 }
 
@@ -274,6 +331,7 @@ static void add_transients(builder *b) {
 static void add_input_gradients(builder *b) {
     const pp_stage_layout *layout = b->layout;
     int64_t offset = b->scratch_end, size;
+    if (b->group_layers > 0) offset = larger(offset, layout->region_bytes[PP_REGION_WORKSPACE]);
     for (int i = 0; i < layout->input_count; i++) {
         output_of(b, layout->inputs[i], &size);
         add_row(b, layout->inputs[i], PP_BUFFER_GRADIENT, PP_REGION_WORKSPACE, offset, size);
@@ -355,7 +413,7 @@ static void fill_bytes(builder *b) {
     bytes->stash = region[PP_REGION_STASH];
     bytes->input = region[PP_REGION_INPUT];
     bytes->output_gradient = region[PP_REGION_OUTPUT_GRADIENT];
-    bytes->workspace = region[PP_REGION_WORKSPACE];
+    bytes->workspace = region[PP_REGION_WORKSPACE] + region[PP_REGION_AGAIN];
     bytes->reduction = reduced < REDUCTION_CHUNK_BYTES ? reduced : REDUCTION_CHUNK_BYTES;
 }
 
@@ -367,6 +425,7 @@ static void allocate_lists(builder *b) {
     b->position = PP_NEW(b->arena, int, count);
     b->last_reader = PP_NEW(b->arena, int, count);
     b->output_region = PP_NEW(b->arena, pp_region, count);
+    b->starts_group = PP_NEW(b->arena, bool, count);
     b->placed = PP_NEW(b->arena, interval, own);
     b->layout->layers = PP_NEW(b->arena, int, own);
     b->layout->inputs = PP_NEW(b->arena, int, count);
@@ -378,13 +437,13 @@ static void allocate_rows(builder *b) {
     pp_tensor tensors[PP_LAYER_TENSORS];
     int64_t rows = 2 * layout->input_count + layout->output_count; /* the borders */
     for (int i = 0; i < layout->layer_count; i++)
-        rows += 1 + tensors_of(b, layout->layers[i], tensors); /* 1: its gradient */
+        rows += 1 + 2 * tensors_of(b, layout->layers[i], tensors); /* 1: its gradient */
     b->layout->buffers = PP_NEW(b->arena, pp_buffer, rows);
 }
 
 static void add_rows(builder *b) {
     const pp_stage_layout *layout = b->layout;
-    for (int i = 0; i < layout->layer_count; i++) add_lasting(b, layout->layers[i]);
+    for (int i = 0; i < layout->layer_count; i++) add_lasting(b, i);
     add_borders(b);
     for (int i = 0; i < layout->layer_count; i++) add_scratch(b, layout->layers[i]);
     add_transients(b);
@@ -397,15 +456,17 @@ pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena
     const pp_model *model = request->model;
     assert(0 <= request->first && request->first <= request->last);
     assert(request->last < model->layer_count && request->samples > 0);
-    *layout = (pp_stage_layout){0};
+    *layout = (pp_stage_layout){.recompute = request->recompute};
     PP_TRY(pp_model_can_shard(model, request->tp, error));
     builder b = {.request = request, .model = model, .arena = arena, .layout = layout};
+    b.group_layers = pp_recompute_group(request->recompute);
     allocate_lists(&b);
     bool *before = PP_NEW(arena, bool, model->layer_count);
     bool *behind = PP_NEW(arena, bool, model->layer_count);
     if (arena->failed) return pp_fail_memory(error);
     find_layers(&b);
     find_readers(&b, before, behind);
+    keep_starts(&b, behind);
     layout->input_count = collect(before, model->layer_count, layout->inputs);
     layout->output_count = collect(behind, model->layer_count, layout->outputs);
     allocate_rows(&b);

@@ -29,10 +29,6 @@ static const char *dtype_name(int value) {
     return pp_dtype_name((pp_dtype)value);
 }
 
-static const char *recompute_name(int value) {
-    return pp_recompute_name((pp_recompute)value);
-}
-
 static const char *cost_source_name(int value) {
     static const char *const names[] = {[PP_COST_MEASURED] = "measured",
                                         [PP_COST_MODELLED] = "modelled",
@@ -81,7 +77,10 @@ const pp_field pp_plan_fields[] = {
     ENUM_ROW("dtype", pp_plan, dtype, dtype_name, PP_DTYPE_COUNT),
     ENUM_ROW("optimizer", pp_plan, optimizer, optimizer_name, PP_OPTIMIZER_COUNT),
     INT_ROW("zero", zero, 0, 1),
-    ENUM_ROW("recompute", pp_plan, recompute, recompute_name, PP_RECOMPUTE_COUNT),
+    {.key = "recompute",
+     .type = PP_FIELD_POLICY,
+     .flags = PP_FIELD_MIXED,
+     PP_AT(pp_plan, recompute)},
     {.key = "blocking", .type = PP_FIELD_BOOL, PP_AT(pp_plan, blocking)},
     {.key = "reduce_buckets",
      .type = PP_FIELD_INT,
@@ -150,7 +149,7 @@ const pp_field pp_plan_stage_fields[] = {
     OPTIONAL_SECONDS("reduce_transfer_s", pp_stage, reduce_transfer_s),
     OPTIONAL_SECONDS("reduce_latency_s", pp_stage, reduce_latency_s),
     OPTIONAL_SECONDS("tie_transfer_s", pp_stage, tie_transfer_s),
-    ENUM_ROW("recompute", pp_stage, recompute, recompute_name, PP_RECOMPUTE_COUNT),
+    {.key = "recompute", .type = PP_FIELD_POLICY, PP_AT(pp_stage, recompute)},
     {.key = "bytes", .type = PP_FIELD_OBJECT},
 };
 const int pp_plan_stage_field_count = PP_ARRAY_LENGTH(pp_plan_stage_fields);

@@ -298,38 +298,6 @@ pp_status pp_schedule_open(const char *path, pp_schedule **schedule, pp_error *e
     return status;
 }
 
-/* ---- recompute policies -------------------------------------------------------------------- */
-
-static const char *const recompute_names[PP_RECOMPUTE_COUNT] = {
-    [PP_RECOMPUTE_NONE] = "none",
-    [PP_RECOMPUTE_FULL] = "full",
-    [PP_RECOMPUTE_EXCEPT_LAST] = "except-last",
-};
-
-const char *pp_recompute_name(pp_recompute policy) {
-    return recompute_names[policy];
-}
-
-bool pp_recompute_from_name(const char *name, pp_recompute *policy) {
-    for (int i = 0; i < PP_RECOMPUTE_COUNT; i++) {
-        if (strcmp(recompute_names[i], name) != 0) continue;
-        *policy = (pp_recompute)i;
-        return true;
-    }
-    return false;
-}
-
-bool pp_recompute_applies(pp_recompute policy, int microbatch, int microbatches) {
-    switch (policy) {
-    case PP_RECOMPUTE_FULL:
-        return true;
-    case PP_RECOMPUTE_EXCEPT_LAST:
-        return microbatch != microbatches - 1;
-    default:
-        return false;
-    }
-}
-
 int64_t pp_schedule_all_microbatches(const pp_schedule *schedule) {
     int64_t all = 0;
     if (schedule->chain_count == 1) return schedule->microbatches;

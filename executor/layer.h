@@ -48,6 +48,8 @@ typedef struct pp_layer_ops {
     pp_layer_function *forward;
     pp_layer_function *input;   /* NULL: the layer has no inputs with gradients (embedding) */
     pp_layer_function *weight;  /* NULL: no weights */
+    pp_layer_function *attend;  /* makes the attention core's tensors again from what else F saved,
+                                   bit for bit; NULL: has none */
 } pp_layer_ops;
 
 /* The CPU's layers in fp32 or fp64; NULL for ops that cannot run (opaque) and other dtypes. */

@@ -76,21 +76,19 @@ static const int *stages_of_layers(pp_job *job) {
     return stage_of;
 }
 
-/* Which stages split their backward, which microbatches are recomputed. */
-static void read_schedule(const pp_job *job, bool *split, bool *recomputes) {
+/* Which stages split their backward, which microbatches have an R. */
+static void read_schedule(const pp_job *job, bool *split) {
     size_t end = job->schedule->first_action[job->schedule->ranks];
     for (size_t i = 0; i < end; i++) {
         pp_action action = job->schedule->actions[i];
         if (action.kind == PP_INPUT || action.kind == PP_WEIGHT) split[action.stage] = true;
         if (action.kind != PP_RECOMPUTE) continue;
-        recomputes[action.stage] = true;
         job->recomputed[(size_t)action.stage * (size_t)job->plan->microbatches +
                         action.microbatch] = true;
     }
 }
 
-static pp_status make_layouts(pp_job *job, const bool *split, const bool *recomputes,
-                              pp_error *error) {
+static pp_status make_layouts(pp_job *job, const bool *split, pp_error *error) {
     const pp_plan *plan = job->plan;
     job->layouts = PP_NEW(&job->arena, pp_stage_layout, plan->stage_count);
     if (!job->layouts) return pp_fail_memory(error);
@@ -103,7 +101,7 @@ static pp_status make_layouts(pp_job *job, const bool *split, const bool *recomp
                                      .dtype = plan->dtype,
                                      .optimizer = plan->optimizer,
                                      .split_backward = split[s],
-                                     .recompute = recomputes[s],
+                                     .recompute = plan->stages[s].recompute,
                                      .dp = plan->dp};
         PP_TRY(pp_stage_layout_make(&request, &job->arena, &job->layouts[s], error));
         job->bytes[s] = job->layouts[s].bytes;
@@ -119,11 +117,10 @@ static pp_status prepare_memory(pp_job *job, pp_error *error) {
     job->gradient_slots = PP_NEW(&job->arena, int, stages);
     job->recomputed = PP_NEW(&job->arena, bool, (int64_t)stages * plan->microbatches);
     bool *split = PP_NEW(&job->arena, bool, stages);
-    bool *recomputes = PP_NEW(&job->arena, bool, stages);
     if (job->arena.failed) return pp_fail_memory(error);
-    read_schedule(job, split, recomputes);
+    read_schedule(job, split);
     PP_TRY(pp_schedule_slots(job->schedule, job->input_slots, job->gradient_slots, error));
-    if (job->backend->runs_layers) return make_layouts(job, split, recomputes, error);
+    if (job->backend->runs_layers) return make_layouts(job, split, error);
     job->border_bytes = PP_NEW(&job->arena, int64_t, stages);
     if (!job->border_bytes) return pp_fail_memory(error);
     for (int s = 0; s < stages; s++) {

@@ -20,21 +20,27 @@ static size_t used_bytes(const pp_stage_run *run, const pp_place *place, int64_t
     return (size_t)(place->size_bytes / run->full_samples * samples);
 }
 
+/* FIRST is F; AGAIN goes forward inside the backward pass. */
+typedef enum direction { FIRST, AGAIN, BACKWARD } direction;
+
 /* Pointers of one call, in the stage's scratch space. */
 static pp_layer_call make_call(pp_stage_run *run, const pp_stage_layer *layer,
                                const pp_stage_memory *memory, const pp_stage_batch *batch,
-                               bool backward) {
+                               direction way) {
+    bool backward = way == BACKWARD;
+    const pp_place *places = way == FIRST ? layer->first_places : layer->places;
+    const pp_place *input_places = way == FIRST ? layer->first_inputs : layer->inputs;
     void **tensors = run->scratch, **inputs = tensors + layer->tensor_count;
     void **input_gradients = inputs + layer->input_count;
     for (int t = 0; t < layer->tensor_count; t++) {
-        const pp_place *place = &layer->places[t];
+        const pp_place *place = &places[t];
         bool gone = backward && layer->tensors[t].role == PP_TENSOR_OUTPUT &&
                     place->region == PP_REGION_WORKSPACE;
         tensors[t] = layer->parameters[t] ? layer->parameters[t] : gone ? NULL : at(memory, place);
     }
     for (int i = 0; i < layer->input_count; i++) {
-        bool gone = backward && layer->inputs[i].region == PP_REGION_WORKSPACE;
-        inputs[i] = gone ? NULL : at(memory, &layer->inputs[i]);
+        bool gone = backward && input_places[i].region == PP_REGION_WORKSPACE;
+        inputs[i] = gone ? NULL : at(memory, &input_places[i]);
         input_gradients[i] = backward ? at(memory, &layer->input_gradients[i]) : NULL;
     }
     return (pp_layer_call){
@@ -61,7 +67,7 @@ static pp_layer_call make_call(pp_stage_run *run, const pp_stage_layer *layer,
 void pp_stage_forward(pp_stage_run *run, const pp_stage_memory *memory,
                       const pp_stage_batch *batch) {
     for (int i = 0; i < run->layer_count; i++) {
-        pp_layer_call call = make_call(run, &run->layers[i], memory, batch, false);
+        pp_layer_call call = make_call(run, &run->layers[i], memory, batch, FIRST);
         run->layers[i].ops->forward(&call);
     }
 }
@@ -84,13 +90,26 @@ static void clear_unreached(const pp_stage_run *run, const pp_stage_memory *memo
     }
 }
 
+/* Makes again what the backward of layer i reads and F did not keep. */
+static void remake(pp_stage_run *run, const pp_stage_memory *memory, const pp_stage_batch *batch,
+                   int i) {
+    for (int j = i + 1 - run->layers[i].remade; j <= i; j++) {
+        pp_layer_call call = make_call(run, &run->layers[j], memory, batch, AGAIN);
+        run->layers[j].ops->forward(&call);
+    }
+    if (!run->layers[i].core_remade) return;
+    pp_layer_call call = make_call(run, &run->layers[i], memory, batch, AGAIN);
+    run->layers[i].ops->attend(&call);
+}
+
 void pp_stage_backward(pp_stage_run *run, const pp_stage_memory *memory,
                        const pp_stage_batch *batch, bool input, bool weight) {
     if (input) copy_arrivals(run, memory, batch->samples);
     for (int i = run->layer_count - 1; i >= 0; i--) {
         const pp_stage_layer *layer = &run->layers[i];
+        if (input) remake(run, memory, batch, i);
         if (!layer->reached) continue;
-        pp_layer_call call = make_call(run, layer, memory, batch, true);
+        pp_layer_call call = make_call(run, layer, memory, batch, BACKWARD);
         if (input && layer->ops->input) layer->ops->input(&call);
         if (weight && layer->ops->weight) layer->ops->weight(&call);
     }

@@ -18,18 +18,23 @@ typedef struct pp_stage_layer {
     pp_layer_needs needs;
     pp_tensor *tensors;
     int tensor_count;
-    pp_place *places;      /* [tensor_count] */
-    void **parameters;     /* [tensor_count] weights in use; NULL for other roles */
-    void **gradients;      /* [tensor_count] */
-    void **states;         /* [tensor_count · optimizer states] */
-    bool *owned;           /* [tensor_count] this stage initialises and steps the parameter; false
-                              for the second user of a tied one */
+    pp_place *places;       /* [tensor_count] in the backward pass, and what it recomputes */
+    pp_place *first_places; /* [tensor_count] in F: elsewhere if it is made again in STASH */
+    void **parameters;      /* [tensor_count] weights in use; NULL for other roles */
+    void **gradients;       /* [tensor_count] */
+    void **states;          /* [tensor_count · optimizer states] */
+    bool *owned;            /* [tensor_count] this stage initialises and steps the parameter; false
+                               for the second user of a tied one */
     int input_count;
-    pp_place *inputs;          /* [input_count] */
+    pp_place *inputs;          /* [input_count] as places … */
+    pp_place *first_inputs;    /* [input_count] … and as first_places */
     pp_place *input_gradients; /* [input_count] */
     bool *accumulate;          /* [input_count] I adds to what an earlier call left */
     pp_place output_gradient;
     bool reached; /* a gradient arrives at the layer (or it makes the loss) */
+    int remade;   /* layers to go forward through before the backward of this one: it is the last of
+                     a group of that many; 0: it is not */
+    bool core_remade; /* its attention core is made again before its backward */
 } pp_stage_layer;
 
 /* The gradient of a border tensor that arrives from behind and is worked on elsewhere. */
@@ -50,7 +55,7 @@ typedef struct pp_stage_run {
     pp_stage_copy *arrivals;
     int arrival_count;
     bool reads_tokens, reads_features, makes_loss;
-    void **scratch;            /* pointers of one call: NULL-free space for the widest layer */
+    void **scratch; /* pointers of one call: NULL-free space for the widest layer */
     size_t scratch_count;
     unsigned char *parameters, *gradients, *states; /* blocks of the rank's heap */
 } pp_stage_run;
@@ -75,8 +80,7 @@ typedef struct pp_stage_batch {
 /* Builds the tables from the layout. PP_E_UNSUPPORTED for layers that the backend cannot run. */
 pp_status pp_stage_run_init(pp_stage_run *run, int stage, const pp_model *model,
                             const pp_stage_layout *layout, const pp_backend *backend,
-                            pp_dtype dtype, int64_t full_samples, pp_arena *arena,
-                            pp_error *error);
+                            pp_dtype dtype, int64_t full_samples, pp_arena *arena, pp_error *error);
 
 /* Hands over the whole-run memory (of layout->bytes.parameters, gradients, optimizer bytes) and
  * points every layer at its part. `earlier`: stages of the same rank that were bound before; a
@@ -88,7 +92,7 @@ void pp_stage_run_initialise(pp_stage_run *run, uint64_t seed);
 
 void pp_stage_forward(pp_stage_run *run, const pp_stage_memory *memory,
                       const pp_stage_batch *batch);
-/* input: I; weight: W; both: B, layer by layer. */
+/* input: I; weight: W; both: B, layer by layer. I and B recompute what the policy has them do. */
 void pp_stage_backward(pp_stage_run *run, const pp_stage_memory *memory,
                        const pp_stage_batch *batch, bool input, bool weight);
 /* The optimizer over every owned parameter, then all gradients become 0. step counts from 1. */

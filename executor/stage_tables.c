@@ -12,7 +12,7 @@
 
 static const pp_place nowhere = {.region = PP_REGION_COUNT};
 
-/* The row of a tensor, in any region but `not_in`. */
+/* The first row of a tensor, in any region but `not_in`. */
 static pp_place find_row(const pp_stage_layout *layout, int layer, int tensor, pp_region not_in) {
     for (int i = 0; i < layout->buffer_count; i++) {
         const pp_buffer *row = &layout->buffers[i];
@@ -30,8 +30,9 @@ static int output_tensor(const pp_model *model, int layer) {
     return -1;
 }
 
-static pp_place value_place(const pp_model *model, const pp_stage_layout *layout, int layer) {
-    return find_row(layout, layer, output_tensor(model, layer), PP_REGION_COUNT);
+static pp_place value_place(const pp_model *model, const pp_stage_layout *layout, int layer,
+                            pp_region not_in) {
+    return find_row(layout, layer, output_tensor(model, layer), not_in);
 }
 
 /* Where the gradient of a layer's output arrives, and where it is worked on. */
@@ -66,11 +67,13 @@ static void allocate_layer(pp_stage_layer *layer, const pp_tensor *tensors, pp_a
     int count = layer->tensor_count;
     layer->tensors = PP_NEW(arena, pp_tensor, count);
     layer->places = PP_NEW(arena, pp_place, count);
+    layer->first_places = PP_NEW(arena, pp_place, count);
     layer->parameters = PP_NEW(arena, void *, count);
     layer->gradients = PP_NEW(arena, void *, count);
     layer->states = PP_NEW(arena, void *, 2 * count);
     layer->owned = PP_NEW(arena, bool, count);
     layer->inputs = PP_NEW(arena, pp_place, layer->input_count);
+    layer->first_inputs = PP_NEW(arena, pp_place, layer->input_count);
     layer->input_gradients = PP_NEW(arena, pp_place, layer->input_count);
     layer->accumulate = PP_NEW(arena, bool, layer->input_count);
     if (!arena->failed) memcpy(layer->tensors, tensors, (size_t)count * sizeof *tensors);
@@ -93,17 +96,38 @@ static pp_status init_layer(pp_stage_run *run, pp_stage_layer *layer, int index,
     allocate_layer(layer, tensors, arena);
     if (arena->failed) return pp_fail_memory(error);
 
-    for (int t = 0; t < layer->tensor_count; t++)
+    for (int t = 0; t < layer->tensor_count; t++) {
         layer->places[t] = find_row(layout, index, t, PP_REGION_COUNT);
+        layer->first_places[t] = find_row(layout, index, t, PP_REGION_STASH);
+    }
     int i = 0;
     for (const pp_edge *e = NULL; (e = pp_stage_next_input(model, index, e)); i++) {
-        layer->inputs[i] = value_place(model, layout, e->from);
+        layer->inputs[i] = value_place(model, layout, e->from, PP_REGION_COUNT);
+        layer->first_inputs[i] = value_place(model, layout, e->from, PP_REGION_STASH);
         layer->input_gradients[i] = working_place(layout, e->from);
     }
     layer->output_gradient = working_place(layout, index);
     if (layer->output_gradient.region == PP_REGION_COUNT)
         layer->output_gradient = arriving_place(layout, index);
     return PP_OK;
+}
+
+/* ---- what is recomputed inside the backward ------------------------------------------------- */
+
+static bool has_core(const pp_stage_layer *layer) {
+    for (int t = 0; t < layer->tensor_count; t++)
+        if (layer->tensors[t].attention_core) return true;
+    return false;
+}
+
+static void find_remade(pp_stage_run *run) {
+    int group = pp_recompute_group(run->layout->recompute);
+    for (int i = 0; i < run->layer_count; i++) {
+        pp_stage_layer *layer = &run->layers[i];
+        bool ends = group > 0 && ((i + 1) % group == 0 || i + 1 == run->layer_count);
+        layer->remade = ends ? i % group + 1 : 0;
+        layer->core_remade = run->layout->recompute == PP_RECOMPUTE_ATTENTION && has_core(layer);
+    }
 }
 
 /* ---- the order of gradients ---------------------------------------------------------------- */
@@ -146,7 +170,7 @@ static void find_arrivals(pp_stage_run *run) {
 static void find_borders(pp_stage_run *run, const pp_model *model) {
     const pp_stage_layout *layout = run->layout;
     for (int i = 0; i < layout->output_count; i++)
-        run->outputs[i] = value_place(model, layout, layout->outputs[i]);
+        run->outputs[i] = value_place(model, layout, layout->outputs[i], PP_REGION_STASH);
     for (int i = 0; i < layout->input_count; i++)
         run->input_gradients[i] = working_place(layout, layout->inputs[i]);
 }
@@ -180,6 +204,7 @@ pp_status pp_stage_run_init(pp_stage_run *run, int stage, const pp_model *model,
     run->scratch = PP_NEW(arena, void *, run->scratch_count);
     if (arena->failed) return pp_fail_memory(error);
     order_gradients(run, model, written);
+    find_remade(run);
     find_arrivals(run);
     find_borders(run, model);
     return PP_OK;

@@ -154,6 +154,9 @@ static pp_stage_memory regions(const work *w) {
     m.base[PP_REGION_ACTIVATION_WEIGHT] = memory->late;
     m.base[PP_REGION_STASH] = memory->stash;
     m.base[PP_REGION_WORKSPACE] = w->worker->workspace;
+    if (w->worker->job->layouts)
+        m.base[PP_REGION_AGAIN] = (unsigned char *)w->worker->workspace +
+                                  stage->run.layout->region_bytes[PP_REGION_WORKSPACE];
     if (memory->input_slot >= 0) m.base[PP_REGION_INPUT] = stage->input_slots[memory->input_slot];
     if (memory->gradient_slot >= 0)
         m.base[PP_REGION_OUTPUT_GRADIENT] = stage->gradient_slots[memory->gradient_slot];
@@ -290,9 +293,12 @@ static void wait_until(pp_worker *worker, double until_s) {
 static double planned_duration_s(const pp_plan *plan, pp_action action) {
     const pp_stage *stage = &plan->stages[action.stage];
     const double durations[PP_ACTION_KIND_COUNT] = {
-        [PP_FORWARD] = stage->forward_s,     [PP_BACKWARD] = stage->input_s + stage->weight_s,
-        [PP_INPUT] = stage->input_s,         [PP_WEIGHT] = stage->weight_s,
-        [PP_RECOMPUTE] = stage->recompute_s, [PP_REDUCE_GRAD] = stage->reduce_s,
+        [PP_FORWARD] = stage->forward_s,
+        [PP_BACKWARD] = pp_stage_input_s(stage) + stage->weight_s,
+        [PP_INPUT] = pp_stage_input_s(stage),
+        [PP_WEIGHT] = stage->weight_s,
+        [PP_RECOMPUTE] = stage->recompute_s,
+        [PP_REDUCE_GRAD] = stage->reduce_s,
         [PP_STEP] = stage->optimizer_s,
     };
     bool last =

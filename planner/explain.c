@@ -24,10 +24,11 @@ static void describe(const pp_plan *plan, pp_text *text) {
     pp_text_printf(text, "%d rank%s", plan->ranks, plural(plan->ranks));
     if (plan->virtual_stages > 1) pp_text_printf(text, " of %d stages", plan->virtual_stages);
     if (plan->dp > 1) pp_text_printf(text, ", %d replicas", plan->dp);
+    char policy[PP_RECOMPUTE_LENGTH];
     pp_text_printf(text, ", %s, %d microbatch%s of %lld sample%s, recompute %s", plan->schedule,
                    plan->microbatches, plan->microbatches == 1 ? "" : "es",
                    (long long)plan->microbatch_size, plural(plan->microbatch_size),
-                   pp_recompute_name(plan->recompute));
+                   pp_recompute_text(plan->recompute, policy));
 }
 
 static void tell_plan(const pp_story *story, pp_text *text) {
@@ -78,7 +79,8 @@ static bool same_recompute(const pp_candidate *a, const pp_candidate *b) {
     return a->recompute == b->recompute;
 }
 static void recompute_value(const pp_candidate *c, char *text, size_t size) {
-    snprintf(text, size, "recompute %s", pp_recompute_name(c->recompute));
+    char policy[PP_RECOMPUTE_LENGTH];
+    snprintf(text, size, "recompute %s", pp_recompute_text(c->recompute, policy));
 }
 
 static const dimension dimensions[] = {{"Ranks", same_ranks, ranks_value},

@@ -185,7 +185,7 @@ uint64_t pp_footprint_key(pp_footprints *footprints, int first, int last, pp_foo
     key = add(key, (uint64_t)mode.samples);
     key = add(key, (uint64_t)mode.dp << 32 | (uint64_t)mode.shards);
     key = add(key, (uint64_t)mode.tp);
-    key = add(key, (uint64_t)mode.split_backward << 1 | (uint64_t)mode.recompute);
+    key = add(key, (uint64_t)mode.recompute << 1 | (uint64_t)mode.split_backward);
     return key != 0 ? key : 1;
 }
 

@@ -175,7 +175,8 @@ typedef struct pp_footprint_mode {
     int64_t samples;
     int dp, tp;
     int shards; /* of the optimizer state: dp under ZeRO-1, else 1 */
-    bool split_backward, recompute;
+    bool split_backward;
+    pp_recompute recompute;
 } pp_footprint_mode;
 
 pp_status pp_footprints_init(pp_footprints *footprints, const pp_tables *tables, pp_error *error);

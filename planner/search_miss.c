@@ -79,7 +79,7 @@ static pp_status find_nearest(pp_work *work, const pp_space *space, miss *neares
 typedef bool change_request(const pp_plan_request *asked, pp_plan_request *changed);
 
 static bool lift_recompute(const pp_plan_request *asked, pp_plan_request *changed) {
-    changed->recompute = pp_recompute_name(PP_RECOMPUTE_FULL);
+    changed->recompute = "full";
     return asked->recompute != NULL && strcmp(asked->recompute, changed->recompute) != 0;
 }
 
@@ -145,12 +145,14 @@ static pp_status find_advice(pp_work *work, const char **advice, pp_space *space
 /* ---- the message --------------------------------------------------------------------------- */
 
 static void describe(const pp_candidate *c, char *text, size_t size) {
+    char policy[PP_RECOMPUTE_LENGTH];
     char width[32] = "";
     if (c->tp > 1) snprintf(width, sizeof width, ", tp %d", c->tp);
     snprintf(text, size, "%d rank%s, %d replica%s%s%s, %s, %d microbatch%s of %lld, recompute %s",
              c->ranks, c->ranks == 1 ? "" : "s", c->dp, c->dp == 1 ? "" : "s", width,
              c->zero == 1 && c->dp > 1 ? ", ZeRO-1" : "", c->family->name, c->microbatches,
-             c->microbatches == 1 ? "" : "es", (long long)c->size, pp_recompute_name(c->recompute));
+             c->microbatches == 1 ? "" : "es", (long long)c->size,
+             pp_recompute_text(c->recompute, policy));
 }
 
 static pp_status fail_near(const miss *nearest, const char *advice, const miss *fits,

@@ -60,14 +60,8 @@ static pp_status check_counts(const pp_plan_request *request, pp_error *error) {
 static pp_status check_names(const pp_plan_request *request, pp_error *error) {
     pp_recompute policy;
     if (request->recompute != NULL && !pp_recompute_from_name(request->recompute, &policy)) {
-        char known[160] = "";
-        size_t length = 0;
-        for (int i = 0; i < PP_RECOMPUTE_COUNT && length < sizeof known; i++) {
-            length += (size_t)snprintf(known + length, sizeof known - length, "%s%s", i ? ", " : "",
-                                       pp_recompute_name((pp_recompute)i));
-        }
         return pp_fail(error, PP_E_INPUT, "--recompute", "'%s' is not a policy; known are %s",
-                       request->recompute, known);
+                       request->recompute, pp_recompute_names);
     }
     if (request->schedule == NULL || pp_schedule_family_find(request->schedule) != NULL) {
         return PP_OK;
@@ -233,12 +227,15 @@ static pp_status list_families(lister *l, pp_candidate c) {
 
 static pp_status list_policies(lister *l, pp_candidate c) {
     const char *pinned = l->tables->request->recompute;
-    for (int i = 0; i < PP_RECOMPUTE_COUNT; i++) {
-        c.recompute = (pp_recompute)i;
-        if (pinned != NULL && strcmp(pp_recompute_name(c.recompute), pinned) != 0) continue;
+    if (pinned != NULL) {
+        pp_recompute_from_name(pinned, &c.recompute);
+        return list_families(l, c);
+    }
+    for (int i = PP_RECOMPUTE_NONE; i <= PP_RECOMPUTE_EXCEPT_LAST; i++) {
+        c.recompute = i;
         /* With one microbatch, all but the last is none. */
         bool idle = c.recompute == PP_RECOMPUTE_EXCEPT_LAST && c.microbatches == 1;
-        if (idle && pinned == NULL) continue;
+        if (idle) continue;
         PP_TRY(list_families(l, c));
     }
     return PP_OK;

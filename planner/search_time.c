@@ -81,7 +81,7 @@ static void fill_costs(pp_work *work) {
     for (int s = 0; s < terms->stages; s++) {
         const pp_stage *stage = &work->plan.stages[s];
         work->costs[s] = (pp_stage_cost){.forward_s = stage->forward_s,
-                                         .input_s = stage->input_s,
+                                         .input_s = pp_stage_input_s(stage),
                                          .weight_s = stage->weight_s,
                                          .recompute_s = stage->recompute_s,
                                          .reduce_s = stage->reduce_s,

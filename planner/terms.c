@@ -120,7 +120,7 @@ pp_status pp_terms_init(pp_terms *terms, pp_tables *tables, const pp_candidate *
                                  .tp = candidate->tp,
                                  .shards = pp_candidate_shards(candidate),
                                  .split_backward = candidate->family->splits_backward,
-                                 .recompute = candidate->recompute != PP_RECOMPUTE_NONE},
+                                 .recompute = candidate->recompute},
                         .stages = stages,
                         .ranks = ranks,
                         .placement = PP_NEW(arena, int, stages),

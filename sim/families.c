@@ -173,7 +173,8 @@ static pp_status check_sizes(const pp_schedule_request *request, pp_error *error
     if (request->minibatches < 0)
         return pp_fail(error, PP_E_INPUT, "--minibatches", "%d, expected 1 or more",
                        request->minibatches);
-    if ((unsigned)request->recompute >= PP_RECOMPUTE_COUNT)
+    bool fixed = request->recompute >= 0 && request->recompute < PP_RECOMPUTE_COUNT;
+    if (!fixed && pp_recompute_group(request->recompute) == 0)
         return pp_fail(error, PP_E_INPUT, "recompute", "unknown policy %d", request->recompute);
     return PP_OK;
 }
@@ -253,7 +254,7 @@ pp_status pp_schedule_build(const pp_schedule_request *request, pp_schedule **sc
 
     pp_schedule *order = NULL;
     PP_TRY(build_order(family, &full, &order, error));
-    if (full.recompute == PP_RECOMPUTE_NONE) {
+    if (full.recompute == PP_RECOMPUTE_NONE || pp_recompute_is_inside(full.recompute)) {
         *schedule = order;
         return PP_OK;
     }

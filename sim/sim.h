@@ -106,7 +106,8 @@ typedef struct pp_async_use {
 pp_async_rank pp_async_rank_of(const pp_schedule_request *request, int p);
 pp_async_use pp_async_use_of(const pp_schedule_request *request, int p, int64_t m);
 
-/* A copy with an R before each B (or I) of the microbatches that `policy` recomputes. */
+/* A copy with an R before each B (or I) of the microbatches that `policy` recomputes by one: none
+ * under attention and every:N. */
 pp_status pp_schedule_add_recompute(const pp_schedule *schedule, pp_recompute policy,
                                     pp_schedule **with, pp_error *error);
 

@@ -107,7 +107,7 @@ static pp_status take_stages(const pp_plan *plan, pp_sim_input *input, pp_arena 
     for (int s = 0; s < stages; s++) {
         const pp_stage *stage = &plan->stages[s];
         cost[s] = (pp_stage_cost){.forward_s = stage->forward_s,
-                                  .input_s = stage->input_s,
+                                  .input_s = pp_stage_input_s(stage),
                                   .weight_s = stage->weight_s,
                                   .recompute_s = stage->recompute_s,
                                   .reduce_s = stage->reduce_s,

@@ -22,7 +22,7 @@ static void NAME(input)(const pp_layer_call *call) {
                         call->accumulate && call->accumulate[i]);
 }
 
-const pp_layer_ops NAME(pp_add) = {PP_OP_ADD, initialise_parameters, NAME(forward), NAME(input),
-                                   NULL};
+const pp_layer_ops NAME(pp_add) = {
+    PP_OP_ADD, initialise_parameters, NAME(forward), NAME(input), NULL, NULL};
 
 #endif

@@ -78,6 +78,7 @@ static const real *NAME(weights_of)(const attend_call *a, const NAME(head) * h) 
     return a->drop ? a->dropped + (h->p - a->probabilities) : h->p;
 }
 
+/* out NULL: the weights alone. */
 static void NAME(head_forward)(const attend_call *a, const NAME(head) * h, real *out) {
     const real *weights = NAME(weights_of)(a, h);
     for (int64_t first = 0; first < h->sequence; first += BLOCK_ROWS) {
@@ -88,6 +89,7 @@ static void NAME(head_forward)(const attend_call *a, const NAME(head) * h, real 
              h->qkv_stride, h->k, h->qkv_stride, 0, h->p + at, h->sequence);
         NAME(softmax_block)(h, first, last);
         if (a->drop) NAME(drop_block)(a, h, first, last);
+        if (!out) continue;
         gemm(false, false, last - first, h->size, reach, 1, weights + at, h->sequence, h->v,
              h->qkv_stride, 0, out + first * h->out_stride, h->out_stride);
     }
@@ -98,6 +100,15 @@ void attend_forward(const attend_call *a) {
         for (int64_t i = 0; i < a->heads; i++) {
             NAME(head) h = NAME(head_of)(a, s, i);
             NAME(head_forward)(a, &h, a->attended + s * a->sequence * h.out_stride + i * h.size);
+        }
+    }
+}
+
+void attend_again(const attend_call *a) {
+    for (int64_t s = 0; s < a->samples; s++) {
+        for (int64_t i = 0; i < a->heads; i++) {
+            NAME(head) h = NAME(head_of)(a, s, i);
+            NAME(head_forward)(a, &h, NULL);
         }
     }
 }

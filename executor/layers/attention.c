@@ -44,6 +44,11 @@ static void NAME(forward)(const pp_layer_call *call) {
     linear_forward(rows, dim, dim, t[ATTENDED], t[OUTPUT_WEIGHT], t[OUTPUT_BIAS], t[OUTPUT]);
 }
 
+static void NAME(attend)(const pp_layer_call *call) {
+    attend_call attend = NAME(attend_of)(call);
+    attend_again(&attend);
+}
+
 static void NAME(input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
@@ -67,6 +72,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_attention) = {PP_OP_ATTENTION, initialise_parameters, NAME(forward),
-                                         NAME(input), NAME(weight)};
+                                         NAME(input),     NAME(weight),          NAME(attend)};
 
 #endif

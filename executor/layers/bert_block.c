@@ -147,6 +147,11 @@ static void NAME(attention_input)(const pp_layer_call *call) {
     linear_input(rows, dim, 3 * dim, t[QKV_GRADIENT], t[QKV_WEIGHT], dx, true);
 }
 
+static void NAME(attend)(const pp_layer_call *call) {
+    attend_call attend = NAME(attend_of)(call);
+    attend_again(&attend);
+}
+
 static void NAME(input)(const pp_layer_call *call) {
     NAME(mlp_input)(call);
     NAME(attention_input)(call);
@@ -169,6 +174,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_bert_block) = {PP_OP_BERT_BLOCK, initialise_parameters, NAME(forward),
-                                          NAME(input), NAME(weight)};
+                                          NAME(input), NAME(weight), NAME(attend)};
 
 #endif

@@ -50,6 +50,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_bert_embedding) = {PP_OP_BERT_EMBEDDING, initialise_parameters,
-                                              NAME(forward), NULL, NAME(weight)};
+                                              NAME(forward), NULL, NAME(weight), NULL};
 
 #endif

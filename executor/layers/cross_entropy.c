@@ -18,7 +18,7 @@ static void NAME(input)(const pp_layer_call *call) {
                      pp_call_accumulates(call));
 }
 
-const pp_layer_ops NAME(pp_cross_entropy) = {PP_OP_CROSS_ENTROPY, initialise_parameters,
-                                             NAME(forward), NAME(input), NULL};
+const pp_layer_ops NAME(pp_cross_entropy) = {
+    PP_OP_CROSS_ENTROPY, initialise_parameters, NAME(forward), NAME(input), NULL, NULL};
 
 #endif

@@ -28,7 +28,7 @@ static void NAME(input)(const pp_layer_call *call) {
         drop(call, 0, dim, call->output_gradient, dx);
 }
 
-const pp_layer_ops NAME(pp_dropout) = {PP_OP_DROPOUT, initialise_parameters, NAME(forward),
-                                       NAME(input), NULL};
+const pp_layer_ops NAME(pp_dropout) = {
+    PP_OP_DROPOUT, initialise_parameters, NAME(forward), NAME(input), NULL, NULL};
 
 #endif

@@ -28,7 +28,7 @@ static void NAME(weight)(const pp_layer_call *call) {
     scatter_positions(rows, dim, rows / call->samples, dy, call->gradients[POSITION_WEIGHT]);
 }
 
-const pp_layer_ops NAME(pp_embedding) = {PP_OP_EMBEDDING, initialise_parameters, NAME(forward),
-                                         NULL, NAME(weight)};
+const pp_layer_ops NAME(pp_embedding) = {
+    PP_OP_EMBEDDING, initialise_parameters, NAME(forward), NULL, NAME(weight), NULL};
 
 #endif

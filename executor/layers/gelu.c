@@ -18,7 +18,7 @@ static void NAME(input)(const pp_layer_call *call) {
                dx, pp_call_accumulates(call));
 }
 
-const pp_layer_ops NAME(pp_gelu) = {PP_OP_GELU, initialise_parameters, NAME(forward), NAME(input),
-                                    NULL};
+const pp_layer_ops NAME(pp_gelu) = {
+    PP_OP_GELU, initialise_parameters, NAME(forward), NAME(input), NULL, NULL};
 
 #endif

@@ -149,6 +149,11 @@ static void NAME(attention_input)(const pp_layer_call *call) {
                    t[RESIDUAL_GRADIENT], dx, pp_call_accumulates(call));
 }
 
+static void NAME(attend)(const pp_layer_call *call) {
+    attend_call attend = NAME(attend_of)(call);
+    attend_again(&attend);
+}
+
 static void NAME(input)(const pp_layer_call *call) {
     NAME(mlp_input)(call);
     NAME(attention_input)(call);
@@ -170,6 +175,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_gpt_block) = {PP_OP_GPT_BLOCK, initialise_parameters, NAME(forward),
-                                         NAME(input), NAME(weight)};
+                                         NAME(input),     NAME(weight),          NAME(attend)};
 
 #endif

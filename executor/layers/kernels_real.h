@@ -191,6 +191,7 @@ typedef struct attend_call {
     real *score_gradient;          /* I */
 } attend_call;
 void attend_forward(const attend_call *a);
+void attend_again(const attend_call *a); /* probabilities alone, with the same bits */
 void attend_input(const attend_call *a);
 
 /* initialise.c : of every op, from the names of its parameters. */

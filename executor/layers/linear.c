@@ -27,6 +27,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_linear) = {PP_OP_LINEAR, initialise_parameters, NAME(forward),
-                                      NAME(input), NAME(weight)};
+                                      NAME(input),  NAME(weight),          NULL};
 
 #endif

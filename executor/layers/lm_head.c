@@ -47,6 +47,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_lm_head) = {PP_OP_LM_HEAD, initialise_parameters, NAME(forward),
-                                       NAME(input), NAME(weight)};
+                                       NAME(input),   NAME(weight),          NULL};
 
 #endif

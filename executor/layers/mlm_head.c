@@ -65,6 +65,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_mlm_head) = {PP_OP_MLM_HEAD, initialise_parameters, NAME(forward),
-                                        NAME(input), NAME(weight)};
+                                        NAME(input), NAME(weight), NULL};
 
 #endif

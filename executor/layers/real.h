@@ -68,6 +68,7 @@
 #define scatter_positions NAME(pp_scatter_positions)
 #define attend_call NAME(pp_attend_call)
 #define attend_forward NAME(pp_attend_forward)
+#define attend_again NAME(pp_attend_again)
 #define attend_input NAME(pp_attend_input)
 #define initialise_parameters NAME(pp_initialise_parameters)
 

@@ -20,7 +20,7 @@ static void NAME(input)(const pp_layer_call *call) {
     relu_input(count, y, dy, dx, pp_call_accumulates(call));
 }
 
-const pp_layer_ops NAME(pp_relu) = {PP_OP_RELU, initialise_parameters, NAME(forward), NAME(input),
-                                    NULL};
+const pp_layer_ops NAME(pp_relu) = {
+    PP_OP_RELU, initialise_parameters, NAME(forward), NAME(input), NULL, NULL};
 
 #endif

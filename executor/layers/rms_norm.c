@@ -28,6 +28,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_rms_norm) = {PP_OP_RMS_NORM, initialise_parameters, NAME(forward),
-                                        NAME(input), NAME(weight)};
+                                        NAME(input), NAME(weight), NULL};
 
 #endif

@@ -19,6 +19,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_token_embedding) = {PP_OP_TOKEN_EMBEDDING, initialise_parameters,
-                                               NAME(forward), NULL, NAME(weight)};
+                                               NAME(forward), NULL, NAME(weight), NULL};
 
 #endif

@@ -130,11 +130,42 @@ Test(notation, cells_with_pairs) {
 
 Test(notation, recompute_policies) {
     pp_recompute policy;
-    for (int i = 0; i < PP_RECOMPUTE_COUNT; i++) {
-        cr_expect(pp_recompute_from_name(pp_recompute_name((pp_recompute)i), &policy));
-        cr_expect_eq((int)policy, i);
+    char text[PP_RECOMPUTE_LENGTH];
+    int last = PP_RECOMPUTE_EVERY + PP_RECOMPUTE_EVERY_MAX;
+    for (int i = 0; i <= last; i++) {
+        if (i == PP_RECOMPUTE_MIXED || i == PP_RECOMPUTE_EVERY) continue; /* no policies */
+        cr_assert(pp_recompute_from_name(pp_recompute_text(i, text), &policy), "%d", i);
+        cr_assert_eq(policy, i);
     }
-    cr_expect_not(pp_recompute_from_name("some", &policy));
+    cr_expect_str_eq(pp_recompute_text(PP_RECOMPUTE_EVERY + 12, text), "every:12");
+    cr_expect_str_eq(pp_recompute_text(PP_RECOMPUTE_MIXED, text), "mixed");
+    cr_expect_str_eq(pp_recompute_names, "none, full, except-last, attention, every:N");
+    static const char *const wrong[] = {"some",
+                                        "",
+                                        "Full",
+                                        "every",
+                                        "every:",
+                                        "every:0",
+                                        "every:-1",
+                                        "every:x",
+                                        "every:02",
+                                        "every:2 ",
+                                        "every:1x",
+                                        "every:65536",
+                                        "every:99999999999",
+                                        "mixed",
+                                        "every: 1"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        cr_expect_not(pp_recompute_from_name(wrong[i], &policy), "'%s'", wrong[i]);
+    for (int n = 1; n < 4; n++) {
+        cr_expect_not(pp_recompute_applies(PP_RECOMPUTE_EVERY + n, 0, 4));
+        cr_expect(pp_recompute_is_inside(PP_RECOMPUTE_EVERY + n));
+        cr_expect_eq(pp_recompute_group(PP_RECOMPUTE_EVERY + n), n);
+    }
+    for (int i = 0; i <= PP_RECOMPUTE_EVERY; i++) {
+        cr_expect_eq(pp_recompute_is_inside(i), i == PP_RECOMPUTE_ATTENTION);
+        cr_expect_eq(pp_recompute_group(i), 0);
+    }
     for (int m = 0; m < 4; m++) {
         cr_expect_not(pp_recompute_applies(PP_RECOMPUTE_NONE, m, 4));
         cr_expect(pp_recompute_applies(PP_RECOMPUTE_FULL, m, 4));

@@ -87,10 +87,23 @@ typedef struct writer {
     size_t count;
 } writer;
 
+pp_recompute fixture_policy(int index) {
+    static const pp_recompute policies[FIXTURE_POLICIES] = {
+        PP_RECOMPUTE_NONE,      PP_RECOMPUTE_EVERY + 2,   PP_RECOMPUTE_FULL,
+        PP_RECOMPUTE_ATTENTION, PP_RECOMPUTE_EVERY + 1,   PP_RECOMPUTE_EXCEPT_LAST,
+        PP_RECOMPUTE_EVERY + 3};
+    return policies[index % FIXTURE_POLICIES];
+}
+
+static pp_recompute policy_of(const fixture_request *request, int stage) {
+    bool mixed = request->recompute == PP_RECOMPUTE_MIXED;
+    return mixed ? fixture_policy(stage + request->microbatches) : request->recompute;
+}
+
 static void put(writer *w, pp_action_kind kind, int stage, int microbatch) {
     bool backward = kind == PP_BACKWARD || kind == PP_INPUT;
     if (backward &&
-        pp_recompute_applies(w->request->recompute, microbatch, w->request->microbatches))
+        pp_recompute_applies(policy_of(w->request, stage), microbatch, w->request->microbatches))
         put(w, PP_RECOMPUTE, stage, microbatch);
     w->schedule->actions[w->count++] =
         (pp_action){.kind = (unsigned)kind & 0x7fu,
@@ -184,14 +197,14 @@ static void set_stages(const fixture_request *request, pp_plan *plan) {
         stage->first = s == 0 ? 0 : even ? s * layers / stages : request->splits[s - 1];
         int next = even ? (s + 1) * layers / stages : request->splits[s];
         stage->last = s == stages - 1 ? layers - 1 : next - 1;
-        stage->recompute = request->recompute;
+        stage->recompute = policy_of(request, s);
         for (int i = stage->first; i <= stage->last; i++) {
             const pp_layer *layer = &plan->model->layers[i];
             stage->forward_s += layer->forward_s;
             stage->input_s += layer->input_s;
             stage->weight_s += layer->weight_s;
         }
-        stage->recompute_s = request->recompute == PP_RECOMPUTE_NONE ? 0 : stage->forward_s;
+        stage->recompute_s = stage->recompute == PP_RECOMPUTE_NONE ? 0 : stage->forward_s;
         stage->optimizer_s = 1e-4;
     }
 }
@@ -205,7 +218,7 @@ static pp_layout_request layout_request(const pp_plan *plan, int s, bool split) 
                                .dtype = plan->dtype,
                                .optimizer = plan->optimizer,
                                .split_backward = split,
-                               .recompute = plan->recompute != PP_RECOMPUTE_NONE,
+                               .recompute = plan->stages[s].recompute,
                                .dp = plan->dp};
 }
 

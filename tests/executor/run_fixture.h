@@ -27,8 +27,13 @@ typedef struct fixture_request {
     pp_dtype dtype;
     pp_optimizer optimizer;
     fixture_order order;
-    pp_recompute recompute;
+    pp_recompute recompute; /* mixed: fixture_policy of each stage */
 } fixture_request;
+
+/* Each of a few policies in turn, for stages of a mixed plan and for loops over policies: 0 … count
+ * - 1 are all of them. */
+enum { FIXTURE_POLICIES = 7 };
+pp_recompute fixture_policy(int index);
 
 typedef struct fixture {
     pp_plan *plan;

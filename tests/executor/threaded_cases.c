@@ -23,11 +23,11 @@ static bool failed(char message[512], const char *format, ...) {
 /* Puts what was tried in front of why it failed. */
 static bool explain(char message[512], const fixture_request *tried) {
     static const char *const orders[] = {"gpipe", "1f1b", "split", "loops"};
-    char why[300];
+    char why[300], policy[PP_RECOMPUTE_LENGTH];
     snprintf(why, sizeof why, "%.299s", message);
     return failed(message, "K=%d V=%d dp=%d M=%d first split %d %s recompute %s: %s", tried->ranks,
                   tried->virtual_stages, tried->dp, tried->microbatches, tried->splits[0],
-                  orders[tried->order], pp_recompute_name(tried->recompute), why);
+                  orders[tried->order], pp_recompute_text(tried->recompute, policy), why);
 }
 
 static bool run_request(const fixture_request *request, int steps, const pp_run_options *options,
@@ -63,9 +63,9 @@ static bool all_orders_same(const fixture_record *reference, fixture_request req
                             char message[512]) {
     pp_run_options options = {.seed = 7, .poison = true};
     for (int order = ORDER_GPIPE; order <= ORDER_SPLIT; order++)
-        for (int recompute = 0; recompute < PP_RECOMPUTE_COUNT; recompute++) {
+        for (int i = 0; i <= FIXTURE_POLICIES; i++) {
             request.order = (fixture_order)order;
-            request.recompute = (pp_recompute)recompute;
+            request.recompute = i < FIXTURE_POLICIES ? fixture_policy(i) : PP_RECOMPUTE_MIXED;
             if (!same_as(reference, &request, &options, message)) return false;
         }
     return true;
@@ -132,8 +132,8 @@ static bool same_bits_virtual(char message[512]) {
         request.ranks = shapes[i][0];
         request.virtual_stages = shapes[i][1];
         request.order = ORDER_LOOPS;
-        for (int recompute = 0; fine && recompute < PP_RECOMPUTE_COUNT; recompute++) {
-            request.recompute = (pp_recompute)recompute;
+        for (int j = 0; fine && j <= FIXTURE_POLICIES; j++) {
+            request.recompute = j < FIXTURE_POLICIES ? fixture_policy(j) : PP_RECOMPUTE_MIXED;
             fine = same_as(&reference, &request, &options, message);
         }
     }
@@ -308,7 +308,7 @@ static bool random_delays(char message[512]) {
             .seed = 2, .poison = true, .before_action = sleep_randomly, .context = &seed};
         request.ranks = 2 + (int)(seed % 4);
         request.order = (fixture_order)(seed % 3);
-        request.recompute = (pp_recompute)(seed / 3 % 3);
+        request.recompute = fixture_policy((int)(seed / 3));
         fine = same_as(&reference, &request, &delayed, message);
     }
     fixture_record_free(&reference);
@@ -472,7 +472,7 @@ static bool peak_matches(const fixture_request *request, char message[512]) {
 static bool peaks(char message[512]) {
     static const char *const models[] = {fixture_gpt, fixture_graph};
     bool fine = true;
-    for (int i = 0; fine && i < 2 * 3 * 3 * 2; i++) {
+    for (int i = 0; fine && i < 2 * 3 * (FIXTURE_POLICIES + 1) * 2; i++) {
         fixture_request request = {.model = models[i % 2],
                                    .ranks = 1 + i % 5,
                                    .microbatches = 4,
@@ -481,7 +481,9 @@ static bool peaks(char message[512]) {
                                    .dtype = i % 4 == 3 ? PP_FP64 : PP_FP32,
                                    .optimizer = i % 3 == 2 ? PP_SGD : PP_ADAMW,
                                    .order = (fixture_order)(i / 2 % 3),
-                                   .recompute = (pp_recompute)(i / 6 % 3)};
+                                   .recompute = fixture_policy(i / 6)};
+        if (i / 6 % (FIXTURE_POLICIES + 1) == FIXTURE_POLICIES)
+            request.recompute = PP_RECOMPUTE_MIXED;
         fine = peak_matches(&request, message);
     }
     fixture_request loops = {.model = fixture_gpt,
@@ -578,8 +580,8 @@ static bool spans_follow(const fixture *made, const pp_trace *trace, char messag
     return true;
 }
 
-/* The memory curve of each rank begins at time 0, is in order, comes back to where it began, and its
- * highest point is the peak that the rank reports. */
+/* The memory curve of each rank begins at time 0, is in order, comes back to where it began, and
+ * its highest point is the peak that the rank reports. */
 static bool curves_reach_peaks(const pp_trace *trace, char message[512]) {
     size_t i = 0;
     for (int p = 0; p < trace->ranks; p++) {

@@ -106,7 +106,8 @@ static pp_plan *plan_of(const way *w) {
     cr_assert_eq(plan->ranks, w->ranks);
     cr_assert_eq(plan->microbatches, w->microbatches);
     cr_assert_str_eq(plan->schedule, w->schedule);
-    cr_assert_str_eq(pp_recompute_name(plan->recompute), w->recompute);
+    char policy[PP_RECOMPUTE_LENGTH];
+    cr_assert_str_eq(pp_recompute_text(plan->recompute, policy), w->recompute);
     pp_plan_result_free(result);
     return plan;
 }

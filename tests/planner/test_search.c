@@ -81,7 +81,7 @@ static void fill_stage(const world *w, const shape *c, int s, int first, int las
                              .dtype = PP_FP32,
                              .optimizer = PP_ADAMW,
                              .split_backward = c->family->splits_backward,
-                             .recompute = c->recompute != PP_RECOMPUTE_NONE,
+                             .recompute = c->recompute,
                              .dp = c->dp,
                              .tp = c->tp};
     pp_stage_layout layout;
@@ -167,7 +167,9 @@ static void try_shape(oracle *o, shape c) {
     int first[64] = {0};
     pp_schedule *order;
     if (r->schedule != NULL && strcmp(r->schedule, c.family->name) != 0) return;
-    if (r->recompute != NULL && strcmp(r->recompute, pp_recompute_name(c.recompute)) != 0) return;
+    char policy[PP_RECOMPUTE_LENGTH];
+    if (r->recompute != NULL && strcmp(r->recompute, pp_recompute_text(c.recompute, policy)) != 0)
+        return;
     if (c.recompute == PP_RECOMPUTE_EXCEPT_LAST && c.microbatches == 1 && r->recompute == NULL) {
         return; /* the same as none */
     }
@@ -196,7 +198,7 @@ static void try_sizes(oracle *o, shape c) {
         if (c.size > 1 && (batch + c.size - 2) / (c.size - 1) == c.microbatches) continue;
         for (int f = 0; f < families; f++) {
             c.family = &family[f];
-            for (int r = 0; r < PP_RECOMPUTE_COUNT; r++) {
+            for (int r = 0; r <= PP_RECOMPUTE_EXCEPT_LAST; r++) {
                 c.recompute = (pp_recompute)r;
                 for (c.each = c.family->natural_virtual; c.each <= layers; c.each++) {
                     try_shape(o, c);
@@ -334,10 +336,11 @@ static void check_bounds(pp_work *work, const int *splits, uint64_t seed) {
         }
         pp_sim_result_free(result);
     }
+    char policy[PP_RECOMPUTE_LENGTH];
     cr_expect_leq(bound, seconds, "seed %d: %s K=%d M=%d dp=%d recompute %s: bound %.17g of %.17g",
                   (int)seed, work->candidate->family->name, work->candidate->ranks,
                   work->candidate->microbatches, work->candidate->dp,
-                  pp_recompute_name(work->candidate->recompute), bound, seconds);
+                  pp_recompute_text(work->candidate->recompute, policy), bound, seconds);
     cr_expect_leq(without, seconds, "seed %d: the bound without order", (int)seed);
 }
 
