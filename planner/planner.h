@@ -53,7 +53,7 @@ typedef struct pp_plan_request {
     int ranks, virtual_stages, microbatches, dp, tp;  /* pins */
     int64_t microbatch_size;
     const char *schedule;     /* pin */
-    const char *recompute;    /* pin: a pp_recompute_name */
+    const char *recompute;    /* pin: a policy, of all stages */
     const char *split;        /* method or "3,7,11"; NULL: "optimal" */
     double limit_s;           /* stop after; 0: never */
     int alternative_count;    /* runners-up wanted; 0: 3 */
