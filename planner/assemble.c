@@ -188,7 +188,7 @@ void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     plan->zero = c->zero;
     plan->recompute = c->recompute;
     snprintf(plan->schedule, sizeof plan->schedule, "%s", c->family->name);
-    for (int i = 0; i < terms->tables->layers; i++) plan->order[i] = i;
+    for (int i = 0; i < plan->model->layer_count; i++) plan->order[i] = i;
     for (int s = 0; s < terms->stages; s++) plan->placement[s] = terms->placement[s];
     size_t positions = (size_t)c->ranks * (size_t)c->arrangement->width;
     memcpy(plan->devices, c->arrangement->devices, positions * sizeof *plan->devices);
@@ -252,9 +252,12 @@ static pp_status expand_and_predict(const pp_terms *terms, pp_plan *plan, pp_err
 pp_status pp_assemble_plan(const pp_terms *terms, pp_footprints *footprints, const int *splits,
                            pp_plan **plan, pp_error *error) {
     const pp_tables *tables = terms->tables;
-    PP_TRY(pp_plan_new(tables->model, tables->cluster, terms->ranks, terms->stages,
+    PP_TRY(pp_plan_new(tables->request->model, tables->cluster, terms->ranks, terms->stages,
                        terms->candidate->dp, terms->candidate->tp, plan, error));
     pp_assemble_header(terms, *plan);
+    for (int i = 0; i < tables->layers && tables->order != NULL; i++) {
+        (*plan)->order[i] = tables->order[i];
+    }
     note_costs(terms, *plan);
     (*plan)->cost_hash = pp_costs_hash(tables->request->costs);
     pp_status status = pp_assemble_stages(terms, footprints, splits, *plan)

@@ -1,8 +1,9 @@
 /* The ways to split that people know from other tools, by name, so that they can be compared.
  *
- * Each but `uniform` and an explicit list gives every layer a weight and minimises the heaviest
- * stage, exactly. They look neither at memory limits nor at transfers; that is what makes them
- * baselines. A plan that they lead to must still fit. */
+ * Each but `uniform`, `bottleneck` (search_work.c) and an explicit list gives every layer a weight
+ * and minimises the heaviest stage, exactly, in the file's order. They look neither at memory
+ * limits nor at transfers; that is what makes them baselines. A plan that they lead to must still
+ * fit. */
 #include <ctype.h>
 #include <math.h>
 #include <regex.h>
@@ -31,12 +32,6 @@ static double weigh_time(const pp_split_method *method, const pp_split_load *loa
            sum_of(timing->weight, layer);
 }
 
-static double weigh_visit(const pp_split_method *method, const pp_split_load *load, int layer) {
-    double recompute =
-        load->recompute != PP_RECOMPUTE_NONE ? sum_of(load->timing->forward, layer) : 0;
-    return weigh_time(method, load, layer) + recompute;
-}
-
 /* Elements; of opaque layers, which have bytes alone, as many as those bytes hold. */
 static double weigh_parameters(const pp_split_method *method, const pp_split_load *load,
                                int layer) {
@@ -60,14 +55,14 @@ static double weigh_matches(const pp_split_method *method, const pp_split_load *
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
-enum { OPTIMAL, UNIFORM, TYPE, EXPLICIT };
+enum { OPTIMAL, UNIFORM, TYPE, EXPLICIT, BOTTLENECK };
 
 static const pp_split_row rows[] = {
     [OPTIMAL] = {"optimal", "least step time, memory and transfers considered (default)", NULL},
     [UNIFORM] = {"uniform", "equal numbers of layers", NULL},
     [TYPE] = {"type:REGEX", "equal numbers of layers whose op or name matches", weigh_matches},
     [EXPLICIT] = {"3,7,11", "the first layer of each stage but the first", NULL},
-    {"bottleneck", "fastest slowest stage, transfers and memory aside", weigh_visit},
+    [BOTTLENECK] = {"bottleneck", "fastest slowest stage, transfers and memory aside", NULL},
     {"parameters", "equal numbers of parameters", weigh_parameters},
     {"time", "equal forward and backward times of the layers", weigh_time},
     {"memory", "equal bytes of weights, optimizer state and activations", weigh_memory},
@@ -75,11 +70,15 @@ static const pp_split_row rows[] = {
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
 
 bool pp_split_has_measure(const pp_split_method *method) {
-    return method->row->weigh != NULL && method->row->weigh != weigh_visit;
+    return method->row->weigh != NULL;
 }
 
 bool pp_split_is_optimal(const pp_split_method *method) {
     return method->row == &rows[OPTIMAL];
+}
+
+bool pp_split_is_bottleneck(const pp_split_method *method) {
+    return method->row == &rows[BOTTLENECK];
 }
 
 /* ---- reading ------------------------------------------------------------------------------- */

@@ -123,6 +123,9 @@ static uint64_t hash_layer(const pp_footprints *footprints, int first, int last,
 
 static uint64_t kind_of(pp_footprints *footprints, int first, int last) {
     uint64_t n = (uint64_t)footprints->tables->layers;
+    if (footprints->tables->lattice != NULL) { /* each its own kind, apart from those of orders */
+        return add(add(add(PP_HASH_START, n), (uint64_t)first), ~(uint64_t)last);
+    }
     uint64_t interval = (uint64_t)first * n + (uint64_t)last + 1;
     int64_t known;
     if (pp_memo_find(&footprints->kinds, interval, &known)) return (uint64_t)known;
@@ -138,6 +141,7 @@ pp_status pp_footprints_init(pp_footprints *footprints, const pp_tables *tables,
     *footprints = (pp_footprints){.tables = tables};
     pp_arena_init(&footprints->arena);
     pp_arena_init(&footprints->scratch);
+    if (tables->lattice != NULL) return PP_OK;
     footprints->shape = PP_NEW(&footprints->arena, uint64_t, tables->layers);
     footprints->output = PP_NEW(&footprints->arena, uint64_t, tables->layers);
     if (footprints->arena.failed) return pp_fail_memory(error);
@@ -156,10 +160,30 @@ void pp_footprints_deinit(pp_footprints *footprints) {
     pp_arena_deinit(&footprints->scratch);
 }
 
+/* Over a lattice: an order in which what ideal last + 1 has beyond ideal first stands in one piece.
+ * NULL: out of memory. Turns first and last into positions of that order. */
+static const int *order_of(pp_footprints *footprints, int *first, int *last) {
+    const pp_lattice *lattice = footprints->tables->lattice;
+    int splits[] = {*first, *last + 1}, positions[2];
+    int *order = PP_NEW(&footprints->scratch, int, lattice->layers);
+    if (order == NULL) return NULL;
+    pp_lattice_order(lattice, splits, 3, order, positions);
+    *first = positions[0];
+    *last = positions[1] - 1;
+    return order;
+}
+
 static const pp_stage_bytes *make_layout(pp_footprints *footprints, int first, int last,
                                          pp_footprint_mode mode, uint64_t key) {
     const pp_plan_request *request = footprints->tables->request;
-    pp_layout_request ask = {.model = request->model,
+    const int *order = NULL;
+    pp_arena_reset(&footprints->scratch);
+    if (footprints->tables->lattice != NULL) {
+        order = order_of(footprints, &first, &last);
+        if (order == NULL) return NULL;
+    }
+    pp_layout_request ask = {.model = footprints->tables->model,
+                             .order = order,
                              .first = first,
                              .last = last,
                              .samples = mode.samples,
@@ -170,7 +194,6 @@ static const pp_stage_bytes *make_layout(pp_footprints *footprints, int first, i
                              .dp = mode.dp,
                              .tp = mode.tp};
     pp_stage_layout layout;
-    pp_arena_reset(&footprints->scratch);
     if (pp_stage_layout_make(&ask, &footprints->scratch, &layout, NULL) != PP_OK) return NULL;
     pp_stage_bytes *bytes = PP_NEW(&footprints->arena, pp_stage_bytes, 1);
     if (bytes == NULL) return NULL;

@@ -1,9 +1,11 @@
 /* planner: split, search, explain. Floor 3; uses sim and profiles.
  *
  * Splitting:  split.c          exact dynamic programming under each stage's own limits
+ *             lattice.c        where a model that branches can be cut; lattice_cut.c: the best way
  *             baselines.c      the other --split methods, by name
  * Knowing:    tables.c         what layers cost at each microbatch size, on each kind of device
  *             arrange.c        which device each position of a plan has
+ *             views.c          the same in another order of the layers
  *             footprint.c      the bytes of any interval of layers
  *             terms.c          what the stages of one candidate cost, wherever they are cut
  *             windows.c        when a stage must wait, from its order alone

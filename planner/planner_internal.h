@@ -2,15 +2,18 @@
  *
  *   chain cuts  split.c            the dynamic programme behind every split
  *   memo        memo.c             a small map of numbers
- *   tables      tables.c           what a layer costs at each microbatch size, on each kind of
- * device arrangement arrange.c          which device each position of a plan has footprints
- * footprint.c        bytes of any interval of layers, made once per kind space       search_space.c
- * which candidates there are bounds      search_bound.c     what a candidate can never beat work
- * search_work.c      one candidate: split, simulate, refine miss        search_miss.c      by how
- * much nothing fitted */
+ *   tables      tables.c           what a layer costs, by microbatch size and kind of device
+ *   arrangement arrange.c          which device each position of a plan has
+ *   views       views.c            the model in other orders and over the lattice of its cuts
+ *   footprints  footprint.c        bytes of any interval of layers, made once per kind
+ *   space       search_space.c     which candidates there are
+ *   bounds      search_bound.c     what a candidate can never beat
+ *   work        search_work.c      one candidate: split, simulate, refine
+ *   miss        search_miss.c      by how much nothing fitted */
 #ifndef PPSIM_PLANNER_INTERNAL_H
 #define PPSIM_PLANNER_INTERNAL_H
 
+#include "planner/lattice_internal.h"
 #include "planner/planner.h"
 
 /* ---- chain cuts ---------------------------------------------------------------------------- */
@@ -26,12 +29,22 @@ typedef struct pp_chain_problem {
     pp_interval_cost *exact;
     double (*border)(const void *context, int stage, int next);
     const void *context;
+    /* Not NULL: items and borders are numbers of ideals (lattice.c), an interval first … last is
+     * what ideal last + 1 has beyond ideal first, and `items` does not count. Then the weight
+     * [ideals] of a stage never falls when it grows, and its cost is at least per_weight times
+     * that. */
+    const pp_lattice *lattice;
+    const double *weight;
+    double per_weight;
 } pp_chain_problem;
 
 /* Fills splits [stages - 1] and *largest. PP_E_NO_FIT when every split costs INFINITY. Workspace
  * from the arena. */
 pp_status pp_chain_cut(const pp_chain_problem *problem, pp_arena *arena, int *splits,
                        double *largest, pp_error *error);
+/* What pp_chain_cut does where there is a lattice. */
+pp_status pp_lattice_cut(const pp_chain_problem *problem, pp_arena *arena, int *splits,
+                         double *largest, pp_error *error);
 
 /* ---- memo ---------------------------------------------------------------------------------- */
 
@@ -70,6 +83,7 @@ typedef struct pp_weights {
     int64_t *weight_bytes; /* [layers + 1] sums of weights and gradients that are not tied */
     int64_t *state_bytes;  /* [layers + 1] sums of their optimizer state */
     int64_t *own_bytes;    /* [layers + 1] sums of gradients that are not tied */
+    int64_t *held_bytes;   /* [layers + 1] sums of weights, gradients and state, ties included */
 } pp_weights;
 
 /* How layers are divided over the tp devices of a rank. */
@@ -96,13 +110,19 @@ typedef struct pp_timing {
     double *update_each;   /* [layers] one optimizer step, whatever the microbatch … */
     double *own_update;    /* [layers + 1] … and sums of it over what is not tied */
     int64_t *border_bytes; /* [layers + 1] what crosses in front of each layer */
+    int64_t *tensor_bytes; /* [layers + 1] sums of all tensors that are no parameters */
+    double *whole;         /* over a lattice: [ideals] sums of F + I + W */
 } pp_timing;
 
-/* What does not depend on a candidate. Read-only after pp_tables_init but for the timings. */
+/* What does not depend on a candidate. Read-only after pp_tables_init but for the timings. Arrays
+ * are by position in the order at hand, the file's or that of a view, and so are the layers and
+ * edges of `model`. */
 typedef struct pp_tables {
     const pp_plan_request *request;
-    const pp_model *model;
-    pp_cluster *cluster; /* a copy, whose links are as measured where the store has them */
+    const pp_model *model; /* the request's, its layers in the order at hand */
+    const int *order;      /* [layers] position → layer of the request's model; NULL: the same */
+    const pp_lattice *lattice; /* not NULL: sums are over ideals, of which there are layers + 1 */
+    pp_cluster *cluster;       /* a copy, whose links are as measured where the store has them */
     int layers;
     double overhead_s;            /* of each action */
     int *last_reader;             /* [layers] last layer that reads the output, or -1 */
@@ -188,6 +208,41 @@ const pp_stage_bytes *pp_footprint(pp_footprints *footprints, int first, int las
 /* Equal for intervals whose bytes are equal; never 0. */
 uint64_t pp_footprint_key(pp_footprints *footprints, int first, int last, pp_footprint_mode mode);
 
+/* ---- views --------------------------------------------------------------------------------- */
+
+/* The model in one topological order, or over a lattice: the same tables with other positions. */
+typedef struct pp_view {
+    pp_tables *base;   /* of the file's order */
+    pp_tables *tables; /* its own */
+    pp_footprints *footprints;
+    pp_memo timings; /* the file's pp_timing → this view's … */
+    pp_memo weights; /* … and pp_weights */
+} pp_view;
+
+/* All views of one search. Where the model has one order alone, `wide` and `file` are the same. */
+typedef struct pp_views {
+    pp_tables *base;
+    pp_view file;  /* the file's order */
+    pp_view *wide; /* every known cut: where to look for the best ones */
+    bool complete; /* … and there are no others */
+    pp_lattice lattice;
+    pp_view **orders; /* that were asked for, in that order; owned */
+    size_t order_count, order_capacity;
+    pp_memo order_of; /* hash of an order → index in orders + 1 */
+    pp_arena arena;
+} pp_views;
+
+/* limit: ideals that the search may go through. */
+pp_status pp_views_init(pp_views *views, pp_tables *base, pp_footprints *footprints, int limit,
+                        pp_error *error);
+void pp_views_deinit(pp_views *views);
+/* The view of a topological order [layers], made when it first comes up. */
+pp_status pp_views_order(pp_views *views, const int *order, pp_view **view, pp_error *error);
+/* What is asked for changes; all views are told. */
+void pp_views_ask(pp_views *views, const pp_plan_request *request);
+/* The view's counterpart of a timing of the base tables, expanded. */
+pp_status pp_view_timing(pp_view *view, pp_timing *timing, const pp_timing **seen, pp_error *error);
+
 /* ---- split methods ------------------------------------------------------------------------- */
 
 typedef struct pp_split_row pp_split_row;
@@ -207,6 +262,8 @@ pp_status pp_split_method_read(const char *text, const pp_model *model, pp_arena
                                pp_split_method *method, pp_error *error);
 /* True if the search itself chooses the splits. */
 bool pp_split_is_optimal(const pp_split_method *method);
+/* True for the pure least largest stage. */
+bool pp_split_is_bottleneck(const pp_split_method *method);
 
 /* What a baseline balances. */
 typedef struct pp_split_load {
@@ -217,8 +274,8 @@ typedef struct pp_split_load {
     pp_recompute recompute;
 } pp_split_load;
 
-/* Splits by a method that is not optimal. *measure: the largest stage by the method's own measure;
- * 0 for those that have none. */
+/* Splits the file's order by a method that is neither optimal nor bottleneck. *measure: the largest
+ * stage by the method's own measure; 0 for those that have none. */
 pp_status pp_split_baseline(const pp_split_method *method, const pp_split_load *load, int stages,
                             pp_arena *arena, int *splits, double *measure, pp_error *error);
 
@@ -314,8 +371,9 @@ typedef struct pp_terms {
     const pp_flow *flows;      /* [stages] what follows from the order; NULL: not known */
 } pp_terms;
 
-/* placement: [stages] stage → rank; NULL: stage s on rank s mod K. */
-pp_status pp_terms_init(pp_terms *terms, pp_tables *tables, const pp_candidate *candidate,
+/* Of the candidate in some view. placement: [stages] stage → rank; NULL: stage s on rank s mod K.
+ */
+pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error);
 
 /* All-reduce over the tp devices of each rank and replica, as slow as the slowest of them. */
@@ -367,10 +425,13 @@ double pp_rounded(double seconds);
 
 /* ---- one candidate ------------------------------------------------------------------------- */
 
-/* The workshop in which candidates are timed, one after the other. */
+/* The workshop in which candidates are timed, one after the other. Stages are intervals of the view
+ * at hand: `wide`, where cuts are looked for, or that of the order in which a cut is tried. */
 typedef struct pp_work {
-    pp_tables *tables;
-    pp_footprints *footprints;
+    pp_views *views;
+    pp_view *view;             /* at hand … */
+    pp_tables *tables;         /* … its tables … */
+    pp_footprints *footprints; /* … and footprints; terms are in it too, and the plan */
     const pp_split_method *method;
     const pp_candidate *candidate;
     pp_terms terms;
@@ -387,8 +448,10 @@ typedef struct pp_work {
     pp_link *links;            /* [stages][2] behind each stage, there and back */
     const pp_sim_cards *cards; /* that ranks share; NULL: none */
     int *groups;               /* [stages] that reduce together */
-    int *splits;               /* [stages - 1] the best so far … */
-    int *trial;                /* … and the one being tried */
+    pp_flow *flows;            /* [stages] of the order */
+    int *splits;               /* [stages - 1] the best so far, in best_view … */
+    int *trial;                /* … and the one being tried, in the view at hand */
+    pp_view *best_view;        /* NULL: none fits */
     double best_s;             /* its step time; INFINITY: none fits */
     int64_t best_peak_bytes;   /* the largest of its ranks */
     int share;                 /* of a rank's limit that each of its stages may use: 1/share */
@@ -400,22 +463,25 @@ typedef struct pp_work {
     pp_arena arena;            /* reset for each candidate */
 } pp_work;
 
-void pp_work_init(pp_work *work, pp_tables *tables, pp_footprints *footprints,
-                  const pp_split_method *method);
+void pp_work_init(pp_work *work, pp_views *views, const pp_split_method *method);
 void pp_work_deinit(pp_work *work);
 /* Takes up a candidate: its order, slots and terms. PP_E_UNSUPPORTED: of a kind that cannot be
  * planned yet. */
 pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *error);
-/* Least of the largest pp_bound_stage over all splits that fit; INFINITY: none does. Leaves the
- * split in work->trial. */
+/* Takes another view to hand. */
+pp_status pp_work_enter(pp_work *work, pp_view *view, pp_error *error);
+/* Least of the largest pp_bound_stage over all known splits that fit; INFINITY: none does. Leaves
+ * the split in work->trial. Proved if work->views->complete. */
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error);
 /* Bytes that `stage` needs by itself as layers first … last; INT64_MAX: out of memory. */
 int64_t pp_work_need(pp_work *work, int stage, int first, int last);
+/* Whether that is within its rank's limit. Cheap where there is room to spare. */
 bool pp_work_fits(pp_work *work, int stage, int first, int last);
 /* Simulates work->plan's stages: search_time.c. */
 pp_status pp_work_prepare_times(pp_work *work, pp_error *error);
 pp_status pp_work_time(pp_work *work, double *seconds, pp_error *error);
-/* Simulates the splits in work->trial and keeps them if they fit and are faster than the best. */
+/* Simulates the splits in work->trial and keeps them if they fit and are faster than the best. A
+ * cut of the lattice first becomes one of an order, whose view is then at hand. */
 pp_status pp_work_try(pp_work *work, pp_error *error);
 /* The time is up, or somebody asked to stop: leave loops with what there is. */
 bool pp_work_must_stop(const pp_work *work);

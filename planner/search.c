@@ -17,13 +17,16 @@
 #include "planner/planner_internal.h"
 
 enum { ALTERNATIVES = 3, PROGRESS_EVERY = 64 };
+/* Cuts of a model that branches: more are too many to go through for each candidate, or once. */
+enum { CUTS_TO_SEARCH = 2048, CUTS_TO_SPLIT = 20000 };
 
 /* A plan worth keeping. */
 typedef struct kept {
     size_t candidate;
     double seconds;
     int64_t peak_bytes;
-    int *splits; /* [stages - 1] */
+    pp_view *view; /* whose positions … */
+    int *splits;   /* … these are: [stages - 1] */
 } kept;
 
 typedef struct search {
@@ -31,7 +34,8 @@ typedef struct search {
     pp_plan_result *result;
     pp_error *error;
     pp_tables tables;
-    pp_footprints footprints;
+    pp_footprints footprints; /* of the file's order, as the tables */
+    pp_views views;
     pp_split_method method;
     pp_space space;
     pp_work work;
@@ -115,7 +119,7 @@ static double ceiling_of(const search *s) {
 static pp_status keep(search *s, size_t candidate) {
     const pp_work *work = &s->work;
     int boundaries = work->terms.stages - 1;
-    kept found = {candidate, work->best_s, work->best_peak_bytes, NULL};
+    kept found = {candidate, work->best_s, work->best_peak_bytes, work->best_view, NULL};
     int place = s->kept_count;
     while (place > 0 && compare(s, &found, &s->best[place - 1]) < 0) place--;
     if (place == s->wanted) return PP_OK;
@@ -141,11 +145,12 @@ static pp_status bound_splits(search *s, pp_candidate *candidate) {
     double bound, *known = NULL;
     candidate->level = 1;
     if (candidate->virtual_stages > 1) return PP_OK; /* where stages lie is up to the order */
+    if (!s->views.complete) return PP_OK;
     known = &s->group_bounds[2 * candidate->group + candidate->family->splits_backward];
     if (*known == 0) {
         pp_terms terms;
         pp_arena_reset(&s->scratch);
-        PP_TRY(pp_terms_init(&terms, &s->tables, candidate, NULL, &s->scratch, s->error));
+        PP_TRY(pp_terms_init(&terms, s->views.wide, candidate, NULL, &s->scratch, s->error));
         PP_TRY(pp_bound_splits(&terms, &s->scratch, &bound, s->error));
         *known = fmax(bound, candidate->bound_s);
     }
@@ -153,12 +158,13 @@ static pp_status bound_splits(search *s, pp_candidate *candidate) {
     return PP_OK;
 }
 
-/* Level 2: with the order and the memory limits. */
-static pp_status bound_order(search *s, pp_candidate *candidate) {
+/* Level 2: with the order and the memory limits. *fits: there is a split. */
+static pp_status bound_order(search *s, pp_candidate *candidate, bool *fits) {
     double bound;
     candidate->level = 2;
     PP_TRY(pp_work_bound(&s->work, &bound, s->error));
-    raise_bound(candidate, bound);
+    if (s->views.complete) raise_bound(candidate, bound);
+    *fits = bound < INFINITY;
     return PP_OK;
 }
 
@@ -171,8 +177,9 @@ static bool must_wait(const search *s, const pp_candidate *candidate) {
 static pp_status solve(search *s, size_t index) {
     pp_candidate *candidate = &s->space.candidates[index];
     pp_work *work = &s->work;
-    PP_TRY(bound_order(s, candidate));
-    if (candidate->bound_s == INFINITY || candidate->bound_s > ceiling_of(s)) return PP_OK;
+    bool fits;
+    PP_TRY(bound_order(s, candidate, &fits));
+    if (!fits || candidate->bound_s > ceiling_of(s)) return PP_OK;
     if (must_wait(s, candidate)) {
         heap_push(s, index);
         return PP_OK;
@@ -266,7 +273,8 @@ static pp_status hand_out(search *s, const kept *from, pp_plan **plan) {
     PP_TRY(pp_work_start(&s->work, &s->space.candidates[from->candidate], s->error));
     int boundaries = s->work.terms.stages - 1;
     memcpy(s->work.splits, from->splits, (size_t)boundaries * sizeof *from->splits);
-    PP_TRY(pp_assemble_plan(&s->work.terms, &s->footprints, from->splits, plan, s->error));
+    PP_TRY(pp_work_enter(&s->work, from->view, s->error));
+    PP_TRY(pp_assemble_plan(&s->work.terms, from->view->footprints, from->splits, plan, s->error));
     assert((*plan)->predicted.iteration_time_s == from->seconds);
     return PP_OK;
 }
@@ -320,7 +328,9 @@ static pp_status prepare(search *s) {
     PP_TRY(pp_tables_init(&s->tables, request, s->error));
     PP_TRY(pp_footprints_init(&s->footprints, &s->tables, s->error));
     PP_TRY(pp_space_init(&s->space, &s->tables, &s->method, s->error));
-    pp_work_init(&s->work, &s->tables, &s->footprints, &s->method);
+    int limit = pp_split_is_bottleneck(&s->method) ? CUTS_TO_SPLIT : CUTS_TO_SEARCH;
+    PP_TRY(pp_views_init(&s->views, &s->tables, &s->footprints, limit, s->error));
+    pp_work_init(&s->work, &s->views, &s->method);
     if (request->limit_s > 0) s->work.deadline_s = s->started_s + request->limit_s;
     return fill_heap(s);
 }
@@ -337,6 +347,7 @@ pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result
     (*result)->seconds = pp_now_s() - s.started_s;
     pp_work_deinit(&s.work);
     pp_space_deinit(&s.space);
+    pp_views_deinit(&s.views);
     pp_footprints_deinit(&s.footprints);
     pp_tables_deinit(&s.tables);
     pp_arena_deinit(&s.scratch);

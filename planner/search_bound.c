@@ -126,8 +126,7 @@ static double filling_bound(const pp_candidate *c, const totals *t) {
     return fmax(first_backward, filled > 0 ? pass / filled : 0);
 }
 
-static int64_t static_bytes(const pp_candidate *c, int first, int last) {
-    const pp_weights *weights = c->timing->division.weights;
+static int64_t static_bytes(const pp_weights *weights, const pp_candidate *c, int first, int last) {
     int64_t state = weights->state_bytes[last + 1] - weights->state_bytes[first];
     return weights->weight_bytes[last + 1] - weights->weight_bytes[first] +
            state / pp_candidate_shards(c);
@@ -135,7 +134,8 @@ static int64_t static_bytes(const pp_candidate *c, int first, int last) {
 
 /* Weights, gradients and optimizer state are somewhere, whatever the split. */
 static bool weights_fit(const pp_tables *tables, const pp_candidate *c) {
-    return (double)static_bytes(c, 0, tables->layers - 1) <= c->arrangement->limit_total;
+    return (double)static_bytes(c->timing->division.weights, c, 0, tables->layers - 1) <=
+           c->arrangement->limit_total;
 }
 
 double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate) {
@@ -288,7 +288,7 @@ double pp_bound_rank(const pp_terms *terms, const int *splits, int stage) {
 }
 
 int64_t pp_bound_bytes(const pp_terms *terms, int first, int last) {
-    return static_bytes(terms->candidate, first, last);
+    return static_bytes(terms->timing->division.weights, terms->candidate, first, last);
 }
 
 /* ---- over all splits ----------------------------------------------------------------------- */
@@ -305,7 +305,10 @@ pp_status pp_bound_splits(const pp_terms *terms, pp_arena *arena, double *bound,
     pp_chain_problem problem = {.items = terms->tables->layers,
                                 .stages = terms->stages,
                                 .floor = bound_where_weights_fit,
-                                .context = terms};
+                                .context = terms,
+                                .lattice = terms->tables->lattice,
+                                .weight = terms->timing->whole,
+                                .per_weight = terms->visits * (1 - PP_NEGLIGIBLE)};
     int *splits = PP_NEW(arena, int, terms->stages);
     if (splits == NULL) return pp_fail_memory(error);
     pp_status status = pp_chain_cut(&problem, arena, splits, bound, NULL);

@@ -40,7 +40,7 @@ static pp_status measure(pp_work *work, const pp_candidate *candidate, miss *nea
 static pp_status measure_leanest(pp_work *work, const pp_space *space, size_t first, size_t end,
                                  miss *nearest, pp_error *error) {
     const pp_candidate *all = space->candidates;
-    bool pinned = work->tables->request->recompute != NULL;
+    bool pinned = work->views->base->request->recompute != NULL;
     int64_t smallest = 0;
     for (size_t i = end; i-- > first;) {
         if (i + 1 == end || all[i].dp != all[i + 1].dp) smallest = all[i].size;
@@ -121,21 +121,21 @@ static const struct {
 /* The advice that makes something fit, or NULL. *fits: what does. */
 static pp_status find_advice(pp_work *work, const char **advice, pp_space *space, miss *fits,
                              pp_error *error) {
-    const pp_plan_request *asked = work->tables->request;
+    const pp_plan_request *asked = work->views->base->request;
     pp_status status = PP_OK;
     *advice = NULL;
     for (size_t i = 0; i < sizeof changes / sizeof *changes && *advice == NULL; i++) {
         pp_plan_request changed = *asked;
         if (!changes[i].change(asked, &changed)) continue;
-        work->tables->request = &changed;
+        pp_views_ask(work->views, &changed);
         pp_space_deinit(space);
-        status = pp_space_init(space, work->tables, work->method, error);
+        status = pp_space_init(space, work->views->base, work->method, error);
         /* A pin that contradicts the others once one is lifted is no advice. */
         if (status == PP_E_INPUT)
             status = PP_OK;
         else if (status == PP_OK)
             status = find_nearest(work, space, fits, error);
-        work->tables->request = asked;
+        pp_views_ask(work->views, asked);
         if (status != PP_OK) return status;
         if (fits->candidate != NULL && fits->excess_bytes <= 0) *advice = changes[i].advice;
     }
@@ -186,7 +186,7 @@ pp_status pp_miss_find(pp_work *work, pp_space *space, pp_plan_miss *out, pp_err
     if (nearest.candidate == NULL || nearest.excess_bytes <= 0) {
         return pp_fail(error, PP_E_NO_FIT, "--memory",
                        "no split of %s by '%s' fits; leave out --split to let the planner choose",
-                       work->tables->model->name, work->method->name);
+                       work->views->base->model->name, work->method->name);
     }
     *out = (pp_plan_miss){.known = true,
                           .ranks = nearest.candidate->ranks,

@@ -36,7 +36,7 @@ bool pp_work_is_hopeless(const pp_work *work, double ceiling) {
     if (work->best_s <= FAR_ABOVE * ceiling) return false;
     double splits = 1; /* (layers - 1) choose (stages - 1) */
     for (int i = 1; i < work->terms.stages && splits <= MANY_SPLITS; i++) {
-        splits *= (double)(work->tables->layers - i) / i;
+        splits *= (double)(work->views->base->layers - i) / i;
     }
     return splits > MANY_SPLITS;
 }
@@ -184,6 +184,7 @@ pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error) {
     int layers = work->tables->layers, stages = work->terms.stages;
     work->proved = work->bound_s >= fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE);
     if (work->proved || (double)stages * layers * layers > REST_CELLS) return PP_OK;
+    if (work->tables->lattice != NULL) return PP_OK; /* nothing fits to start from */
     size_t cells = ((size_t)stages + 1) * ((size_t)layers + 1);
     enumeration e = {.work = work,
                      .ceiling = ceiling,
@@ -194,6 +195,7 @@ pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error) {
     if (e.rest == NULL) return pp_fail_memory(error);
     for (size_t i = 0; i < cells; i++) e.rest[i] = INFINITY;
     fill_rests(&e);
-    work->proved = descend(&e, 0, 0);
+    bool all = descend(&e, 0, 0);
+    work->proved = all && work->views->wide == &work->views->file; /* else other orders are left */
     return work->failure != PP_OK ? pp_fail_memory(error) : e.status;
 }

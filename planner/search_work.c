@@ -14,9 +14,8 @@
 
 #include "planner/planner_internal.h"
 
-void pp_work_init(pp_work *work, pp_tables *tables, pp_footprints *footprints,
-                  const pp_split_method *method) {
-    *work = (pp_work){.tables = tables, .footprints = footprints, .method = method};
+void pp_work_init(pp_work *work, pp_views *views, const pp_split_method *method) {
+    *work = (pp_work){.views = views, .method = method};
     pp_arena_init(&work->arena);
 }
 
@@ -24,6 +23,7 @@ static void drop_candidate(pp_work *work) {
     pp_schedule_free(work->order);
     pp_schedule_free(work->expanded);
     work->order = work->expanded = NULL;
+    work->view = work->best_view = NULL;
     pp_memo_clear(&work->needs);
     pp_arena_reset(&work->arena);
 }
@@ -50,7 +50,7 @@ void pp_work_interval(const pp_work *work, const int *splits, int stage, int *fi
  * and no I without its W. */
 static void count_alive(pp_work *work) {
     const pp_schedule *order = work->order;
-    if (work->terms.mode.split_backward || order->virtual_stages > 1) return;
+    if (work->candidate->family->splits_backward || order->virtual_stages > 1) return;
     for (int s = 0; s < order->stages; s++) {
         work->probe[s].activation = 1;
         pp_peak_bytes peak =
@@ -85,17 +85,17 @@ static pp_status build_order(pp_work *work, pp_error *error) {
 static pp_status allocate(pp_work *work, pp_error *error) {
     pp_arena *arena = &work->arena;
     const pp_candidate *c = work->candidate;
-    int stages = work->terms.stages;
+    int stages = pp_candidate_stages(c);
     work->input_slots = PP_NEW(arena, int, stages);
     work->gradient_slots = PP_NEW(arena, int, stages);
     work->alive = PP_NEW(arena, int, stages);
     work->probe = PP_NEW(arena, pp_stage_bytes, stages);
     work->splits = PP_NEW(arena, int, stages);
     work->trial = PP_NEW(arena, int, stages);
+    work->flows = PP_NEW(arena, pp_flow, stages);
     pp_plan *plan = &work->plan;
-    *plan = (pp_plan){.model = (pp_model *)(uintptr_t)work->tables->model,
-                      .cluster = work->tables->cluster,
-                      .order = PP_NEW(arena, int, work->tables->layers),
+    *plan = (pp_plan){.cluster = work->views->base->cluster,
+                      .order = PP_NEW(arena, int, work->views->base->layers),
                       .placement = PP_NEW(arena, int, stages),
                       .devices = PP_NEW(arena, int, c->ranks * c->arrangement->width),
                       .stages = PP_NEW(arena, pp_stage, stages)};
@@ -112,18 +112,43 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     work->proved = false;
     work->failure = PP_OK;
     PP_TRY(build_order(work, error));
-    PP_TRY(pp_terms_init(&work->terms, work->tables, candidate, work->order->placement,
-                         &work->arena, error));
     PP_TRY(allocate(work, error));
-    pp_flow *flows = PP_NEW(&work->arena, pp_flow, work->terms.stages);
-    if (flows == NULL || !pp_flows_make(work->order, &work->arena, flows)) {
-        return pp_fail_memory(error);
-    }
-    work->terms.flows = flows;
+    if (!pp_flows_make(work->order, &work->arena, work->flows)) return pp_fail_memory(error);
     PP_TRY(pp_schedule_slots(work->order, work->input_slots, work->gradient_slots, error));
     count_alive(work);
+    PP_TRY(pp_work_enter(work, work->views->wide, error));
     pp_assemble_header(&work->terms, &work->plan);
     return pp_work_prepare_times(work, error);
+}
+
+/* ---- views --------------------------------------------------------------------------------- */
+
+pp_status pp_work_enter(pp_work *work, pp_view *view, pp_error *error) {
+    if (work->view == view) return PP_OK;
+    PP_TRY(pp_terms_init(&work->terms, view, work->candidate, work->order->placement, &work->arena,
+                         error));
+    work->terms.flows = work->flows;
+    work->view = view;
+    work->tables = view->tables;
+    work->footprints = view->footprints;
+    work->plan.model = (pp_model *)(uintptr_t)view->tables->model;
+    pp_schedule_free(work->expanded); /* where ties are changes with the order */
+    work->expanded = NULL;
+    return PP_OK;
+}
+
+/* A cut of the lattice in work->trial becomes the same cut of an order. */
+static pp_status settle(pp_work *work, pp_error *error) {
+    const pp_lattice *lattice = work->tables->lattice;
+    if (lattice == NULL) return PP_OK;
+    int *order = PP_NEW(&work->arena, int, lattice->layers);
+    int *positions = PP_NEW(&work->arena, int, work->terms.stages);
+    pp_view *view;
+    if (work->arena.failed) return pp_fail_memory(error);
+    pp_lattice_order(lattice, work->trial, work->terms.stages, order, positions);
+    memcpy(work->trial, positions, (size_t)(work->terms.stages - 1) * sizeof *positions);
+    PP_TRY(pp_views_order(work->views, order, &view, error));
+    return pp_work_enter(work, view, error);
 }
 
 /* ---- memory -------------------------------------------------------------------------------- */
@@ -161,9 +186,25 @@ int64_t pp_work_need(pp_work *work, int stage, int first, int last) {
     return need;
 }
 
+/* No layout needs more: all that is held, the largest buffer that a reduction takes, and for every
+ * microbatch that can be about all tensors of the layers, their gradients and transients, and all
+ * that crosses the borders, there and back. */
+static double most_bytes(const pp_work *work, int stage, int first, int last) {
+    const pp_timing *timing = work->terms.timing;
+    const pp_weights *weights = timing->division.weights;
+    int alive = work->alive[stage] > 0 ? work->alive[stage] : work->candidate->microbatches;
+    int copies = 2 + alive + work->input_slots[stage] + work->gradient_slots[stage];
+    int64_t held = weights->held_bytes[last + 1] - weights->held_bytes[first];
+    int64_t tensors = timing->tensor_bytes[last + 1] - timing->tensor_bytes[first];
+    int64_t crossing = timing->border_bytes[first] + timing->border_bytes[last + 1];
+    double once = 3 * ((double)tensors + (double)crossing) + 64.0 * work->views->base->layers;
+    return (double)held + (1 << 20) + copies * once;
+}
+
 bool pp_work_fits(pp_work *work, int stage, int first, int last) {
     int64_t limit = work->terms.limit_bytes[work->terms.placement[stage]] / work->share;
     if (pp_bound_bytes(&work->terms, first, last) > limit) return false;
+    if (most_bytes(work, stage, first, last) <= (double)limit) return true;
     return pp_work_need(work, stage, first, last) <= limit;
 }
 
@@ -200,16 +241,25 @@ static double visit_measure(const pp_terms *terms, int stage, int first, int las
     return pp_terms_visit_s(terms, stage, first, last);
 }
 
+/* The best of all known cuts is asked for. */
+static pp_chain_problem wide_problem(const pp_work *work, const void *context) {
+    return (pp_chain_problem){.items = work->tables->layers,
+                              .stages = work->terms.stages,
+                              .context = context,
+                              .lattice = work->tables->lattice,
+                              .weight = work->terms.timing->whole};
+}
+
 /* Into work->trial. *largest INFINITY: no split fits. */
 static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, double *largest,
                         pp_error *error) {
+    PP_TRY(pp_work_enter(work, work->views->wide, error));
     limited_cut cut = {work, measure};
-    pp_chain_problem problem = {.items = work->tables->layers,
-                                .stages = work->terms.stages,
-                                .floor = cut_floor,
-                                .exact = cut_exact,
-                                .border = borders ? cut_border : NULL,
-                                .context = &cut};
+    pp_chain_problem problem = wide_problem(work, &cut);
+    problem.floor = cut_floor;
+    problem.exact = cut_exact;
+    problem.border = borders ? cut_border : NULL;
+    problem.per_weight = measure == visit_measure ? 1 : work->terms.visits * (1 - PP_NEGLIGIBLE);
     pp_status status = pp_chain_cut(&problem, &work->arena, work->trial, largest, NULL);
     if (status == PP_E_OUT_OF_MEMORY || work->failure != PP_OK) return pp_fail_memory(error);
     if (status == PP_E_NO_FIT) *largest = INFINITY;
@@ -219,7 +269,7 @@ static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, dou
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {
     work->share = 1;
     PP_TRY(cut_by(work, pp_bound_stage, false, bound, error));
-    work->bound_s = *bound;
+    if (work->views->complete) work->bound_s = *bound;
     return PP_OK;
 }
 
@@ -251,6 +301,7 @@ static bool ranks_fit(pp_work *work, int64_t *peak) {
 }
 
 pp_status pp_work_try(pp_work *work, pp_error *error) {
+    PP_TRY(settle(work, error));
     if (!pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)) {
         return pp_fail_memory(error);
     }
@@ -260,6 +311,7 @@ pp_status pp_work_try(pp_work *work, pp_error *error) {
     if (seconds >= work->best_s || !ranks_fit(work, &peak)) return PP_OK;
     work->best_s = seconds;
     work->best_peak_bytes = peak;
+    work->best_view = work->view;
     memcpy(work->splits, work->trial, (size_t)(work->terms.stages - 1) * sizeof *work->splits);
     return PP_OK;
 }
@@ -278,7 +330,23 @@ static pp_status try_shares(pp_work *work, pp_error *error) {
     return status;
 }
 
+static double visit_anywhere(const void *context, int stage, int first, int last) {
+    const pp_work *work = context;
+    return visit_measure(&work->terms, stage, first, last);
+}
+
+/* Into work->trial: the least largest stage, memory and transfers aside. */
+static pp_status cut_anywhere(pp_work *work, double *largest, pp_error *error) {
+    PP_TRY(pp_work_enter(work, work->views->wide, error));
+    pp_chain_problem problem = wide_problem(work, work);
+    problem.floor = visit_anywhere;
+    problem.per_weight = 1;
+    return pp_chain_cut(&problem, &work->arena, work->trial, largest, error);
+}
+
 static pp_status cut_baseline(pp_work *work, double *measure, pp_error *error) {
+    if (pp_split_is_bottleneck(work->method)) return cut_anywhere(work, measure, error);
+    PP_TRY(pp_work_enter(work, &work->views->file, error));
     pp_split_load load = {.tables = work->tables,
                           .timing = work->terms.timing,
                           .footprints = work->footprints,
@@ -303,7 +371,10 @@ pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
         PP_TRY(try_shares(work, error));
     }
     if (pp_work_is_hopeless(work, ceiling)) return PP_OK;
-    if (work->best_s < INFINITY) PP_TRY(pp_refine(work, error));
+    if (work->best_s < INFINITY) {
+        PP_TRY(pp_work_enter(work, work->best_view, error));
+        PP_TRY(pp_refine(work, error));
+    }
     return pp_enumerate(work, ceiling, error);
 }
 
@@ -322,20 +393,11 @@ static double slowest(const pp_work *work, const int *splits, bool lanes) {
     return slowest;
 }
 
-static double visit_anywhere(const void *context, int stage, int first, int last) {
-    const pp_work *work = context;
-    return visit_measure(&work->terms, stage, first, last);
-}
-
 static pp_status report_seconds(pp_work *work, pp_plan_split *split, pp_error *error) {
     bool optimal = pp_split_is_optimal(work->method);
     split->bottleneck_s = slowest(work, work->splits, optimal);
     if (optimal) return cut_by(work, visit_measure, true, &split->lower_bound_s, error);
-    pp_chain_problem problem = {.items = work->tables->layers,
-                                .stages = work->terms.stages,
-                                .floor = visit_anywhere,
-                                .context = work};
-    return pp_chain_cut(&problem, &work->arena, work->trial, &split->lower_bound_s, error);
+    return cut_anywhere(work, &split->lower_bound_s, error);
 }
 
 pp_status pp_work_report(pp_work *work, pp_plan_split *split, pp_error *error) {
@@ -377,13 +439,13 @@ static int worst_rank(pp_work *work, int64_t *needed) {
 
 pp_status pp_work_least_excess(pp_work *work, int *rank, int64_t *needed, pp_error *error) {
     double excess;
-    pp_chain_problem problem = {.items = work->tables->layers,
-                                .stages = work->terms.stages,
-                                .floor = excess_floor,
-                                .exact = excess_exact,
-                                .context = work};
+    PP_TRY(pp_work_enter(work, work->views->wide, error));
+    pp_chain_problem problem = wide_problem(work, work);
+    problem.floor = excess_floor;
+    problem.exact = excess_exact;
     work->share = work->candidate->virtual_stages;
     PP_TRY(pp_chain_cut(&problem, &work->arena, work->trial, &excess, error));
+    PP_TRY(settle(work, error));
     if (work->failure != PP_OK ||
         !pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)) {
         return pp_fail_memory(error);

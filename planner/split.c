@@ -114,6 +114,7 @@ static void fill_row(cut_row *row, double *current, int *choice) {
 pp_status pp_chain_cut(const pp_chain_problem *problem, pp_arena *arena, int *splits,
                        double *largest, pp_error *error) {
     int items = problem->items, stages = problem->stages;
+    if (problem->lattice != NULL) return pp_lattice_cut(problem, arena, splits, largest, error);
     assert(stages >= 1 && items >= stages);
     size_t width = (size_t)items + 1;
     double *previous = PP_NEW(arena, double, width), *current = PP_NEW(arena, double, width);

@@ -174,6 +174,8 @@ static pp_status add_layer(const pp_tables *tables, pp_weights *weights, int i, 
     double state = own * (double)bytes->optimizer;
     weights->state_bytes[i + 1] = weights->state_bytes[i] + (int64_t)state;
     weights->own_bytes[i + 1] = weights->own_bytes[i] + bytes->gradients - tied;
+    int64_t all = bytes->parameters + bytes->gradients + bytes->optimizer;
+    weights->held_bytes[i + 1] = weights->held_bytes[i] + all;
     return PP_OK;
 }
 
@@ -205,7 +207,8 @@ pp_status pp_tables_weights(pp_tables *tables, int tp, const pp_weights **weight
                          .tied_bytes = PP_NEW(arena, int64_t, layers),
                          .weight_bytes = PP_NEW(arena, int64_t, layers + 1),
                          .state_bytes = PP_NEW(arena, int64_t, layers + 1),
-                         .own_bytes = PP_NEW(arena, int64_t, layers + 1)};
+                         .own_bytes = PP_NEW(arena, int64_t, layers + 1),
+                         .held_bytes = PP_NEW(arena, int64_t, layers + 1)};
     if (arena->failed) return pp_fail_memory(error);
     PP_TRY(sum_layers(tables, made, error));
     *weights = made;
@@ -405,6 +408,24 @@ static void sum_borders(const pp_tables *tables, pp_timing *timing) {
         timing->border_bytes[i] += timing->border_bytes[i - 1];
 }
 
+/* All tensors of each layer but its parameters, with room for their alignment. */
+static bool sum_tensors(pp_tables *tables, pp_timing *timing) {
+    enum { ALIGNED = 64 };
+    timing->tensor_bytes = PP_NEW(&tables->arena, int64_t, tables->layers + 1);
+    if (timing->tensor_bytes == NULL) return false;
+    for (int i = 0; i < tables->layers; i++) {
+        pp_tensor tensors[PP_LAYER_TENSORS];
+        pp_layer part = part_of(tables, i, timing->division.weights->tp);
+        int count = pp_layer_tensors(&part, timing->samples, tables->request->dtype, tensors);
+        timing->tensor_bytes[i + 1] = timing->tensor_bytes[i];
+        for (int t = 0; t < count; t++) {
+            if (tensors[t].role == PP_TENSOR_PARAMETER) continue;
+            timing->tensor_bytes[i + 1] += pp_tensor_bytes(&tensors[t]) + ALIGNED;
+        }
+    }
+    return true;
+}
+
 /* Seconds of one phase layer by layer, and their sums; of steps over what is not tied. */
 static bool sum_phase(pp_tables *tables, const pp_timing *timing, pp_phase phase, double **each,
                       double **sums) {
@@ -423,7 +444,7 @@ pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error
     if (timing->forward != NULL) return PP_OK;
     double *forward, *forward_each;
     timing->border_bytes = PP_NEW(&tables->arena, int64_t, tables->layers + 1);
-    if (timing->border_bytes == NULL ||
+    if (timing->border_bytes == NULL || !sum_tensors(tables, timing) ||
         !sum_phase(tables, timing, PP_PHASE_INPUT, &timing->input_each, &timing->input) ||
         !sum_phase(tables, timing, PP_PHASE_WEIGHT, &timing->weight_each, &timing->weight) ||
         !sum_phase(tables, timing, PP_PHASE_OPTIMIZER, &timing->update_each, &timing->own_update) ||

@@ -94,27 +94,28 @@ static void fill_counts(pp_terms *terms) {
     terms->scale = fmin(c->last_scale, 1);
 }
 
-/* Times on each kind that the candidate uses. */
-static pp_status fill_times(pp_terms *terms, pp_tables *tables, pp_error *error) {
+/* Times on each kind that the candidate uses, in this view. */
+static pp_status fill_times(pp_terms *terms, pp_view *view, pp_error *error) {
     const pp_candidate *c = terms->candidate;
-    PP_TRY(pp_tables_expand(tables, c->timing, error));
+    pp_tables *tables = view->base;
+    PP_TRY(pp_view_timing(view, c->timing, &terms->timing, error));
     for (int i = 0; i < c->arrangement->kinds->count; i++) {
+        const pp_timing **on_kind = &terms->on_kind[c->arrangement->kinds->kinds[i]];
         pp_timing *timing;
         const pp_kinds *kinds = pp_tables_kind(tables, c->arrangement->kinds->kinds[i]);
         if (kinds == NULL) return pp_fail_memory(error);
         PP_TRY(pp_tables_timing(tables, kinds, c->timing->division, c->size, &timing, error));
-        PP_TRY(pp_tables_expand(tables, timing, error));
-        terms->on_kind[c->arrangement->kinds->kinds[i]] = timing;
+        PP_TRY(pp_view_timing(view, timing, on_kind, error));
     }
     return PP_OK;
 }
 
-pp_status pp_terms_init(pp_terms *terms, pp_tables *tables, const pp_candidate *candidate,
+pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error) {
+    const pp_tables *tables = view->tables;
     int stages = pp_candidate_stages(candidate), ranks = candidate->ranks;
     *terms = (pp_terms){.tables = tables,
                         .candidate = candidate,
-                        .timing = candidate->timing,
                         .mode = {.samples = candidate->size,
                                  .dp = candidate->dp,
                                  .tp = candidate->tp,
@@ -137,7 +138,7 @@ pp_status pp_terms_init(pp_terms *terms, pp_tables *tables, const pp_candidate *
     for (int s = 0; s < stages; s++) {
         terms->placement[s] = placement != NULL ? placement[s] : s % ranks;
     }
-    PP_TRY(fill_times(terms, tables, error));
+    PP_TRY(fill_times(terms, view, error));
     PP_TRY(fill_reductions(terms, arena, error));
     fill_links(terms);
     fill_counts(terms);

@@ -374,6 +374,7 @@ static void check_enumeration(pp_work *work, uint64_t seed) {
 static void check_world(world *w, uint64_t seed) {
     pp_tables tables;
     pp_footprints footprints;
+    pp_views views;
     pp_split_method method;
     pp_space space;
     pp_work work;
@@ -384,7 +385,8 @@ static void check_world(world *w, uint64_t seed) {
     cr_assert_eq(pp_tables_init(&tables, &w->request, &error), PP_OK);
     cr_assert_eq(pp_footprints_init(&footprints, &tables, &error), PP_OK);
     cr_assert_eq(pp_space_init(&space, &tables, &method, &error), PP_OK, "%s", error.message);
-    pp_work_init(&work, &tables, &footprints, &method);
+    cr_assert_eq(pp_views_init(&views, &tables, &footprints, 1, &error), PP_OK);
+    pp_work_init(&work, &views, &method);
     pp_random_key key = pp_random_key_make(seed, "splits", 0);
     uint64_t n = 0;
     int splits[64];
@@ -398,6 +400,7 @@ static void check_world(world *w, uint64_t seed) {
         if (w->model->layer_count <= 8) check_enumeration(&work, seed);
     }
     pp_work_deinit(&work);
+    pp_views_deinit(&views);
     pp_space_deinit(&space);
     pp_footprints_deinit(&footprints);
     pp_tables_deinit(&tables);
