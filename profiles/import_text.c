@@ -137,7 +137,8 @@ bool pp_piece_is(pp_piece piece, const char *text) {
 
 int pp_piece_compare(pp_piece a, pp_piece b) {
     size_t left = (size_t)(a.end - a.start), right = (size_t)(b.end - b.start);
-    int order = memcmp(a.start, b.start, left < right ? left : right);
+    size_t common = left < right ? left : right; /* an empty piece may be NULL */
+    int order = common > 0 ? memcmp(a.start, b.start, common) : 0;
     return order != 0 ? order : (left > right) - (left < right);
 }
 
