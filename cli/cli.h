@@ -66,7 +66,7 @@ pp_status pp_options_parse(const pp_subcommand *subcommand, int argc, char **arg
 
 extern const pp_subcommand pp_cmd_profile, pp_cmd_schedule, pp_cmd_simulate, pp_cmd_plan,
     pp_cmd_render, pp_cmd_run, pp_cmd_validate, pp_cmd_models, pp_cmd_clusters, pp_cmd_schedules,
-    pp_cmd_doctor, pp_cmd_import, pp_cmd_help;
+    pp_cmd_doctor, pp_cmd_import, pp_cmd_export, pp_cmd_help;
 
 const pp_subcommand *const *pp_subcommands(int *count);
 const pp_subcommand *pp_subcommand_find(const char *name); /* NULL if unknown */

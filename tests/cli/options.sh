@@ -51,7 +51,9 @@ expect 2 'matched       not reached' schedule --check half.csv
 expect 2 'graph.txt: cannot be opened' import pipedream graph.txt --out x.json
 expect 2 'needs a FORMAT and a FILE' import pipedream
 expect 2 "no format 'onnx' to import; known: pipedream" import onnx graph.txt --out x.json
-expect 2 'is not a subcommand' export pytorch plan.json
+expect 2 'plan.json: cannot be opened' export pytorch plan.json
+expect 2 'needs a SYSTEM and a PLAN' export pytorch
+expect 2 'known: pytorch, megatron, deepspeed, vllm' export jax plan.json
 expect 2 'no such option' run plan.json --checkpoint folder
 expect 2 'no such option' run plan.json --resume
 expect 2 '3 devices cannot share the 4 heads' plan --model gpt-nano --batch 8 --ranks 1 --tp 3
