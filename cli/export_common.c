@@ -39,17 +39,19 @@ void pp_export_warn_devices(const pp_export *e) {
     }
 }
 
-pp_status pp_export_recompute(const pp_export *e, const char **name) {
+pp_status pp_export_recompute(const pp_export *e, pp_recompute *recompute) {
     const pp_plan *plan = e->plan;
     for (int s = 1; s < plan->stage_count; s++)
         if (plan->stages[s].recompute != plan->stages[0].recompute)
             return pp_export_refuse(e, "stages 0 and %d recompute differently", s);
-    *name = pp_recompute_name(plan->stages[0].recompute);
+    *recompute = plan->stages[0].recompute;
     return PP_OK;
 }
 
-int pp_export_every(const char *recompute) {
-    return strncmp(recompute, "every:", 6) == 0 ? atoi(recompute + 6) : 0;
+pp_status pp_export_refuse_recompute(const pp_export *e, pp_recompute recompute) {
+    char buffer[PP_RECOMPUTE_LENGTH];
+    return pp_export_refuse(e, "it has no recomputation '%s'",
+                            pp_recompute_text(recompute, buffer));
 }
 
 const char *pp_export_layer(const pp_export *e, int position) {

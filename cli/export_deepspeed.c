@@ -39,11 +39,11 @@ static pp_status check(const pp_export *e) {
 /* Layers between two kept inputs; 0: nothing is recomputed. */
 static pp_status interval_of(const pp_export *e, int *interval) {
     const pp_plan *plan = e->plan;
-    const char *name;
-    PP_TRY(pp_export_recompute(e, &name));
-    *interval = pp_export_every(name);
-    if (strcmp(name, "none") == 0 || *interval > 0) return PP_OK;
-    if (strcmp(name, "full") != 0) return pp_export_refuse(e, "it has no recomputation '%s'", name);
+    pp_recompute recompute;
+    PP_TRY(pp_export_recompute(e, &recompute));
+    *interval = pp_recompute_group(recompute);
+    if (recompute == PP_RECOMPUTE_NONE || *interval > 0) return PP_OK;
+    if (recompute != PP_RECOMPUTE_FULL) return pp_export_refuse_recompute(e, recompute);
     for (int s = 0; s < plan->stage_count; s++) { /* the whole stage in one */
         int layers = part(plan, s + 1) - part(plan, s);
         if (layers > *interval) *interval = layers;

@@ -41,10 +41,9 @@ pp_status pp_export_refuse(const pp_export *e, const char *format, ...)
 pp_status pp_export_even_batch(const pp_export *e);
 /* Warns if processes are to run on other devices than their own numbers. */
 void pp_export_warn_devices(const pp_export *e);
-/* The recomputation that all stages share, by name; stages that differ are refused. */
-pp_status pp_export_recompute(const pp_export *e, const char **name);
-/* N of "every:N"; 0: another one. */
-int pp_export_every(const char *recompute);
+/* The recomputation that all stages share; stages that differ are refused. */
+pp_status pp_export_recompute(const pp_export *e, pp_recompute *recompute);
+pp_status pp_export_refuse_recompute(const pp_export *e, pp_recompute recompute);
 /* Name of the layer at a position of the plan's order. */
 const char *pp_export_layer(const pp_export *e, int position);
 /* "# model, K=4, …": what the file came from, behind `comment`. */

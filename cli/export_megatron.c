@@ -138,13 +138,12 @@ static pp_status write_every(pp_export *e, const pp_export_transformer *t, int g
 }
 
 static pp_status write_recompute(pp_export *e, const pp_export_transformer *t) {
-    const char *name;
-    PP_TRY(pp_export_recompute(e, &name));
-    if (strcmp(name, "none") == 0) return PP_OK;
-    if (strcmp(name, "full") == 0) return write_full(e, t);
-    if (pp_export_every(name) > 0) return write_every(e, t, pp_export_every(name));
-    if (strcmp(name, "attention") != 0)
-        return pp_export_refuse(e, "it has no recomputation '%s'", name);
+    pp_recompute recompute;
+    PP_TRY(pp_export_recompute(e, &recompute));
+    if (recompute == PP_RECOMPUTE_NONE) return PP_OK;
+    if (recompute == PP_RECOMPUTE_FULL) return write_full(e, t);
+    if (pp_recompute_group(recompute) > 0) return write_every(e, t, pp_recompute_group(recompute));
+    if (recompute != PP_RECOMPUTE_ATTENTION) return pp_export_refuse_recompute(e, recompute);
     pp_text_string(&e->files[0],
                    "  --recompute-granularity selective --recompute-modules core_attn\n");
     return PP_OK;

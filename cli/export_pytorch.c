@@ -140,9 +140,11 @@ static void write_counts(pp_export *e, pp_text *text) {
 static void write_checkpoints(pp_export *e, pp_text *text) {
     const pp_plan *plan = e->plan;
     pp_text_string(text, "# recomputation of each stage\nRECOMPUTE = [");
-    for (int s = 0; s < plan->stage_count; s++)
+    for (int s = 0; s < plan->stage_count; s++) {
+        char buffer[PP_RECOMPUTE_LENGTH];
         pp_text_printf(text, s == 0 ? "\"%s\"" : ", \"%s\"",
-                       pp_recompute_name(plan->stages[s].recompute));
+                       pp_recompute_text(plan->stages[s].recompute, buffer));
+    }
     pp_text_string(text, "]\n");
 }
 

@@ -1,11 +1,11 @@
 # Plans as the files and flags of other systems: exact texts, refusals, warnings.
 . "$(dirname "$0")/common.sh"
 
-# plan FILE ARGUMENTS...: gpt2-124m on a box of 8, batch 16, microbatches of 2
+# plan FILE ARGUMENTS...: gpt2-124m on a box of 8, batch 16, microbatches of 2, tp 1
 plan() {
     out=$1
     shift
-    "$ppsim" plan --model gpt2-124m --cluster dgx-h100:1 --batch 16 --microbatch-size 2 "$@" --out "$out" >/dev/null 2>err || fail "no plan $out: $(cat err)"
+    "$ppsim" plan --model gpt2-124m --cluster dgx-h100:1 --batch 16 --microbatch-size 2 --tp 1 "$@" --out "$out" >/dev/null 2>err || fail "no plan $out: $(cat err)"
 }
 # same NAME: out is what stands on standard input
 same() {
@@ -66,8 +66,16 @@ expect 0 'layout "Et|t|(tt|)*4,t|tL"' export megatron one.json
 expect 2 'its schedules are 1f1b and interleaved, not zbv' export megatron vshape.json
 plan last.json --ranks 2 --dp 1 --schedule 1f1b --recompute except-last --split 7
 expect 2 "it has no recomputation 'except-last'" export megatron last.json
+plan every.json --ranks 2 --dp 1 --schedule 1f1b --recompute every:3 --split 7
+expect 0 '--recompute-method uniform --recompute-num-layers 3' export megatron every.json
+plan five.json --ranks 2 --dp 1 --schedule 1f1b --recompute every:5 --split 7
+expect 2 '5 do not divide the 6 layers of stage 0' export megatron five.json
+plan attention.json --ranks 2 --dp 1 --schedule 1f1b --recompute attention --split 7
+expect 0 '--recompute-granularity selective --recompute-modules core_attn' export megatron attention.json
 
 # ---- deepspeed ----
+expect 0 'ACTIVATION_CHECKPOINT_INTERVAL = 5' export deepspeed five.json
+expect 2 "it has no recomputation 'attention'" export deepspeed attention.json
 expect 0 'PARTS = [0, 4, 8, 11, 14]' export deepspeed plain.json
 expect 0 'partition_method="uniform"' export deepspeed even.json
 expect 0 'ACTIVATION_CHECKPOINT_INTERVAL = 7' export deepspeed even.json
@@ -113,7 +121,7 @@ for line in 'NUM_STAGES = 4' 'N_MICROBATCHES = 8' 'STAGE_TO_RANK = [0, 1, 1, 0]'
 done
 expect 0 'torch.utils.checkpoint' export pytorch even.json --out pytorch
 grep -q 'R\|STEP\|REDUCE' pytorch/schedule.csv && fail "schedule.csv has actions that PyTorch does not read"
-"$ppsim" plan --model gpt2-124m --cluster dgx-h100:1 --batch 15 --microbatch-size 2 --ranks 2 --dp 1 --schedule 1f1b --out ragged.json >/dev/null 2>&1 && {
+"$ppsim" plan --model gpt2-124m --cluster dgx-h100:1 --batch 15 --microbatch-size 2 --tp 1 --ranks 2 --dp 1 --schedule 1f1b --out ragged.json >/dev/null 2>&1 && {
     expect 2 'its last microbatch is smaller' export megatron ragged.json
     expect 0 'nearly equal' export pytorch ragged.json
 }
