@@ -71,6 +71,12 @@ static pp_status write_model(const pp_model *model, const char *path, pp_output 
     return status;
 }
 
+static void warn_lines(const pp_text *notes) {
+    const char *line = notes->length > 0 && !notes->failed ? notes->bytes : "";
+    for (const char *end; (end = strchr(line, '\n')); line = end + 1)
+        pp_warn("%.*s", (int)(end - line), line);
+}
+
 static pp_status run_import(const void *settings_, const char *const *arguments, int count,
                             pp_output *output, pp_error *error) {
     const import_settings *settings = settings_;
@@ -84,8 +90,14 @@ static pp_status run_import(const void *settings_, const char *const *arguments,
                        "ppsim import needs a FORMAT and a FILE; 'ppsim import --list' shows the "
                        "formats");
     PP_TRY(pp_check_output(settings->out, &arguments[1], 1, error));
-    PP_TRY(pp_import_file(arguments[0], arguments[1], &settings->options, &model, error));
-    pp_status status = write_model(model, settings->out, output, error);
+    pp_text notes = {0};
+    pp_import_options import_options = settings->options;
+    import_options.notes = &notes;
+    pp_status status = pp_import_file(arguments[0], arguments[1], &import_options, &model, error);
+    warn_lines(&notes);
+    pp_text_deinit(&notes);
+    PP_TRY(status);
+    status = write_model(model, settings->out, output, error);
     pp_model_free(model);
     return status;
 }

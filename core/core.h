@@ -332,6 +332,27 @@ void pp_model_write(const pp_model *model, pp_json *json); /* read(write(x)) == 
 pp_status pp_model_copy(const pp_model *model, pp_model **copy, pp_error *error);
 void pp_model_free(pp_model *model);
 
+typedef enum pp_model_family {
+    PP_FAMILY_GPT,   /* embedding, gpt_block …, lm_head */
+    PP_FAMILY_LLAMA, /* token_embedding, llama_block …, rms_lm_head */
+    PP_FAMILY_BERT,  /* bert_embedding, bert_block …, mlm_head */
+    PP_FAMILY_COUNT
+} pp_model_family;
+
+/* A transformer by its dimensions, as in pp_layer. Fields with a default there may be 0. */
+typedef struct pp_transformer {
+    pp_model_family family;
+    int blocks;
+    int64_t dim, heads, kv_heads, head_dim, hidden, sequence, vocabulary, segments;
+    double dropout, rotary_base;
+    bool qkv_bias;
+    bool untied; /* the head has a token matrix of its own */
+} pp_transformer;
+
+/* "embed", "block0" …, "head": a fresh model. The dimensions are not checked. */
+pp_status pp_model_make_transformer(const pp_transformer *shape, const char *name, pp_model **model,
+                                    pp_error *error);
+
 typedef struct pp_preset {
     const char *name; /* "gpt2-124m", "dgx-h100:N" */
     const char *summary;

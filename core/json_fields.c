@@ -215,14 +215,24 @@ static pp_status refuse_unknown(const pp_json_node *object, const pp_field *fiel
     return PP_OK;
 }
 
+static pp_status check_object(const pp_json_node *object, pp_error *error) {
+    char got[96];
+    if (json_is_object(object->value)) return PP_OK;
+    return pp_node_fail(object, error, "expected an object, got %s",
+                        object->value ? pp_value_describe(object->value, got, sizeof got)
+                                      : "nothing");
+}
+
 pp_status pp_fields_read(const pp_json_node *object, const pp_field *fields, int count,
                          void *target, pp_arena *arena, pp_error *error) {
-    char got[96];
-    if (!json_is_object(object->value))
-        return pp_node_fail(object, error, "expected an object, got %s",
-                            object->value ? pp_value_describe(object->value, got, sizeof got)
-                                          : "nothing");
+    PP_TRY(check_object(object, error));
     PP_TRY(refuse_unknown(object, fields, count, error));
+    return pp_fields_pick(object, fields, count, target, arena, error);
+}
+
+pp_status pp_fields_pick(const pp_json_node *object, const pp_field *fields, int count,
+                         void *target, pp_arena *arena, pp_error *error) {
+    PP_TRY(check_object(object, error));
     for (int i = 0; i < count; i++) {
         void *at = (char *)target + fields[i].offset;
         pp_json_node node = pp_node_member(object, fields[i].key);

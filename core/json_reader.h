@@ -112,6 +112,9 @@ typedef struct pp_field {
  * names. O(keys · rows). */
 pp_status pp_fields_read(const pp_json_node *object, const pp_field *fields, int count,
                          void *target, pp_arena *arena, pp_error *error);
+/* The same from an object that is not ours: keys that no row names are ignored. */
+pp_status pp_fields_pick(const pp_json_node *object, const pp_field *fields, int count,
+                         void *target, pp_arena *arena, pp_error *error);
 /* Writes keys and values into the open object; skips ARRAY, OBJECT and OTHER rows. */
 void pp_fields_write(pp_json *json, const pp_field *fields, int count, const void *source);
 

@@ -64,7 +64,7 @@ pp_status pp_model_copy(const pp_model *model, pp_model **copy, pp_error *error)
 
 static pp_status open_preset(const char *name, pp_model **model, pp_error *error) {
     bool found;
-    char known[400];
+    char known[600];
     int count;
     PP_TRY(pp_model_preset_make(name, &found, model, error));
     if (found) return PP_OK;

@@ -11,6 +11,7 @@
 #include "executor/data_internal.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 /* ---- what a model needs -------------------------------------------------------------------- */
@@ -49,11 +50,20 @@ static pp_status add_reader(const pp_layer *layer, int index, bool first, pp_dat
     return PP_OK;
 }
 
+/* Tokens of a sample that are hidden: 15 % (Devlin et al. 2019, section 3.1), at least one. */
+static int64_t hidden_of(int64_t sequence) {
+    return (int64_t)fmax(1, round(0.15 * (double)sequence));
+}
+
 static pp_status add_loss(const pp_layer *layer, int index, pp_data_shape *shape, pp_error *error) {
     if (shape->loss_layer >= 0)
         return unfit(error, layer, "the model has another loss already; keep one");
     shape->loss_layer = index;
     shape->classes = layer->vocabulary > 0 ? layer->vocabulary : layer->dim;
+    shape->masked = pp_layer_needs_get(layer->op).masks_tokens;
+    shape->targets = shape->masked ? hidden_of(rows_of(layer)) : rows_of(layer);
+    if (shape->masked && shape->features)
+        return unfit(error, layer, "it learns hidden tokens, and the model reads none");
     if (rows_of(layer) != shape->sequence)
         return unfit(error, layer, "its sequence differs from that of the model's input");
     if (!shape->features && shape->classes < shape->vocabulary)
@@ -154,9 +164,34 @@ static uint64_t record_of(const pp_data *data, uint64_t sample) {
     return pp_data_permute(key, data->records, sample % data->records);
 }
 
+/* ---- hidden tokens ------------------------------------------------------------------------- */
+
+/* Which positions of a sample are hidden follows from (seed, sample) alone, in another way in each
+ * epoch. Exactly `targets` of each sample are, so that the loss has the same number of terms in
+ * every minibatch. */
+static bool is_hidden(const pp_data *data, uint64_t sample, int64_t position) {
+    pp_random_key key = pp_random_key_make(data->seed, "hidden", sample);
+    uint64_t count = (uint64_t)data->shape.sequence;
+    return pp_data_permute(key, count, (uint64_t)position) < (uint64_t)data->shape.targets;
+}
+
+/* Devlin et al. 2019, section 3.1: of the hidden tokens 80 % become [MASK], for which the last word
+ * of the vocabulary stands, 10 % any word, and 10 % stay. */
+static void hide(const pp_data *data, uint64_t sample, int32_t *tokens) {
+    pp_random_key key = pp_random_key_make(data->seed, "hidden-as", sample);
+    int64_t vocabulary = data->shape.vocabulary;
+    for (int64_t i = 0; i < data->shape.sequence; i++) {
+        if (!is_hidden(data, sample, i)) continue;
+        double draw = pp_random_unit(key, 2 * (uint64_t)i);
+        uint64_t any = pp_random_below(key, 2 * (uint64_t)i + 1, (uint64_t)vocabulary);
+        if (draw < 0.9) tokens[i] = (int32_t)(draw < 0.8 ? vocabulary - 1 : (int64_t)any);
+    }
+}
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
-/* Windows hold sequence + 1 tokens: the targets of a text are the tokens one position later. */
+/* Windows hold sequence + 1 tokens: the targets of a text are the tokens one position later, or
+ * those that are hidden. */
 static void read_windows(const pp_data *data, uint64_t first, int64_t count, int64_t from,
                          int32_t *out) {
     int64_t sequence = data->shape.sequence;
@@ -169,10 +204,17 @@ static void read_windows(const pp_data *data, uint64_t first, int64_t count, int
 void pp_data_tokens(const pp_data *data, uint64_t first, int64_t count, int32_t *tokens) {
     assert(!data->shape.features);
     read_windows(data, first, count, 0, tokens);
+    for (int64_t i = 0; i < count && data->shape.masked; i++)
+        hide(data, first + (uint64_t)i, tokens + i * data->shape.sequence);
 }
 
 void pp_data_targets(const pp_data *data, uint64_t first, int64_t count, int32_t *targets) {
-    read_windows(data, first, count, data->shape.features ? 0 : 1, targets);
+    const pp_data_shape *shape = &data->shape;
+    read_windows(data, first, count, shape->features || shape->masked ? 0 : 1, targets);
+    for (int64_t i = 0; i < count * shape->sequence && shape->masked; i++) {
+        uint64_t sample = first + (uint64_t)(i / shape->sequence);
+        if (!is_hidden(data, sample, i % shape->sequence)) targets[i] = -1;
+    }
 }
 
 void pp_data_features(const pp_data *data, pp_dtype dtype, uint64_t first, int64_t count,

@@ -11,6 +11,8 @@ typedef struct pp_data_shape {
     int64_t sequence;    /* rows (positions) per sample */
     int64_t columns;     /* features per row */
     int64_t classes;     /* targets are below this */
+    bool masked;         /* some tokens are hidden, and they are the targets */
+    int64_t targets;     /* of a sample: rows, or as many of them as are hidden */
     int feature_layer;   /* that reads the features; -1 */
     int loss_layer;
 } pp_data_shape;

@@ -136,7 +136,7 @@ static pp_status prepare_data(pp_job *job, pp_error *error) {
     job->replica_samples = plan->global_batch / plan->dp;
     if (!job->backend->runs_layers) return PP_OK;
     PP_TRY(pp_data_shape_of(plan->model, &job->shape, error));
-    job->gradient_scale = 1.0 / (double)(plan->global_batch * job->shape.sequence);
+    job->gradient_scale = 1.0 / (double)(plan->global_batch * job->shape.targets);
     job->losses = PP_NEW(&job->arena, double, (int64_t)plan->dp * plan->microbatches);
     if (!job->losses) return pp_fail_memory(error);
     return pp_data_open(&job->shape, job->options->data, job->options->seed, &job->data, error);

@@ -27,6 +27,10 @@ static const pp_import_row rows[] = {
     {{"layers", "anything else: a CSV with a row per layer of a chain",
       "layer,forward_ms,backward_ms,parameter_bytes,activation_bytes,output_bytes"},
      .read = pp_import_layers},
+    {{"hf", "Hugging Face's config.json of GPT-2, Llama, Mistral, Qwen2 and BERT models",
+      "{\"model_type\": \"llama\", \"hidden_size\": 4096, \"num_hidden_layers\": 32, …}; costs "
+      "follow from the dimensions"},
+     .read = pp_import_hf},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 

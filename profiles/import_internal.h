@@ -26,6 +26,7 @@ typedef struct pp_import_row {
     pp_status (*read)(const pp_import_source *source, pp_model **model);
 } pp_import_row;
 
+pp_status pp_import_hf(const pp_import_source *source, pp_model **model);
 pp_status pp_import_pipedream(const pp_import_source *source, pp_model **model);
 pp_status pp_import_aceso(const pp_import_source *source, pp_model **model);
 pp_status pp_import_piper(const pp_import_source *source, pp_model **model);

@@ -174,6 +174,7 @@ typedef struct pp_import_options {
                               counts as one sample */
     int layers;            /* aceso: how often the model repeats its layer; default 1 */
     int tp;                /* piper: the tensor-parallel width whose costs are taken; default 1 */
+    pp_text *notes;        /* gets a line for each thing in the file that the model leaves out */
 } pp_import_options;
 
 #define PP_IMPORT_LIMIT_BYTES ((size_t)64 << 20)
