@@ -16,16 +16,17 @@
 #define OURS "ours: the smallest that shows every effect"
 
 /* name, summary, source, dimensions (pp_transformer). The heads of GPT-2, which the paper leaves
- * out, are those of the released configurations; so is the vocabulary. */
+ * out, are those of the released configurations; so are the vocabulary and GPT-2's dropout. Brown
+ * et al. give none for GPT-3; Korthikanti et al. 2022, who count its memory, train it with one. */
 #define GPT(blocks_, dim_, heads_, sequence_)                                                      \
     .family = PP_FAMILY_GPT, .blocks = blocks_, .dim = dim_, .heads = heads_,                      \
-    .sequence = sequence_, .vocabulary = 50257
+    .sequence = sequence_, .vocabulary = 50257, .dropout = 0.1
 #define LLAMA(blocks_, dim_, heads_, hidden_, sequence_, vocabulary_)                              \
     .family = PP_FAMILY_LLAMA, .blocks = blocks_, .dim = dim_, .heads = heads_, .hidden = hidden_, \
     .sequence = sequence_, .vocabulary = vocabulary_
 #define BERT(blocks_, dim_, heads_)                                                                \
     .family = PP_FAMILY_BERT, .blocks = blocks_, .dim = dim_, .heads = heads_, .sequence = 512,    \
-    .vocabulary = 30522
+    .vocabulary = 30522, .dropout = 0.1
 #define NANO(family_)                                                                              \
     .family = family_, .blocks = 4, .dim = 64, .heads = 4, .sequence = 128, .vocabulary = 256
 #define TRANSFORMER_LIST(X)                                                                        \
