@@ -1,4 +1,5 @@
-/* ppsim import: a profile that another program has measured becomes a model document. */
+/* ppsim import: a profile that another program has measured, or a model's configuration, becomes a
+ * model document. */
 #include "cli/cli.h"
 #include "profiles/profiles.h"
 
@@ -30,7 +31,8 @@ static void list_formats(pp_text *text) {
         pp_text_printf(text, "%s: %s\n  %s\n", importer->name, importer->summary, importer->shape);
 }
 
-/* "vgg16: 40 layers, 39 edges; per sample …" */
+/* "vgg16: 40 layers, 39 edges; a sample takes …", "llama: 34 layers, 33 edges; 6738415616
+ * parameters" */
 static void summarise(const pp_model *model, pp_text *text) {
     double forward_s = 0, backward_s = 0, parameters = 0;
     char forward[32], backward[32], bytes[32];
@@ -48,6 +50,8 @@ static void summarise(const pp_model *model, pp_text *text) {
         pp_text_printf(text, "; a sample takes %s forward, %s backward; parameters %s",
                        pp_format_seconds(forward_s, forward),
                        pp_format_seconds(backward_s, backward), pp_format_bytes(parameters, bytes));
+    else
+        pp_text_printf(text, "; %lld parameters", (long long)pp_model_parameters(model));
     pp_text_string(text, "\n");
 }
 
@@ -71,12 +75,6 @@ static pp_status write_model(const pp_model *model, const char *path, pp_output 
     return status;
 }
 
-static void warn_lines(const pp_text *notes) {
-    const char *line = notes->length > 0 && !notes->failed ? notes->bytes : "";
-    for (const char *end; (end = strchr(line, '\n')); line = end + 1)
-        pp_warn("%.*s", (int)(end - line), line);
-}
-
 static pp_status run_import(const void *settings_, const char *const *arguments, int count,
                             pp_output *output, pp_error *error) {
     const import_settings *settings = settings_;
@@ -90,14 +88,8 @@ static pp_status run_import(const void *settings_, const char *const *arguments,
                        "ppsim import needs a FORMAT and a FILE; 'ppsim import --list' shows the "
                        "formats");
     PP_TRY(pp_check_output(settings->out, &arguments[1], 1, error));
-    pp_text notes = {0};
-    pp_import_options import_options = settings->options;
-    import_options.notes = &notes;
-    pp_status status = pp_import_file(arguments[0], arguments[1], &import_options, &model, error);
-    warn_lines(&notes);
-    pp_text_deinit(&notes);
-    PP_TRY(status);
-    status = write_model(model, settings->out, output, error);
+    PP_TRY(pp_import_file(arguments[0], arguments[1], &settings->options, &model, error));
+    pp_status status = write_model(model, settings->out, output, error);
     pp_model_free(model);
     return status;
 }
@@ -106,12 +98,13 @@ const pp_subcommand pp_cmd_import = {
     .name = "import",
     .arguments = "FORMAT FILE",
     .maximum_arguments = 2,
-    .summary = "makes a model of a profile that another program has measured",
+    .summary = "makes a model of another program's profile or configuration",
     .description =
-        "FORMAT is one of those that --list shows. Layers become opaque ones, with seconds and "
-        "bytes "
-        "per sample; branches stay branches. A backward time that was measured undivided is halved "
-        "into its input and weight parts, and the plan says so.",
+        "FORMAT is one of those that --list shows. Of a profile the layers become opaque ones, "
+        "with "
+        "seconds and bytes per sample; branches stay branches. A backward time that was measured "
+        "undivided is halved into its input and weight parts, and the plan says so. Of a "
+        "configuration (hf) they have their dimensions, from which costs follow.",
     PP_OPTIONS(options),
     .settings_size = sizeof(import_settings),
     .run = run_import,

@@ -422,6 +422,8 @@ int64_t pp_tensor_bytes(const pp_tensor *tensor);
  * layer's would not fit an integer. */
 double pp_layer_sample_elements(const pp_layer *layer);
 int64_t pp_layer_parameters(const pp_layer *layer); /* elements, ties counted in each */
+int64_t pp_model_parameters(const pp_model *model); /* elements, ties counted once; none of opaque
+                                                       layers, which have bytes. O(layers²) */
 
 /* *local becomes what each of `tp` devices has of the layer (Shoeybi et al. 2019, section 3): its
  * tensors, parameters, work and signature are then those of one device. Attention heads, the MLP's

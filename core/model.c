@@ -141,6 +141,26 @@ uint64_t pp_model_hash(const pp_model *model) {
     return hash;
 }
 
+/* ---- counting ------------------------------------------------------------------------------- */
+
+static bool tied_before(const pp_model *model, int layer) {
+    const char *tie = model->layers[layer].tie;
+    for (int i = 0; tie && i < layer; i++)
+        if (model->layers[i].tie && strcmp(model->layers[i].tie, tie) == 0) return true;
+    return false;
+}
+
+int64_t pp_model_parameters(const pp_model *model) {
+    int64_t count = 0;
+    for (int i = 0; i < model->layer_count; i++) {
+        const pp_layer *layer = &model->layers[i];
+        if (layer->op == PP_OP_OPAQUE) continue;
+        count += pp_layer_parameters(layer);
+        if (tied_before(model, i)) count -= layer->vocabulary * layer->dim;
+    }
+    return count;
+}
+
 /* ---- changing ------------------------------------------------------------------------------- */
 
 /* A model has a sequence if any layer says more than 1, or an op that works along one is there. */

@@ -30,6 +30,7 @@ static const pp_import_row rows[] = {
     {{"hf", "Hugging Face's config.json of GPT-2, Llama, Mistral, Qwen2 and BERT models",
       "{\"model_type\": \"llama\", \"hidden_size\": 4096, \"num_hidden_layers\": 32, …}; costs "
       "follow from the dimensions"},
+     .measures_nothing = true,
      .read = pp_import_hf},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
@@ -68,14 +69,15 @@ static span last_part(span path, span *folder) {
     return (span){path.start + start, path.length - start};
 }
 
-/* The file's name without its ending; profilers that call every file graph.txt put it into a folder
- * that says the model's. */
+/* The file's name without its ending; who calls every file graph.txt or config.json puts it into a
+ * folder that says the model's. */
 static span name_of_file(const char *file_name) {
     span folder, rest, name = last_part((span){file_name, (int)strlen(file_name)}, &folder);
     const char *point = memrchr(name.start, '.', (size_t)name.length);
     if (point && point > name.start) name.length = (int)(point - name.start);
     span above = last_part(folder, &rest);
-    bool generic = name.length == 5 && memcmp(name.start, "graph", 5) == 0;
+    bool generic = (name.length == 5 && memcmp(name.start, "graph", 5) == 0) ||
+                   (name.length == 6 && memcmp(name.start, "config", 6) == 0);
     return generic && above.length > 0 && *above.start != '.' ? above : name;
 }
 
@@ -109,8 +111,10 @@ static pp_status through_document(const pp_import_source *source, pp_model **mod
 /* Options that the format knows nothing of are refused, not passed over. */
 static pp_status check_options(const pp_import_row *row, const pp_import_options *options,
                                pp_error *error) {
+    bool batch = options->profile_batch && row->measures_nothing;
     const char *flaw = options->layers && !row->takes_layers ? "--layers"
                        : options->tp && !row->takes_tp       ? "--tp"
+                       : batch                               ? "--profile-batch"
                                                              : NULL;
     if (!flaw) return PP_OK;
     return pp_fail(error, PP_E_INPUT, flaw, "does not go with the format %s", row->importer.name);

@@ -206,14 +206,13 @@ static pp_status find_kind(hf_file *file) {
 
 __attribute__((format(printf, 2, 3))) static void note(const hf_file *file, const char *format,
                                                        ...) {
-    pp_text *notes = file->source->options->notes;
     char line[300];
     va_list arguments;
-    if (!notes) return;
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    pp_text_printf(notes, "%s\n", line);
+    pp_make_printable(line);
+    pp_log(PP_LOG_WARNING, "import", "%s: %s", file->source->model_name, line);
 }
 
 static pp_status refuse(const hf_file *file, const char *key, const char *why) {

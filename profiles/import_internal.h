@@ -23,6 +23,7 @@ typedef struct pp_import_source {
 typedef struct pp_import_row {
     pp_importer importer;
     bool takes_layers, takes_tp; /* which options beside profile_batch */
+    bool measures_nothing;       /* nor that: costs follow from dimensions */
     pp_status (*read)(const pp_import_source *source, pp_model **model);
 } pp_import_row;
 

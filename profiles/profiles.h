@@ -174,15 +174,15 @@ typedef struct pp_import_options {
                               counts as one sample */
     int layers;            /* aceso: how often the model repeats its layer; default 1 */
     int tp;                /* piper: the tensor-parallel width whose costs are taken; default 1 */
-    pp_text *notes;        /* gets a line for each thing in the file that the model leaves out */
 } pp_import_options;
 
 #define PP_IMPORT_LIMIT_BYTES ((size_t)64 << 20)
 
-/* A model (pp_model_free) of what a file in that format says: opaque layers in topological order,
- * seconds and bytes per sample, edges as in the file. A backward time that was measured undivided
+/* A model (pp_model_free) of what a file in that format says. Of a configuration (hf): layers with
+ * their dimensions. Of a profile: opaque layers in topological order, seconds and bytes per sample,
+ * edges as in the file. A backward time that was measured undivided
  * is halved into input and weight and flagged (pp_layer.backward_assumed). An unknown format, and
- * whatever is wrong in the file, is PP_E_INPUT; the place is file:line:column. The model's name is
+ * whatever is wrong in the file, is PP_E_INPUT; the place is file:line:column, in JSON the path. The model's name is
  * the file's. `text` is NUL-terminated; options may be NULL. O(n log n). */
 pp_status pp_import_file(const char *format, const char *path, const pp_import_options *options,
                          pp_model **model, pp_error *error);

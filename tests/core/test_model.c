@@ -122,27 +122,37 @@ Test(model, branches_join_in_an_add) {
 
 /* ---- presets -------------------------------------------------------------------------------- */
 
-/* Parameters, each tie once. Published for GPT-2: the counts of the released checkpoints. */
-static int64_t parameters(const pp_model *model) {
-    int64_t count = 0;
-    for (int i = 0; i < model->layer_count; i++) count += pp_layer_parameters(&model->layers[i]);
-    const pp_layer *head = &model->layers[model->layer_count - 1];
-    return head->tie ? count - head->vocabulary * head->dim : count;
-}
-
+/* Parameters as published: of the released checkpoints of GPT-2 (OpenAI), Llama (Meta) and BERT
+ * (Google; for masked language models, without the pooler and the next-sentence head); of GPT-3 in
+ * billions (Brown et al. 2020, table 2.1; 174,604 million in its table D.1). */
 Test(model, presets_have_their_published_sizes) {
     static const struct {
         const char *name;
         int layers;
-        int64_t parameters, sequence;
+        int64_t sequence;
+        double parameters, tolerance;
     } table[] = {
-        {"gpt-nano", 6, 0, 128},
-        {"gpt2-124m", 14, 124439808, 1024},
-        {"gpt2-355m", 26, 354823168, 1024},
-        {"gpt2-774m", 38, 774030080, 1024},
-        {"gpt2-1.5b", 50, 1557611200, 1024},
-        {"gpt3-175b", 98, 0, 2048},
-        {"mlp", 12, 0, 1},
+        {"gpt-nano", 6, 128, 224000, 0.01},
+        {"gpt2-124m", 14, 1024, 124439808, 0},
+        {"gpt2-355m", 26, 1024, 354823168, 0},
+        {"gpt2-774m", 38, 1024, 774030080, 0},
+        {"gpt2-1.5b", 50, 1024, 1557611200, 0},
+        {"gpt3-2.7b", 34, 2048, 2.65e9, 0.005},
+        {"gpt3-6.7b", 34, 2048, 6.66e9, 0.005},
+        {"gpt3-13b", 42, 2048, 12.85e9, 0.005},
+        {"gpt3-175b", 98, 2048, 174604e6, 0.0001},
+        {"llama-nano", 6, 128, 201000, 0.01},
+        {"llama-1b", 18, 8192, 1235814400, 0},
+        {"llama-2-7b", 34, 4096, 6738415616, 0},
+        {"llama-2-13b", 42, 4096, 13015864320, 0},
+        {"llama-2-70b", 82, 4096, 68976648192, 0},
+        {"llama-3-8b", 34, 8192, 8030261248, 0},
+        {"llama-3-70b", 82, 8192, 70553706496, 0},
+        {"llama-3-405b", 128, 8192, 405853388800, 0},
+        {"bert-nano", 6, 128, 229000, 0.01},
+        {"bert-base", 14, 512, 109514298, 0},
+        {"bert-large", 26, 512, 335174458, 0},
+        {"mlp", 12, 1, 5117706, 0},
     };
     int count;
     const pp_preset *presets = pp_model_presets(&count);
@@ -155,10 +165,39 @@ Test(model, presets_have_their_published_sizes) {
         cr_assert_str_eq(model->name, table[i].name);
         cr_assert_eq(model->layer_count, table[i].layers);
         cr_assert_eq(model->layers[0].sequence, table[i].sequence);
-        if (table[i].parameters > 0) cr_assert_eq(parameters(model), table[i].parameters);
+        double parameters = (double)pp_model_parameters(model);
+        cr_expect_float_eq(parameters, table[i].parameters,
+                           table[i].tolerance * table[i].parameters, "%s: %.0f", table[i].name,
+                           parameters);
         expect_round_trip(model);
         pp_model_free(model);
     }
+}
+
+/* What the documents of the new ops may say comes back, and defaults need not be said. */
+Test(model, fields_of_blocks) {
+    pp_model *model = read_model(
+        "{\"format\":\"ppsim-model\",\"version\":1,\"name\":\"m\",\"layers\":["
+        "{\"name\":\"e\",\"op\":\"token_embedding\",\"vocabulary\":9,\"dim\":12,\"sequence\":4},"
+        "{\"name\":\"a\",\"op\":\"llama_block\",\"dim\":12,\"heads\":3,\"hidden\":20,"
+        "\"sequence\":4},"
+        "{\"name\":\"b\",\"op\":\"llama_block\",\"dim\":12,\"heads\":4,\"kv_heads\":2,"
+        "\"head_dim\":6,\"hidden\":20,\"sequence\":4,\"qkv_bias\":true,\"rotary_base\":5e5},"
+        "{\"name\":\"c\",\"op\":\"bert_block\",\"dim\":12,\"heads\":4,\"sequence\":4},"
+        "{\"name\":\"n\",\"op\":\"rms_norm\",\"dim\":12,\"sequence\":4},"
+        "{\"name\":\"h\",\"op\":\"rms_lm_head\",\"vocabulary\":9,\"dim\":12,\"sequence\":4}]}");
+    const pp_layer *plain = &model->layers[1], *full = &model->layers[2];
+    cr_expect_eq(pp_layer_kv_heads(plain), 3);
+    cr_expect_eq(pp_layer_head_dim(plain), 4);
+    cr_expect_eq(pp_layer_rotary_base(plain), 10000);
+    cr_expect_eq(pp_layer_hidden(&model->layers[3]), 48);
+    cr_expect_eq(pp_layer_kv_heads(full), 2);
+    cr_expect_eq(pp_layer_head_dim(full), 6);
+    cr_expect(full->qkv_bias && full->rotary_base == 5e5);
+    /* 2 norms, (4 + 2·2)·6 rows of 12 with biases, 12 rows of 24, three matrices of the MLP */
+    cr_expect_eq(pp_layer_parameters(full), 2 * 12 + 48 * 13 + 12 * 24 + 3 * 12 * 20);
+    expect_round_trip(model);
+    pp_model_free(model);
 }
 
 Test(model, gpt_presets_tie_embedding_and_head) {
@@ -234,6 +273,8 @@ static pp_status try_model(const char *text, size_t length, pp_error *error) {
     "],\"edges\":" edges "}"
 #define LINEAR(name, in, out)                                                                      \
     "{\"name\":\"" name "\",\"op\":\"linear\",\"dim\":" in ",\"output_dim\":" out "}"
+#define LLAMA(fields)                                                                              \
+    "{\"name\":\"a\",\"op\":\"llama_block\",\"dim\":8,\"hidden\":9,\"sequence\":4," fields "}"
 #define LOSS(name) "{\"name\":\"" name "\",\"op\":\"softmax_cross_entropy\",\"dim\":4}"
 #define TEN "xxxxxxxxxx"
 #define HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
@@ -288,6 +329,15 @@ static const malformed refused[] = {
      LAYERS("{\"name\":\"a\",\"op\":\"attention\",\"dim\":65536,\"heads\":65536,"
             "\"sequence\":1048576}"),
      " /layers/0", "2^46"},
+    {NULL, LAYERS(LLAMA("\"heads\":4,\"kv_heads\":3")), " /layers/0/kv_heads",
+     "3 heads of keys and values do not divide 4 heads"},
+    {NULL, LAYERS(LLAMA("\"heads\":8")), " /layers/0/heads", "pairs of features"},
+    {NULL, LAYERS(LLAMA("\"heads\":2,\"head_dim\":7")), " /layers/0/head_dim", "a head has 7"},
+    {NULL, LAYERS(LLAMA("\"heads\":65536,\"head_dim\":65536")), " /layers/0/head_dim",
+     "at most 4194304"},
+    {NULL, LAYERS(LLAMA("\"heads\":2,\"dropout\":0.1")), " /layers/0", "unknown key \"dropout\""},
+    {NULL, LAYERS(LLAMA("\"heads\":2,\"rotary_base\":0.5")), " /layers/0/rotary_base", "from 1"},
+    {NULL, LAYERS(LLAMA("\"heads\":2,\"qkv_bias\":1")), " /layers/0/qkv_bias", "true or false"},
     /* edges */
     {"[0, 2]", "[0, 9]", " /edges/2/1", "from 0 to 3"},
     {"[0, 2]", "[2, 0]", " /edges/2", "later layer"},

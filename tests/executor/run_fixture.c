@@ -50,6 +50,29 @@ const char fixture_graph[] =
     "\"edges\": [[0,1],[1,2],[0,3],[2,3],[3,4],[4,5],[3,6],[5,6],[6,7],[0,8],[7,8],[8,9],[9,10],"
     "[10,11]]}";
 
+const char fixture_llama[] =
+    "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"small-llama\", \"layers\": ["
+    "{\"name\": \"embed\", \"op\": \"token_embedding\", \"vocabulary\": 32, \"dim\": 16,"
+    " \"sequence\": 8},"
+    "{\"name\": \"b0\", \"op\": \"llama_block\", \"dim\": 16, \"heads\": 4, \"kv_heads\": 2,"
+    " \"hidden\": 24, \"sequence\": 8},"
+    "{\"name\": \"norm\", \"op\": \"rms_norm\", \"dim\": 16, \"sequence\": 8},"
+    "{\"name\": \"b1\", \"op\": \"llama_block\", \"dim\": 16, \"heads\": 2, \"kv_heads\": 1,"
+    " \"head_dim\": 6, \"hidden\": 20, \"sequence\": 8, \"qkv_bias\": true},"
+    "{\"name\": \"head\", \"op\": \"rms_lm_head\", \"vocabulary\": 32, \"dim\": 16,"
+    " \"sequence\": 8}]}";
+
+const char fixture_bert[] =
+    "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"small-bert\", \"layers\": ["
+    "{\"name\": \"embed\", \"op\": \"bert_embedding\", \"vocabulary\": 32, \"dim\": 16,"
+    " \"sequence\": 8, \"tie\": \"wte\", \"dropout\": 0.1},"
+    "{\"name\": \"b0\", \"op\": \"bert_block\", \"dim\": 16, \"heads\": 2, \"sequence\": 8,"
+    " \"dropout\": 0.1},"
+    "{\"name\": \"b1\", \"op\": \"bert_block\", \"dim\": 16, \"heads\": 2, \"hidden\": 20,"
+    " \"sequence\": 8},"
+    "{\"name\": \"head\", \"op\": \"mlm_head\", \"vocabulary\": 32, \"dim\": 16, \"sequence\": 8,"
+    " \"tie\": \"wte\"}]}";
+
 const char fixture_mlp[] =
     "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"small-mlp\", \"layers\": ["
     "{\"name\": \"in\", \"op\": \"linear\", \"dim\": 12, \"output_dim\": 16, \"sequence\": 1},"

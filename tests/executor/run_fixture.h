@@ -9,6 +9,8 @@
 extern const char fixture_gpt[];    /* 6 layers, embedding tied with the head, dropout */
 extern const char fixture_ties[];   /* 5 layers, one matrix shared by three of them */
 extern const char fixture_graph[];  /* 12 layers with edges over one and more layers, dropout */
+extern const char fixture_llama[];  /* 5 layers, RMS norms, shared keys and values */
+extern const char fixture_bert[];   /* 4 layers, tied, hidden tokens, dropout */
 extern const char fixture_mlp[];    /* 6 layers fed with features */
 extern const char fixture_opaque[]; /* 4 layers of known times */
 

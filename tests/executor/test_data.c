@@ -132,6 +132,39 @@ Test(data, synthetic_tokens_can_be_learned) {
     pp_data_close(data);
 }
 
+/* Of 40 tokens 6 are hidden, always: those are the targets. Most of them read as the last word; all
+ * others are what they were. */
+Test(data, hidden_tokens) {
+    pp_data_shape plain = {.vocabulary = 50, .classes = 50, .sequence = 40};
+    pp_data_shape shape = plain;
+    shape.masked = true;
+    shape.targets = 6;
+    pp_data *data = NULL, *open = NULL;
+    cr_assert_eq(pp_data_open(&shape, NULL, 8, &data, NULL), PP_OK);
+    cr_assert_eq(pp_data_open(&plain, NULL, 8, &open, NULL), PP_OK);
+    int32_t tokens[40], targets[40], all[40];
+    int as_mask = 0, at[40] = {0};
+    for (uint64_t sample = 0; sample < 500; sample++) {
+        int hidden = 0;
+        pp_data_tokens(data, sample, 1, tokens);
+        pp_data_targets(data, sample, 1, targets);
+        pp_data_tokens(open, sample, 1, all);
+        for (int i = 0; i < 40; i++) {
+            cr_assert(targets[i] >= 0 ? targets[i] == all[i] : tokens[i] == all[i]);
+            if (targets[i] < 0) continue;
+            hidden++;
+            at[i]++;
+            as_mask += tokens[i] == 49;
+        }
+        cr_assert_eq(hidden, 6);
+    }
+    /* 80 % and a fiftieth of 10 % of 3000, 5 σ of the binomial; each place 500 · 15 % times */
+    cr_expect(abs(as_mask - 2406) < 5 * 22, "%d", as_mask);
+    for (int i = 0; i < 40; i++) cr_expect(abs(at[i] - 75) < 5 * 8, "position %d: %d", i, at[i]);
+    pp_data_close(data);
+    pp_data_close(open);
+}
+
 /* The mean of a class's samples is its centre, and centres differ. */
 Test(data, synthetic_features_cluster) {
     pp_data_shape shape = {.features = true, .columns = 6, .classes = 3, .sequence = 1};
@@ -264,6 +297,8 @@ static pp_status shape_of(const char *layers, pp_data_shape *shape, pp_error *er
     "{\"name\": \"e\", \"op\": \"embedding\", \"vocabulary\": 9, \"dim\": 4, \"sequence\": 3}"
 #define HEAD                                                                                       \
     "{\"name\": \"h\", \"op\": \"lm_head\", \"vocabulary\": 9, \"dim\": 4, \"sequence\": 3}"
+#define MASKED                                                                                     \
+    "{\"name\": \"m\", \"op\": \"mlm_head\", \"vocabulary\": 9, \"dim\": 4, \"sequence\": 3}"
 #define LOSS "{\"name\": \"l\", \"op\": \"softmax_cross_entropy\", \"dim\": 4, \"sequence\": 3}"
 
 Test(data, shapes_of_models) {
@@ -277,4 +312,8 @@ Test(data, shapes_of_models) {
     cr_assert(strstr(error.message, "no loss"));
     cr_assert_eq(shape_of(EMBED "," LOSS, &shape, &error), PP_E_UNSUPPORTED);
     cr_assert(strstr(error.message, "fewer classes"));
+    cr_assert_eq(shape_of(EMBED "," MASKED, &shape, &error), PP_OK);
+    cr_assert(shape.masked && shape.targets == 1); /* 15 % of 3, but at least one */
+    cr_assert_eq(shape_of(MASKED, &shape, &error), PP_E_UNSUPPORTED);
+    cr_assert(strstr(error.message, "hidden tokens"));
 }

@@ -28,6 +28,8 @@ COUNTED_SUITE(run_threads);
 
 CASE(same_bits_gpt)
 CASE(same_bits_graph)
+CASE(same_bits_llama)
+CASE(same_bits_bert)
 CASE(same_bits_ties)
 CASE(same_bits_mlp)
 CASE(same_bits_virtual)

@@ -105,6 +105,16 @@ static bool same_bits_graph(char message[512]) {
     return same_bits(fixture_graph, cuts, sizeof cuts / sizeof *cuts, message);
 }
 
+static bool same_bits_llama(char message[512]) {
+    static const cut cuts[] = {{2, {1}}, {2, {2}}, {3, {1, 3}}, {5, {1, 2, 3, 4}}};
+    return same_bits(fixture_llama, cuts, sizeof cuts / sizeof *cuts, message);
+}
+
+static bool same_bits_bert(char message[512]) {
+    static const cut cuts[] = {{2, {1}}, {2, {2}}, {3, {1, 3}}, {4, {1, 2, 3}}};
+    return same_bits(fixture_bert, cuts, sizeof cuts / sizeof *cuts, message);
+}
+
 static bool same_bits_ties(char message[512]) {
     static const cut cuts[] = {{1, {0}},    {2, {1}},       {2, {3}},         {3, {1, 2}},
                                {3, {1, 4}}, {4, {1, 2, 4}}, {5, {1, 2, 3, 4}}};
@@ -667,8 +677,8 @@ static bool replay_ties(char message[512]) {
 /* ---- learning ------------------------------------------------------------------------------ */
 
 static bool learns(char message[512]) {
-    static const char *const models[] = {fixture_gpt, fixture_graph, fixture_mlp};
-    for (int i = 0; i < 3; i++) {
+    static const char *const models[] = {fixture_gpt, fixture_graph, fixture_mlp, fixture_llama};
+    for (int i = 0; i < 4; i++) {
         fixture_request request = {.model = models[i],
                                    .ranks = 2,
                                    .microbatches = 4,
@@ -692,6 +702,8 @@ static bool learns(char message[512]) {
 static const threaded_case cases[] = {
     {"same_bits_gpt", same_bits_gpt},
     {"same_bits_graph", same_bits_graph},
+    {"same_bits_llama", same_bits_llama},
+    {"same_bits_bert", same_bits_bert},
     {"same_bits_ties", same_bits_ties},
     {"same_bits_mlp", same_bits_mlp},
     {"same_bits_virtual", same_bits_virtual},
