@@ -338,6 +338,20 @@ static pp_status read_tied(hf_file *file) {
     return PP_OK;
 }
 
+/* What no document may hold is told here, of the file that people know. */
+static pp_status check_size(const hf_file *file, pp_model **model) {
+    const double most = 70368744177664.0; /* 2^46 */
+    const pp_layer *layers = (*model)->layers;
+    bool fits = pp_layer_sample_elements(&layers[0]) <= most &&
+                pp_layer_sample_elements(&layers[1]) <= most;
+    if (fits) return PP_OK;
+    pp_model_free(*model);
+    *model = NULL;
+    return pp_node_fail(file->root, file->source->error,
+                        "with so many positions the tensors of one sample would have more than "
+                        "2^46 elements");
+}
+
 static pp_status read_config(hf_file *file, pp_model **model) {
     pp_error *error = file->source->error;
     if (!json_is_object(file->root->value))
@@ -351,7 +365,8 @@ static pp_status read_config(hf_file *file, pp_model **model) {
     PP_TRY(check_numbers(file));
     note_differences(file);
     pp_transformer shape = shape_of(file);
-    return pp_model_make_transformer(&shape, file->source->model_name, model, error);
+    PP_TRY(pp_model_make_transformer(&shape, file->source->model_name, model, error));
+    return check_size(file, model);
 }
 
 pp_status pp_import_hf(const pp_import_source *source, pp_model **model) {
