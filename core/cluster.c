@@ -232,3 +232,16 @@ pp_link pp_cluster_link(const pp_cluster *cluster, int from, int to) {
     bool near = pp_cluster_node_of(cluster, from) == pp_cluster_node_of(cluster, to);
     return near ? cluster->intra : cluster->inter;
 }
+
+pp_link pp_cluster_slowest_link(const pp_cluster *cluster, const int *from, const int *to,
+                                int count) {
+    pp_link slowest = {.bandwidth_bytes_per_s = INFINITY};
+    for (int i = 0; i < count; i++) {
+        pp_link link = pp_cluster_link(cluster, from[i], to[i]);
+        if (link.latency_s > slowest.latency_s) slowest.latency_s = link.latency_s;
+        if (link.bandwidth_bytes_per_s < slowest.bandwidth_bytes_per_s)
+            slowest.bandwidth_bytes_per_s = link.bandwidth_bytes_per_s;
+        slowest.shared_per_node = slowest.shared_per_node || link.shared_per_node;
+    }
+    return slowest;
+}

@@ -515,6 +515,9 @@ const pp_device *pp_cluster_device(const pp_cluster *cluster, int index); /* 0 â
 int pp_cluster_node_of(const pp_cluster *cluster, int index);
 /* The link from one device to another: override, else intra or inter; to itself: free. */
 pp_link pp_cluster_link(const pp_cluster *cluster, int from, int to);
+/* The largest latency and least bandwidth of the links from[i] to to[i], i < count. */
+pp_link pp_cluster_slowest_link(const pp_cluster *cluster, const int *from, const int *to,
+                                int count);
 
 /* Seconds of moving bytes: fixed_s + bytes Â· per_byte_s. */
 typedef struct pp_line {

@@ -5,6 +5,7 @@
  *             baselines.c      the other --split methods, by name
  * Knowing:    tables.c         what layers cost at each microbatch size, on each kind of device
  *             arrange.c        which device each position of a plan has
+ *             arrange_list.c   which of these arrangements are tried
  *             views.c          the same in another order of the layers
  *             footprint.c      the bytes of any interval of layers
  *             terms.c          what the stages of one candidate cost, wherever they are cut

@@ -4,6 +4,7 @@
  *   memo        memo.c             a small map of numbers
  *   tables      tables.c           what a layer costs, by microbatch size and kind of device
  *   arrangement arrange.c          which device each position of a plan has
+ *               arrange_list.c     which of them are tried
  *   views       views.c            the model in other orders and over the lattice of its cuts
  *   footprints  footprint.c        bytes of any interval of layers, made once per kind
  *   space       search_space.c     which candidates there are
@@ -166,13 +167,31 @@ typedef struct pp_arrangement {
     const int *devices;          /* [ranks·width] tp fastest, then replica, then rank */
     const pp_kinds *kinds;       /* of all of them */
     const pp_kinds **rank_kinds; /* [ranks] */
-    int64_t *limit_bytes; /* [ranks] memory of the smallest device of the rank, or --memory */
-    double limit_total;   /* Σ limit_bytes */
+    int64_t *limit_bytes;        /* [ranks] memory of the smallest device of the rank, or --memory */
+    double limit_total;          /* Σ limit_bytes */
+    pp_link *ahead, *back;       /* [ranks] the slowest link to the next rank, the last's is the
+                                    first, and from there */
 } pp_arrangement;
+
+typedef struct pp_arrangements {
+    const pp_arrangement **list; /* the cluster's own order first, if it is among them */
+    int count, capacity;
+    bool all; /* any other is as good as one of these */
+} pp_arrangements;
 
 /* Takes over `devices`. NULL: out of memory. */
 pp_arrangement *pp_arrangement_make(pp_tables *tables, int ranks, int width, const int *devices,
                                     pp_arena *arena);
+/* The slowest link from the devices of a rank to those of another. */
+pp_link pp_arrangement_link(const pp_arrangement *arrangement, const pp_cluster *cluster, int from,
+                            int to);
+/* Equal where no plan costs more or less; of many ranks: as far as neighbours tell. Never 0.
+ * scratch: [devices of the cluster] */
+uint64_t pp_arrangement_hash(const pp_arrangement *arrangement, const pp_tables *tables,
+                             int *scratch);
+/* Those worth trying: arrange_list.c. Everything is in the arena. */
+pp_status pp_arrangements_list(pp_tables *tables, int ranks, int dp, int tp, pp_arena *arena,
+                               pp_arrangements *out, pp_error *error);
 
 /* ---- footprints ---------------------------------------------------------------------------- */
 

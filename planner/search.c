@@ -116,10 +116,31 @@ static double ceiling_of(const search *s) {
     return s->best[s->wanted - 1].seconds * (1 + PP_NEGLIGIBLE);
 }
 
+/* The same plan on other devices. */
+static bool same_shape(const pp_candidate *a, const pp_candidate *b) {
+    return a->ranks == b->ranks && a->virtual_stages == b->virtual_stages && a->dp == b->dp &&
+           a->tp == b->tp && a->zero == b->zero && a->size == b->size && a->family == b->family &&
+           a->recompute == b->recompute;
+}
+
+/* Of one shape only the best arrangement is kept. True if there is a better one than `found`. */
+static bool replace_shape(search *s, const kept *found) {
+    const pp_candidate *candidates = s->space.candidates;
+    for (int i = 0; i < s->kept_count; i++) {
+        if (!same_shape(&candidates[s->best[i].candidate], &candidates[found->candidate])) continue;
+        if (compare(s, &s->best[i], found) < 0) return true;
+        s->kept_count--;
+        memmove(&s->best[i], &s->best[i + 1], (size_t)(s->kept_count - i) * sizeof *s->best);
+        return false;
+    }
+    return false;
+}
+
 static pp_status keep(search *s, size_t candidate) {
     const pp_work *work = &s->work;
     int boundaries = work->terms.stages - 1;
     kept found = {candidate, work->best_s, work->best_peak_bytes, work->best_view, NULL};
+    if (replace_shape(s, &found)) return PP_OK;
     int place = s->kept_count;
     while (place > 0 && compare(s, &found, &s->best[place - 1]) < 0) place--;
     if (place == s->wanted) return PP_OK;

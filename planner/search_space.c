@@ -297,13 +297,14 @@ static pp_status list_sizes(lister *l, pp_candidate c) {
 }
 
 static pp_status list_arrangements(lister *l, pp_candidate c) {
-    int width = c.dp * c.tp, count = c.ranks * width;
-    int *devices = PP_NEW(&l->space->arena, int, count);
-    if (devices == NULL) return pp_fail_memory(l->error);
-    for (int i = 0; i < count; i++) devices[i] = i;
-    c.arrangement = pp_arrangement_make(l->tables, c.ranks, width, devices, &l->space->arena);
-    if (c.arrangement == NULL) return pp_fail_memory(l->error);
-    return list_sizes(l, c);
+    pp_arrangements arrangements;
+    PP_TRY(pp_arrangements_list(l->tables, c.ranks, c.dp, c.tp, &l->space->arena, &arrangements,
+                                l->error));
+    for (int i = 0; i < arrangements.count; i++) {
+        c.arrangement = arrangements.list[i];
+        PP_TRY(list_sizes(l, c));
+    }
+    return PP_OK;
 }
 
 static pp_status list_replicas(lister *l, pp_candidate c) {

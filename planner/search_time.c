@@ -19,11 +19,11 @@ pp_status pp_work_prepare_times(pp_work *work, pp_error *error) {
     work->groups = PP_NEW(arena, int, stages);
     if (arena->failed) return pp_fail_memory(error);
     for (int s = 0; s + 1 < stages; s++) {
-        int width = terms->candidate->arrangement->width;
-        int from = work->plan.devices[terms->placement[s] * width];
-        int to = work->plan.devices[terms->placement[s + 1] * width];
-        work->links[2 * s] = pp_cluster_link(work->tables->cluster, from, to);
-        work->links[2 * s + 1] = pp_cluster_link(work->tables->cluster, to, from);
+        const pp_arrangement *a = terms->candidate->arrangement;
+        int from = terms->placement[s], to = terms->placement[s + 1];
+        if (from == to) continue;
+        work->links[2 * s] = pp_arrangement_link(a, work->tables->cluster, from, to);
+        work->links[2 * s + 1] = pp_arrangement_link(a, work->tables->cluster, to, from);
     }
     return pp_plan_sim_cards(&work->plan, arena, &work->cards, error);
 }

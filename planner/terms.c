@@ -69,10 +69,9 @@ static void fill_links(pp_terms *terms) {
     for (int s = 0; s + 1 < terms->stages; s++) {
         int here = terms->placement[s], there = terms->placement[s + 1];
         if (here != there) {
-            int from = device_of(terms->candidate, here, 0, 0);
-            int to = device_of(terms->candidate, there, 0, 0);
-            terms->forward[s] = line_of(pp_cluster_link(tables->cluster, from, to));
-            terms->backward[s] = line_of(pp_cluster_link(tables->cluster, to, from));
+            const pp_arrangement *a = terms->candidate->arrangement;
+            terms->forward[s] = line_of(pp_arrangement_link(a, tables->cluster, here, there));
+            terms->backward[s] = line_of(pp_arrangement_link(a, tables->cluster, there, here));
         }
         /* One latency for both directions, as in the simulator. */
         double latency = fmax(terms->forward[s].fixed_s, terms->backward[s].fixed_s);

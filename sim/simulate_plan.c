@@ -1,11 +1,12 @@
 /* From a plan to a simulation: its expanded schedule, its stages' times and bytes, and the links
  * between the devices of its ranks.
  *
- * Replicas and the devices of a tensor-parallel group work alike, so the first of each stands for
- * all. A border between two ranks costs the latency of the link and holds the lane between them for
- * bytes / bandwidth. Where the link between nodes is shared and more than one transfer may leave or
- * enter a node at a time, transfers share the nodes' network cards; the devices of a rank on
- * its node send at the same time. Stages that share tied weights reduce their gradients together.
+ * Replicas and the devices of a tensor-parallel group work alike and in step, so one stands for
+ * all, over the slowest of their links. A border between two ranks costs the latency of the link
+ * and holds the lane between them for bytes / bandwidth. Where the link between nodes is shared and
+ * more than one transfer may leave or enter a node at a time, transfers share the nodes' network
+ * cards; the devices of a rank on its node send at the same time. Stages that share tied weights
+ * reduce their gradients together.
  */
 #include "sim/engine_internal.h"
 
@@ -22,13 +23,19 @@ static double occupancy(double bytes, const pp_link *link) {
     return bytes / link->bandwidth_bytes_per_s;
 }
 
+/* From one rank to another: all their devices send at the same time, and the slowest counts. */
+static pp_link slowest_link(const pp_plan *plan, int from, int to) {
+    int width = plan->dp * plan->tp;
+    return pp_cluster_slowest_link(plan->cluster, plan->devices + (size_t)from * (size_t)width,
+                                   plan->devices + (size_t)to * (size_t)width, width);
+}
+
 /* The border behind stage s of a chain, to stage s + 1. */
 static pp_border_cost border_of(const pp_plan *plan, int s) {
-    int from = device_of(plan, plan->placement[s]), to = device_of(plan, plan->placement[s + 1]);
+    int from = plan->placement[s], to = plan->placement[s + 1];
     if (from == to) return (pp_border_cost){0};
     double bytes = (double)pp_plan_border_bytes(plan, s);
-    pp_link forward = pp_cluster_link(plan->cluster, from, to);
-    pp_link backward = pp_cluster_link(plan->cluster, to, from);
+    pp_link forward = slowest_link(plan, from, to), backward = slowest_link(plan, to, from);
     return (pp_border_cost){.latency_s = fmax(forward.latency_s, backward.latency_s),
                             .forward_occupancy_s = occupancy(bytes, &forward),
                             .backward_occupancy_s = occupancy(bytes, &backward)};

@@ -70,16 +70,16 @@ static void write_model(dice *d, int layers, pp_text *text) {
     pp_text_string(text, "]}");
 }
 
-static void write_cluster(dice *d, int devices, bool memory, pp_text *text) {
+static void write_cluster(dice *d, int devices, world_size size, pp_text *text) {
     bool linked = roll(d, 3) != 0;
     pp_text_string(text, "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"box\", "
                          "\"devices\": [");
     for (int i = 0; i < devices; i++) {
-        int64_t bytes = memory ? 6144 + 2048 * roll(d, 10) : 1 << 30;
+        int64_t bytes = size.memory ? 6144 + 2048 * roll(d, 10) : 1 << 30;
         pp_text_printf(text,
-                       "%s{\"name\": \"d%d\", \"memory_bytes\": %lld, \"flops\": {\"fp32\": 1e9}, "
+                       "%s{\"name\": \"d%d\", \"memory_bytes\": %lld, \"flops\": {\"fp32\": %de9}, "
                        "\"memory_bandwidth_bytes_per_s\": 1e9, \"cost_per_hour\": 2.5}",
-                       i ? ", " : "", i, (long long)bytes);
+                       i ? ", " : "", i, (long long)bytes, size.unequal ? 1 << roll(d, 3) : 1);
     }
     pp_text_string(text, "], \"nodes\": [");
     for (int i = 0; i < devices; i++) {
@@ -87,11 +87,18 @@ static void write_cluster(dice *d, int devices, bool memory, pp_text *text) {
                        i);
     }
     double latency = linked ? 0.25 * roll(d, 4) : 0;
-    pp_text_printf(
-        text,
-        "], \"intra\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}, \"inter\": "
-        "{\"bandwidth_bytes_per_s\": %s, \"latency_s\": %g, \"shared_per_node\": false}}",
-        linked ? "200" : "null", latency);
+    pp_text_printf(text,
+                   "], \"intra\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}, \"inter\": "
+                   "{\"bandwidth_bytes_per_s\": %s, \"latency_s\": %g, \"shared_per_node\": false}",
+                   linked ? "200" : "null", latency);
+    pp_text_string(text, ", \"overrides\": [");
+    for (int i = 1; i < devices && size.unequal; i++) {
+        pp_text_printf(text,
+                       "%s{\"from\": %d, \"to\": %d, \"bandwidth_bytes_per_s\": %d, "
+                       "\"latency_s\": 0.5}",
+                       i > 1 ? ", " : "", i - 1, i, 50 << roll(d, 4));
+    }
+    pp_text_string(text, "]}");
 }
 
 world world_random(uint64_t seed, world_size size) {
@@ -100,8 +107,10 @@ world world_random(uint64_t seed, world_size size) {
     int layers = 2 + roll(&d, size.layers_max - 1);
     int devices = 2 + roll(&d, size.devices_max - 1);
     write_model(&d, layers, &model);
-    write_cluster(&d, devices, size.memory, &cluster);
+    write_cluster(&d, devices, size, &cluster);
     world w = world_read(model.bytes, cluster.bytes, 1 + roll(&d, size.batch_max));
+    w.unequal = size.memory || size.unequal;
+    if (size.unequal) w.cluster->all_reduce = PP_ALL_REDUCE_RING;
     if (roll(&d, 4) == 0) w.request.zero = 1;
     pp_text_deinit(&model);
     pp_text_deinit(&cluster);

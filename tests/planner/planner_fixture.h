@@ -9,12 +9,14 @@ typedef struct world {
     pp_model *model;
     pp_cluster *cluster;
     pp_costs *costs;
+    bool unequal;            /* it matters which device has which position */
     pp_plan_request request; /* points at the three; batch, dtype, memory are set */
 } world;
 
 typedef struct world_size {
     int layers_max, devices_max, batch_max;
-    bool memory; /* tight memory limits, different ones by device */
+    bool memory;  /* tight memory limits, different ones by device */
+    bool unequal; /* devices of different speed, and links that are exceptions */
 } world_size;
 
 /* A numbered random world; the same number gives the same world. */

@@ -10,7 +10,7 @@
 
 COUNTED_SUITE(search);
 
-enum { WORLDS = 120, BEST = 4 };
+enum { WORLDS = 60, BEST = 4, POSITIONS = 8 };
 
 /* ---- the oracle ---------------------------------------------------------------------------- */
 
@@ -21,6 +21,7 @@ typedef struct shape {
     const pp_schedule_family *family;
     const pp_schedule *order; /* of the family, for the placement */
     pp_recompute recompute;
+    int devices[POSITIONS]; /* of each position, tp fastest, then replica, then rank */
 } shape;
 
 typedef struct oracle {
@@ -29,12 +30,14 @@ typedef struct oracle {
     int combinations;
 } oracle;
 
-/* All-reduce over `count` devices in a ring, the first and each `stride` behind the one before. */
-static double ring_s(const world *w, int first, int stride, int count, double bytes) {
+/* All-reduce over the devices of `count` positions, each `stride` behind the one before, in a ring.
+ */
+static double ring_s(const world *w, const shape *c, int first, int stride, int count,
+                     double bytes) {
     double latency = 0, per_byte = 0;
     for (int i = 0; i < count; i++) {
-        pp_link link =
-            pp_cluster_link(w->cluster, first + i * stride, first + (i + 1) % count * stride);
+        pp_link link = pp_cluster_link(w->cluster, c->devices[first + i * stride],
+                                       c->devices[first + (i + 1) % count * stride]);
         latency = fmax(latency, link.latency_s);
         per_byte = fmax(per_byte, 1 / link.bandwidth_bytes_per_s);
     }
@@ -45,17 +48,19 @@ static double ring_s(const world *w, int first, int stride, int count, double by
 static double sums_s(const world *w, const shape *c, int layer, pp_phase phase) {
     const pp_layer *l = &w->model->layers[layer];
     double rows = (double)c->size * (double)l->sequence;
-    double hidden = ring_s(w, 0, 1, c->tp, 4 * rows * (double)l->dim);
+    double hidden = ring_s(w, c, 0, 1, c->tp, 4 * rows * (double)l->dim);
     bool forward = phase == PP_PHASE_FORWARD, input = phase == PP_PHASE_INPUT;
     if (c->tp == 1) return 0;
     if (l->op == PP_OP_EMBEDDING) return forward ? hidden : 0;
     if (l->op == PP_OP_GPT_BLOCK) return forward || input ? 2 * hidden : 0;
     cr_assert_eq(l->op, PP_OP_LM_HEAD);
-    return forward ? 3 * ring_s(w, 0, 1, c->tp, 4 * rows) : input ? hidden : 0;
+    return forward ? 3 * ring_s(w, c, 0, 1, c->tp, 4 * rows) : input ? hidden : 0;
 }
 
-static double layer_s(const world *w, const shape *c, int layer, pp_phase phase) {
-    pp_cost_query query = {.layer = layer, .phase = phase, .samples = c->size, .tp = c->tp};
+static double layer_s(const world *w, const shape *c, int device, int layer, pp_phase phase) {
+    int kind = (int)(pp_cluster_device(w->cluster, device) - w->cluster->devices);
+    pp_cost_query query = {
+        .kind = kind, .layer = layer, .phase = phase, .samples = c->size, .tp = c->tp};
     double alone = pp_costs_ask(w->costs, query).seconds;
     return alone + sums_s(w, c, layer, phase);
 }
@@ -64,10 +69,23 @@ static double total_s(const world *w, shape c, int64_t samples) {
     double seconds = 0;
     c.size = samples;
     for (int i = 0; i < w->model->layer_count; i++) {
-        seconds += layer_s(w, &c, i, PP_PHASE_FORWARD) + layer_s(w, &c, i, PP_PHASE_INPUT) +
-                   layer_s(w, &c, i, PP_PHASE_WEIGHT);
+        seconds += layer_s(w, &c, 0, i, PP_PHASE_FORWARD) + layer_s(w, &c, 0, i, PP_PHASE_INPUT) +
+                   layer_s(w, &c, 0, i, PP_PHASE_WEIGHT);
     }
     return seconds;
+}
+
+/* Of layers first … last on the slowest device of a rank. */
+static double slowest_s(const world *w, const shape *c, int rank, int first, int last,
+                        pp_phase phase) {
+    double slowest = 0;
+    for (int d = 0; d < c->dp * c->tp; d++) {
+        double seconds = 0;
+        for (int i = first; i <= last; i++)
+            seconds += layer_s(w, c, c->devices[rank * c->dp * c->tp + d], i, phase);
+        slowest = fmax(slowest, seconds);
+    }
+    return slowest;
 }
 
 static void fill_stage(const world *w, const shape *c, int s, int first, int last,
@@ -89,20 +107,19 @@ static void fill_stage(const world *w, const shape *c, int s, int first, int las
     *stage =
         (pp_stage){.first = first, .last = last, .recompute = c->recompute, .bytes = layout.bytes};
     pp_arena_deinit(&arena);
-    for (int i = first; i <= last; i++) {
-        stage->forward_s += layer_s(w, c, i, PP_PHASE_FORWARD);
-        stage->input_s += layer_s(w, c, i, PP_PHASE_INPUT);
-        stage->weight_s += layer_s(w, c, i, PP_PHASE_WEIGHT);
-        stage->optimizer_s += layer_s(w, c, i, PP_PHASE_OPTIMIZER);
-    }
+    int rank = c->order->placement[s], first_position = rank * c->dp * c->tp;
+    stage->forward_s = slowest_s(w, c, rank, first, last, PP_PHASE_FORWARD);
+    stage->input_s = slowest_s(w, c, rank, first, last, PP_PHASE_INPUT);
+    stage->weight_s = slowest_s(w, c, rank, first, last, PP_PHASE_WEIGHT);
+    stage->optimizer_s = slowest_s(w, c, rank, first, last, PP_PHASE_OPTIMIZER);
     if (c->recompute != PP_RECOMPUTE_NONE) stage->recompute_s = stage->forward_s;
     if (c->zero == 1) {
         stage->optimizer_s /= c->dp;
         stage->bytes.optimizer = (stage->bytes.optimizer + c->dp - 1) / c->dp;
     }
-    int first_device = c->order->placement[s] * c->dp * c->tp;
     if (c->dp > 1) {
-        stage->reduce_s = ring_s(w, first_device, c->tp, c->dp, (double)stage->bytes.gradients);
+        double bytes = (double)stage->bytes.gradients;
+        stage->reduce_s = ring_s(w, c, first_position, c->tp, c->dp, bytes);
     }
 }
 
@@ -114,6 +131,7 @@ static double time_split(const world *w, const shape *c, const int *first) {
     cr_assert_eq(pp_plan_new(w->model, w->cluster, c->ranks, stages, c->dp, c->tp, &plan, NULL),
                  PP_OK);
     memcpy(plan->placement, c->order->placement, (size_t)stages * sizeof *plan->placement);
+    for (int i = 0; i < c->ranks * c->dp * c->tp; i++) plan->devices[i] = c->devices[i];
     plan->microbatches = c->microbatches;
     plan->microbatch_size = c->size;
     plan->global_batch = w->request.global_batch;
@@ -130,7 +148,7 @@ static double time_split(const world *w, const shape *c, const int *first) {
     for (int p = 0; p < c->ranks; p++) {
         for (int d = p * c->dp * c->tp; d < (p + 1) * c->dp * c->tp; d++) {
             int64_t limit = w->request.memory_bytes;
-            if (limit == 0) limit = pp_cluster_device(w->cluster, d)->memory_bytes;
+            if (limit == 0) limit = pp_cluster_device(w->cluster, c->devices[d])->memory_bytes;
             if (result->rank[p].peak.total > limit) seconds = INFINITY;
         }
     }
@@ -153,6 +171,28 @@ static double best_split(const world *w, const shape *c, int *first, int stage) 
     return best;
 }
 
+/* Over all ways to give the positions from `at` on a device each. */
+static double best_order(const world *w, shape *c, int at) {
+    int first[64] = {0}, devices = pp_cluster_device_count(w->cluster);
+    if (at == c->ranks * c->dp * c->tp) return best_split(w, c, first, 1);
+    double best = INFINITY;
+    for (int i = 0; i < devices; i++) {
+        bool taken = false;
+        for (int k = 0; k < at; k++) taken = taken || c->devices[k] == i;
+        if (taken) continue;
+        c->devices[at] = i;
+        best = fmin(best, best_order(w, c, at + 1));
+    }
+    return best;
+}
+
+static double best_of(const world *w, shape *c) {
+    int first[64] = {0};
+    if (w->unequal) return best_order(w, c, 0);
+    for (int i = 0; i < POSITIONS; i++) c->devices[i] = i;
+    return best_split(w, c, first, 1);
+}
+
 static void note(oracle *o, double seconds) {
     for (int i = 0; i < BEST; i++) {
         if (seconds >= o->fastest[i]) continue;
@@ -164,7 +204,6 @@ static void note(oracle *o, double seconds) {
 
 static void try_shape(oracle *o, shape c) {
     const pp_plan_request *r = &o->w->request;
-    int first[64] = {0};
     pp_schedule *order;
     if (r->schedule != NULL && strcmp(r->schedule, c.family->name) != 0) return;
     char policy[PP_RECOMPUTE_LENGTH];
@@ -183,7 +222,7 @@ static void try_shape(oracle *o, shape c) {
     bool plannable = order->chain_count == 1 && order->slices <= 1 && c.family->async == NULL;
     if (plannable && order->stages <= o->w->model->layer_count) {
         o->combinations++;
-        note(o, best_split(o->w, &c, first, 1));
+        note(o, best_of(o->w, &c));
     }
     pp_schedule_free(order);
 }
@@ -264,7 +303,9 @@ static void compare(const world *w, const oracle *o, uint64_t seed) {
 Test(search, equals_trying_everything, .timeout = 300) {
     int combinations = 0;
     for (uint64_t seed = 0; seed < WORLDS; seed++) {
-        world w = world_random(seed, (world_size){6, 4, 8, .memory = seed % 4 != 0});
+        world_size large = {6, 4, 8, .memory = false}; /* all devices alike */
+        world_size small = {seed % 2 ? 5 : 6, 3, 6, .memory = seed % 4 != 1, .unequal = seed % 4};
+        world w = world_random(seed, seed % 4 == 3 ? large : small);
         if (seed % 5 == 1) w.request.schedule = "1f1b";
         if (seed % 7 == 1) w.request.recompute = "except-last";
         if (seed % 11 == 1) w.request.ranks = 2 <= pp_cluster_device_count(w.cluster) ? 2 : 1;
