@@ -55,9 +55,12 @@ static pp_status find_exporter(const char *name, const pp_exporter **found, pp_e
             *found = &exporters[i];
             return PP_OK;
         }
-    return pp_fail(error, PP_E_INPUT, name,
-                   "is no system that plans are exported to; known: pytorch, megatron, deepspeed, "
-                   "vllm");
+    char known[100] = "";
+    for (int i = 0; i < EXPORTERS; i++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i > 0 ? ", " : "",
+                 exporters[i].name);
+    return pp_fail(error, PP_E_INPUT, name, "is no system that plans are exported to; known: %s",
+                   known);
 }
 
 /* ---- output --------------------------------------------------------------------------------- */
@@ -141,7 +144,7 @@ const pp_subcommand pp_cmd_export = {
     .maximum_arguments = 2,
     .summary = "writes the files and flags with which another system runs a plan",
     .description =
-        "SYSTEM is pytorch, megatron, deepspeed or vllm. What it cannot run is refused with the "
+        "SYSTEM is one of those that --list shows. What it cannot run is refused with the "
         "reason; what it can run but not be told is said on stderr.",
     PP_OPTIONS(options),
     .settings_size = sizeof(export_settings),

@@ -72,14 +72,24 @@ void pp_report_plan_line(const pp_plan *plan, pp_text *text) {
     pp_text_printf(text, ", recompute %s", pp_recompute_text(plan->recompute, policy));
 }
 
+/* Names from other programs' profiles hold whole descriptions: the beginning of one. */
+static const char *short_name(const pp_plan *plan, int position, char buffer[40]) {
+    enum { SHOWN = 30 };
+    const char *name = plan->model->layers[plan->order[position]].name;
+    size_t length = strlen(name);
+    if (length <= SHOWN) return name;
+    for (length = SHOWN - 1; ((unsigned char)name[length] & 0xC0) == 0x80;) length--;
+    snprintf(buffer, 40, "%.*s…", (int)length, name);
+    return buffer;
+}
+
 static void stage_layers(const pp_plan *plan, const pp_stage *stage, char *buffer, size_t size) {
-    const pp_layer *first = &plan->model->layers[plan->order[stage->first]];
-    const pp_layer *last = &plan->model->layers[plan->order[stage->last]];
+    char first[40], last[40];
     if (stage->first == stage->last)
-        snprintf(buffer, size, "%s", first->name);
+        snprintf(buffer, size, "%s", short_name(plan, stage->first, first));
     else
-        snprintf(buffer, size, "%s … %s (%d)", first->name, last->name,
-                 stage->last - stage->first + 1);
+        snprintf(buffer, size, "%s … %s (%d)", short_name(plan, stage->first, first),
+                 short_name(plan, stage->last, last), stage->last - stage->first + 1);
 }
 
 void pp_report_stages(const pp_plan *plan, pp_text *text) {

@@ -17,6 +17,7 @@ pp_status pp_import_graph_init(pp_import_graph *graph, const pp_import_source *s
                                size_t edges, pp_piece where) {
     *graph = (pp_import_graph){.source = source};
     pp_arena_init(&graph->arena);
+    if (where.line == 0) where.line = 1; /* an empty file */
     if (nodes == 0) return pp_import_fail(source, where, "there are no layers");
     if (nodes > PP_IMPORT_LAYERS_MAX)
         return pp_import_fail(source, where, "there are more than %d layers", PP_IMPORT_LAYERS_MAX);
@@ -157,11 +158,9 @@ static void sort_arcs(search *s) {
         s->arcs[s->arc_count++] = (arc){from, to, s->kind[to], e};
     }
     qsort(s->arcs, (size_t)s->arc_count, sizeof *s->arcs, compare_arcs);
-    for (int i = s->arc_count - 1; i >= 0; i--) s->first[s->arcs[i].from] = i;
-    for (int i = graph->node_count - 1, later = s->arc_count; i >= 0; i--) {
-        bool none = s->first[i] >= s->arc_count || s->arcs[s->first[i]].from != i;
-        if (none) s->first[i] = later;
-        later = s->first[i];
+    for (int node = 0, i = 0; node <= graph->node_count; node++) {
+        while (i < s->arc_count && s->arcs[i].from < node) i++;
+        s->first[node] = i;
     }
 }
 
@@ -181,7 +180,6 @@ static pp_status search_init(search *s, pp_import_graph *graph) {
     if (arena->failed) return pp_fail_memory(graph->source->error);
     sort_nodes(s);
     sort_arcs(s);
-    s->first[nodes] = s->arc_count;
     memcpy(s->next, s->first, (size_t)nodes * sizeof *s->next);
     return PP_OK;
 }

@@ -2,6 +2,7 @@
 # with another number of threads of the BLAS. Exempt are measured values and how long a search took.
 . "$(dirname "$0")/common.sh"
 tiny_model >tiny.json
+printf 'layer,forward_ms,backward_ms,parameter_bytes,activation_bytes,output_bytes\na,1.5,2.25,4,8,16\nb,0.1,0.3,4,8,16\n' >layers.csv
 "$ppsim" profile tiny.json --db cpu.db --microbatch 1,2 --cap 0.01 --alone >out 2>err || fail "profile: $(cat err)"
 "$ppsim" plan --model tiny.json --cluster dgx-h100:1 --ranks 2 --batch 8 --dtype fp32 --out plan.json >out 2>err || fail "plan: $(cat err)"
 
@@ -19,7 +20,7 @@ steady() {
 everything() {
     into=$1
     mkdir -p "$into/work"
-    cp tiny.json cpu.db plan.json "$into/work"
+    cp tiny.json layers.csv cpu.db plan.json "$into/work"
     cd "$into/work" || exit 1
     call() {
         to=$1
@@ -47,6 +48,8 @@ everything() {
     call plan-json plan --model gpt2-124m --cluster dgx-a100:1 --batch 64 --json
     call plan-measured plan --model tiny.json --ranks 2 --batch 8 --db cpu.db --explain --out ../measured.json
     call list profile --db cpu.db --list
+    call import import layers layers.csv --profile-batch 3 --out ../layers.json
+    call export export pytorch ../gpt2.json
     call simulate-plan simulate ../gpt2.json --trace ../gpt2-trace.json
     call simulate-json simulate ../gpt2.json --json
     for ending in png svg pdf; do

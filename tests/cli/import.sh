@@ -19,6 +19,9 @@ cmp -s tiny.json printed.json || fail "what import prints is not what it writes"
 "$ppsim" import pipedream - <tiny/graph.txt 2>err | sed 's/"imported"/"tiny"/' | cmp -s tiny.json - || fail "import reads standard input differently"
 expect 0 '' plan --model tiny.json --cluster local --ranks 2 --batch 8 --out plan.json
 expect 0 'step time' simulate plan.json
+sed 's/Conv2d(3, 64)/Conv2d(3, 64, kernel_size=(11, 11), stride=(4, 4))/' tiny/graph.txt >long.txt
+"$ppsim" import pipedream long.txt --out long.json >/dev/null
+expect 0 'node2 Conv2d(3, 64, kernel_si…' plan --model long.json --cluster local --ranks 2 --batch 8
 
 cat >layers.csv <<'END'
 layer,forward_ms,backward_ms,parameter_bytes,activation_bytes,output_bytes

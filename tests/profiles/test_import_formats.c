@@ -36,7 +36,7 @@ Test(import_formats, layers_are_a_chain) {
 }
 
 static const spoiled layers_refusals[] = {
-    {NULL, "", ":0:1", "no layers"},
+    {NULL, "", ":1:1", "no layers"},
     {NULL, LAYERS_HEADER, ":1:1", "no layers"},
     {"layer,", "", ":1:1", "expected the header layer,forward_ms"},
     {"backward_ms", "backward_s", ":1:18", "unexpected column 'backward_s'"},

@@ -61,7 +61,7 @@ Test(import_pipedream, orders_as_the_original) {
 }
 
 static const spoiled refusals[] = {
-    {NULL, "", ":0:1", "no layers"},
+    {NULL, "", ":1:1", "no layers"},
     {NULL, "\n\n", ":2:1", "no layers"},
     {"Conv2d(3,  64) -- ", "", ":3:1", "expected 'nodeN -- description"},
     {"forward_compute_time=3.000, ", "", ":3:28", "forward_compute_time is missing"},
