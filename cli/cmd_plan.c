@@ -59,7 +59,8 @@ static const pp_option options[] = {
     {0, "recompute", NULL, "POLICY", NULL, PP_OPTION_STRING, offsetof(plan_settings, recompute),
      "pin recomputation on all stages: none, full, except-last, attention or every:N (layers)"},
     {0, "split", NULL, "METHOD", NULL, PP_OPTION_STRING, offsetof(plan_settings, split),
-     "optimal (default), bottleneck, uniform, parameters, time, memory, type:REGEX, or positions "
+     "optimal (default), bottleneck, uniform, parameters, time, memory, pipedream, type:REGEX, or "
+     "positions "
      "of the first layers of stages 1, 2, … as in 3,7,11"},
     {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(plan_settings, limit_s),
      "stop searching after S seconds and give the best plan so far with its gap"},
@@ -217,8 +218,37 @@ static void plan_json(const pp_plan *plan, pp_json *json) {
     pp_json_end_object(json);
 }
 
+static void stage_json(pp_split_stage stage, pp_json *json) {
+    pp_json_object_flat(json);
+    int_field(json, "first", stage.first);
+    int_field(json, "last", stage.last);
+    int_field(json, "replicas", stage.replicas);
+    pp_json_key(json, "seconds");
+    pp_json_double(json, stage.seconds);
+    pp_json_end_object(json);
+}
+
+static pp_split_stage stage_of(const pp_stage *stage) {
+    double seconds = stage->forward_s + stage->input_s + stage->weight_s + stage->recompute_s;
+    return (pp_split_stage){stage->first, stage->last, 1, seconds};
+}
+
+/* What there is of a plan whose stages have replicas of their own. */
+static void replicated_json(const pp_model *model, const pp_plan_split *split, pp_json *json) {
+    pp_json_object(json);
+    int_field(json, "ranks", split->stage_count);
+    int_field(json, "virtual", 1);
+    ints_field(json, "order", split->order, model->layer_count);
+    pp_json_key(json, "splits");
+    pp_json_array_flat(json);
+    for (int s = 1; s < split->stage_count; s++) pp_json_int(json, split->stages[s].first);
+    pp_json_end_array(json);
+    pp_json_end_object(json);
+}
+
 static void split_json(const pp_plan_result *result, pp_json *json) {
     const pp_plan *plan = result->best;
+    const pp_plan_split *split = &result->split;
     pp_json_object(json);
     pp_json_key(json, "method");
     pp_json_string(json, result->split.method);
@@ -228,17 +258,9 @@ static void split_json(const pp_plan_result *result, pp_json *json) {
     pp_json_double(json, result->split.lower_bound_s);
     pp_json_key(json, "stages");
     pp_json_array(json);
-    for (int s = 0; s < plan->stage_count; s++) {
-        const pp_stage *stage = &plan->stages[s];
-        pp_json_object_flat(json);
-        int_field(json, "first", stage->first);
-        int_field(json, "last", stage->last);
-        int_field(json, "replicas", 1);
-        pp_json_key(json, "seconds");
-        pp_json_double(json,
-                       stage->forward_s + stage->input_s + stage->weight_s + stage->recompute_s);
-        pp_json_end_object(json);
-    }
+    for (int s = 0; s < split->stage_count; s++) stage_json(split->stages[s], json);
+    for (int s = 0; plan && s < plan->stage_count; s++)
+        stage_json(stage_of(&plan->stages[s]), json);
     pp_json_end_array(json);
     pp_json_end_object(json);
 }
@@ -257,15 +279,22 @@ static void alternatives_json(const pp_plan_result *result, pp_json *json) {
     pp_json_end_array(json);
 }
 
-static void result_json(const pp_plan_result *result, pp_text *text) {
+static void result_json(const planning *p, pp_text *text) {
+    const pp_plan_result *result = p->result;
     pp_json json = pp_json_start(text);
     pp_json_object(&json);
     pp_json_key(&json, "plan");
-    plan_json(result->best, &json);
+    if (result->best)
+        plan_json(result->best, &json);
+    else
+        replicated_json(p->model, &result->split, &json);
     pp_json_key(&json, "split");
     split_json(result, &json);
     pp_json_key(&json, "predicted");
-    pp_prediction_write(&result->best->predicted, result->best->ranks, &json);
+    if (result->best)
+        pp_prediction_write(&result->best->predicted, result->best->ranks, &json);
+    else
+        pp_json_null(&json);
     pp_json_key(&json, "alternatives");
     alternatives_json(result, &json);
     pp_json_key(&json, "lower_bound");
@@ -292,6 +321,21 @@ static void tell_unrunnable(const pp_plan *plan, pp_text *text) {
     if (!layers && !state) return;
     pp_text_printf(text, "note         run cannot execute this plan yet: %s%s%s\n",
                    layers ? layers : "", layers && state ? " and " : "", state ? state : "");
+}
+
+static void replicated_text(const planning *p, pp_text *text) {
+    const pp_plan_split *split = &p->result->split;
+    char seconds[32];
+    pp_text_printf(text, "%s on %s: %s\n", p->model->name, p->cluster->name, split->method);
+    pp_text_append(text, p->result->explanation.bytes, p->result->explanation.length);
+    pp_text_string(text, "\nstage  replicas  time        layers\n");
+    for (int s = 0; s < split->stage_count; s++) {
+        const pp_split_stage *stage = &split->stages[s];
+        pp_text_printf(text, "%5d  %8d  %-10s  %s \u2026 %s\n", s, stage->replicas,
+                       pp_format_seconds(stage->seconds, seconds),
+                       p->model->layers[split->order[stage->first]].name,
+                       p->model->layers[split->order[stage->last]].name);
+    }
 }
 
 static void result_text(const planning *p, bool explain, pp_text *text) {
@@ -343,11 +387,18 @@ static pp_status run_plan(const void *settings_, const char *const *arguments, i
         fill_request(settings, &p);
         status = pp_plan_search(&p.request, &p.result, error);
     }
+    bool replicated = status == PP_OK && !p.result->best;
+    if (replicated && settings->out)
+        status = pp_fail(error, PP_E_UNSUPPORTED, "--out",
+                         "stages have replicas of their own, which a plan document cannot say yet; "
+                         "--json prints them, and --dp 1 makes a plan without them");
     if (status == PP_OK && settings->out) status = write_plan(settings->out, p.result->best, error);
-    if (status == PP_OK && settings->json) result_json(p.result, &output->out);
+    if (status == PP_OK && settings->json) result_json(&p, &output->out);
     if (status == PP_OK && settings->json && settings->explain)
         fprintf(stderr, "%s", p.result->explanation.bytes ? p.result->explanation.bytes : "");
-    if (status == PP_OK && !settings->json) result_text(&p, settings->explain, &output->out);
+    if (status == PP_OK && !settings->json && replicated) replicated_text(&p, &output->out);
+    if (status == PP_OK && !settings->json && !replicated)
+        result_text(&p, settings->explain, &output->out);
     pp_plan_result_free(p.result);
     pp_costs_close(p.costs);
     pp_cluster_free(p.cluster);

@@ -1,6 +1,6 @@
 /* The ways to split that people know from other tools, by name, so that they can be compared.
  *
- * Each but `uniform`, `bottleneck` (search_work.c) and an explicit list gives every layer a weight
+ * Each but `uniform`, `bottleneck` (search_work.c), `pipedream` and an explicit list gives every layer a weight
  * and minimises the heaviest stage, exactly, in the file's order. They look neither at memory
  * limits nor at transfers; that is what makes them baselines. A plan that they lead to must still
  * fit. */
@@ -55,7 +55,7 @@ static double weigh_matches(const pp_split_method *method, const pp_split_load *
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
-enum { OPTIMAL, UNIFORM, TYPE, EXPLICIT, BOTTLENECK };
+enum { OPTIMAL, UNIFORM, TYPE, EXPLICIT, BOTTLENECK, PIPEDREAM };
 
 static const pp_split_row rows[] = {
     [OPTIMAL] = {"optimal", "least step time, memory and transfers considered (default)", NULL},
@@ -63,6 +63,7 @@ static const pp_split_row rows[] = {
     [TYPE] = {"type:REGEX", "equal numbers of layers whose op or name matches", weigh_matches},
     [EXPLICIT] = {"3,7,11", "the first layer of each stage but the first", NULL},
     [BOTTLENECK] = {"bottleneck", "fastest slowest stage, transfers and memory aside", NULL},
+    [PIPEDREAM] = {"pipedream", "PipeDream's programme, with replicas of stages unless --dp 1", NULL},
     {"parameters", "equal numbers of parameters", weigh_parameters},
     {"time", "equal forward and backward times of the layers", weigh_time},
     {"memory", "equal bytes of weights, optimizer state and activations", weigh_memory},
@@ -70,7 +71,7 @@ static const pp_split_row rows[] = {
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
 
 bool pp_split_has_measure(const pp_split_method *method) {
-    return method->row->weigh != NULL;
+    return method->row->weigh != NULL || pp_split_is_pipedream(method);
 }
 
 bool pp_split_is_optimal(const pp_split_method *method) {
@@ -79,6 +80,10 @@ bool pp_split_is_optimal(const pp_split_method *method) {
 
 bool pp_split_is_bottleneck(const pp_split_method *method) {
     return method->row == &rows[BOTTLENECK];
+}
+
+bool pp_split_is_pipedream(const pp_split_method *method) {
+    return method->row == &rows[PIPEDREAM];
 }
 
 /* ---- reading ------------------------------------------------------------------------------- */

@@ -296,8 +296,8 @@ static pp_status number(const graph *g, const family *f, pp_arena *arena, pp_lat
     return PP_OK;
 }
 
-static pp_status find_family(const graph *g, int limit, pp_arena *arena, pp_lattice *lattice,
-                             pp_error *error) {
+static pp_status find_family(const graph *g, pp_lattice_family widest, int limit, pp_arena *arena,
+                             pp_lattice *lattice, pp_error *error) {
     static next_layer *const ways[] = {is_ready, is_touched};
     enum { WAYS = sizeof ways / sizeof *ways };
     family f;
@@ -305,7 +305,7 @@ static pp_status find_family(const graph *g, int limit, pp_arena *arena, pp_latt
     int *since = PP_NEW(arena, int, g->layers);
     if (since == NULL) return pp_fail_memory(error);
     int least = GOOD_ORDERS * (g->layers + 1);
-    for (int way = 0; way <= WAYS; way++) {
+    for (int way = (int)widest; way <= WAYS; way++) {
         bool last = way == WAYS;
         family_init(&f, g->words, last && limit < least ? least : limit);
         bool found = !f.failed && !last && grow(g, ways[way], &f) && has_everything(g, &f);
@@ -330,14 +330,14 @@ bool pp_model_is_linear(const pp_model *model) {
     return linked == model->layer_count - 1;
 }
 
-pp_status pp_lattice_make(const pp_model *model, int limit, pp_arena *arena, pp_lattice *lattice,
-                          pp_error *error) {
+pp_status pp_lattice_make(const pp_model *model, pp_lattice_family widest, int limit,
+                          pp_arena *arena, pp_lattice *lattice, pp_error *error) {
     graph g;
     pp_arena scratch;
     *lattice = (pp_lattice){0};
     pp_arena_init(&scratch);
     pp_status status = graph_init(&g, model, &scratch)
-                           ? find_family(&g, limit, arena, lattice, error)
+                           ? find_family(&g, widest, limit, arena, lattice, error)
                            : pp_fail_memory(error);
     pp_arena_deinit(&scratch);
     return status;

@@ -19,10 +19,10 @@ typedef struct pp_lattice {
 /* One topological order only: the file's. */
 bool pp_model_is_linear(const pp_model *model);
 
-/* All ideals if there are at most `limit`, else as many as the families above have. Lives in the
- * arena. O(ideals · layers · layers / 64). */
-pp_status pp_lattice_make(const pp_model *model, int limit, pp_arena *arena, pp_lattice *lattice,
-                          pp_error *error);
+/* The first of the families above, from `widest` on, that has at most `limit` ideals; the last in any
+ * case. Lives in the arena. O(ideals · layers · layers / 64). */
+pp_status pp_lattice_make(const pp_model *model, pp_lattice_family widest, int limit,
+                          pp_arena *arena, pp_lattice *lattice, pp_error *error);
 bool pp_lattice_has(const pp_lattice *lattice, int index, int layer);
 /* Whether one set is part of another, or equal. */
 bool pp_lattice_within(const pp_lattice *lattice, int smaller, int larger);

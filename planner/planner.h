@@ -2,6 +2,7 @@
  *
  * Splitting:  split.c          exact dynamic programming under each stage's own limits
  *             lattice.c        where a model that branches can be cut; lattice_cut.c: the best way
+ *             pipedream.c      PipeDream's programme, whose stages have replicas of their own
  *             baselines.c      the other --split methods, by name
  * Knowing:    tables.c         what layers cost at each microbatch size, on each kind of device
  *             arrange.c        which device each position of a plan has
@@ -64,10 +65,21 @@ typedef struct pp_plan_request {
     void *progress_context;
 } pp_plan_request;
 
+/* A stage with replicas of its own. */
+typedef struct pp_split_stage {
+    int first, last; /* positions in the split's order, inclusive */
+    int replicas;
+    double seconds;  /* of F, I and W on one of them */
+} pp_split_stage;
+
 typedef struct pp_plan_split {
     char method[64];
     double bottleneck_s;      /* slowest stage, by the method's own measure */
     double lower_bound_s;     /* proved for this K */
+    /* Where single stages have replicas (--split pipedream), which no plan can say yet: */
+    int *order;               /* [layers] */
+    pp_split_stage *stages;   /* [stage_count]; NULL: the best plan has the stages */
+    int stage_count;
 } pp_plan_split;
 
 /* The nearest miss when nothing fits. */
@@ -79,7 +91,7 @@ typedef struct pp_plan_miss {
 } pp_plan_miss;
 
 typedef struct pp_plan_result {
-    pp_plan *best;            /* NULL when nothing fits */
+    pp_plan *best;            /* NULL when nothing fits, or stages have replicas: split.stages */
     pp_plan **alternatives;   /* [alternative_count], next best of other shape, fastest first */
     int alternative_count;
     pp_plan_split split;

@@ -251,9 +251,9 @@ typedef struct pp_views {
     pp_arena arena;
 } pp_views;
 
-/* limit: ideals that the search may go through. */
-pp_status pp_views_init(pp_views *views, pp_tables *base, pp_footprints *footprints, int limit,
-                        pp_error *error);
+/* widest, limit: of pp_lattice_make. */
+pp_status pp_views_init(pp_views *views, pp_tables *base, pp_footprints *footprints,
+                        pp_lattice_family widest, int limit, pp_error *error);
 void pp_views_deinit(pp_views *views);
 /* The view of a topological order [layers], made when it first comes up. */
 pp_status pp_views_order(pp_views *views, const int *order, pp_view **view, pp_error *error);
@@ -281,8 +281,9 @@ pp_status pp_split_method_read(const char *text, const pp_model *model, pp_arena
                                pp_split_method *method, pp_error *error);
 /* True if the search itself chooses the splits. */
 bool pp_split_is_optimal(const pp_split_method *method);
-/* True for the pure least largest stage. */
+/* True for the pure least largest stage; for PipeDream's programme. */
 bool pp_split_is_bottleneck(const pp_split_method *method);
+bool pp_split_is_pipedream(const pp_split_method *method);
 
 /* What a baseline balances. */
 typedef struct pp_split_load {
@@ -293,8 +294,8 @@ typedef struct pp_split_load {
     pp_recompute recompute;
 } pp_split_load;
 
-/* Splits the file's order by a method that is neither optimal nor bottleneck. *measure: the largest
- * stage by the method's own measure; 0 for those that have none. */
+/* Splits the file's order by a method that is none of these. *measure: the largest stage by the
+ * method's own measure; 0 for those that have none. */
 pp_status pp_split_baseline(const pp_split_method *method, const pp_split_load *load, int stages,
                             pp_arena *arena, int *splits, double *measure, pp_error *error);
 

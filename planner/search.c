@@ -12,8 +12,10 @@
  * result does not depend on the machine. */
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "planner/pipedream_internal.h"
 #include "planner/planner_internal.h"
 
 enum { ALTERNATIVES = 3, PROGRESS_EVERY = 64 };
@@ -47,6 +49,8 @@ typedef struct search {
     pp_error unsupported; /* why a candidate could not be planned */
     double started_s;
     bool timed_out;
+    pp_plan_request straight; /* what `request` becomes where --split pipedream needs no replicas */
+    bool replicated;          /* it does need them: there is no plan to search for */
     pp_arena arena; /* lists above, and splits of kept plans */
     pp_arena scratch;
 } search;
@@ -342,15 +346,36 @@ static pp_status conclude(search *s) {
 
 /* ---- the call ------------------------------------------------------------------------------ */
 
+/* Where PipeDream's programme gives no stage a replica, the plan is that of --dp 1. */
+static pp_status replicate(search *s) {
+    PP_TRY(pp_pipedream_replicate(&s->tables, &s->scratch, s->result, &s->replicated, s->error));
+    if (s->replicated) {
+        snprintf(s->result->split.method, sizeof s->result->split.method, "%s", s->method.name);
+        return PP_OK;
+    }
+    s->straight = *s->request;
+    s->straight.dp = s->straight.tp = s->straight.virtual_stages = 1;
+    if (s->straight.ranks == 0) s->straight.ranks = pp_cluster_device_count(s->tables.cluster);
+    if (s->straight.microbatches == 0 && s->straight.microbatch_size == 0) {
+        s->straight.microbatch_size = 1;
+    }
+    s->request = s->tables.request = &s->straight;
+    return PP_OK;
+}
+
 static pp_status prepare(search *s) {
     const pp_plan_request *request = s->request;
     s->wanted = 1 + (request->alternative_count > 0 ? request->alternative_count : ALTERNATIVES);
     PP_TRY(pp_split_method_read(request->split, request->model, &s->arena, &s->method, s->error));
     PP_TRY(pp_tables_init(&s->tables, request, s->error));
+    if (pp_split_is_pipedream(&s->method) && request->dp != 1) {
+        PP_TRY(replicate(s));
+        if (s->replicated) return PP_OK;
+    }
     PP_TRY(pp_footprints_init(&s->footprints, &s->tables, s->error));
     PP_TRY(pp_space_init(&s->space, &s->tables, &s->method, s->error));
     int limit = pp_split_is_bottleneck(&s->method) ? CUTS_TO_SPLIT : CUTS_TO_SEARCH;
-    PP_TRY(pp_views_init(&s->views, &s->tables, &s->footprints, limit, s->error));
+    PP_TRY(pp_views_init(&s->views, &s->tables, &s->footprints, PP_CUTS_ALL, limit, s->error));
     pp_work_init(&s->work, &s->views, &s->method);
     if (request->limit_s > 0) s->work.deadline_s = s->started_s + request->limit_s;
     return fill_heap(s);
@@ -363,8 +388,8 @@ pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result
     pp_arena_init(&s.arena);
     pp_arena_init(&s.scratch);
     pp_status status = prepare(&s);
-    if (status == PP_OK) status = run(&s);
-    if (status == PP_OK) status = conclude(&s);
+    if (status == PP_OK && !s.replicated) status = run(&s);
+    if (status == PP_OK && !s.replicated) status = conclude(&s);
     (*result)->seconds = pp_now_s() - s.started_s;
     pp_work_deinit(&s.work);
     pp_space_deinit(&s.space);
@@ -381,6 +406,8 @@ void pp_plan_result_free(pp_plan_result *result) {
     pp_plan_free(result->best);
     for (int i = 0; i < result->alternative_count; i++) pp_plan_free(result->alternatives[i]);
     pp_free(result->alternatives);
+    pp_free(result->split.order);
+    pp_free(result->split.stages);
     pp_text_deinit(&result->explanation);
     pp_free(result);
 }

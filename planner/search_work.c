@@ -12,6 +12,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "planner/pipedream_internal.h"
 #include "planner/planner_internal.h"
 
 void pp_work_init(pp_work *work, pp_views *views, const pp_split_method *method) {
@@ -344,7 +345,20 @@ static pp_status cut_anywhere(pp_work *work, double *largest, pp_error *error) {
     return pp_chain_cut(&problem, &work->arena, work->trial, largest, error);
 }
 
+/* Into work->trial, in the view of the order that it comes with. *measure INFINITY: no split. */
+static pp_status cut_pipedream(pp_work *work, double *measure, pp_error *error) {
+    pp_view *view;
+    int *order = PP_NEW(&work->arena, int, work->views->base->layers);
+    if (order == NULL) return pp_fail_memory(error);
+    PP_TRY(pp_pipedream_cut(work->views, work->candidate, &work->arena, order, work->trial, measure,
+                            error));
+    if (*measure == INFINITY) return PP_OK;
+    PP_TRY(pp_views_order(work->views, order, &view, error));
+    return pp_work_enter(work, view, error);
+}
+
 static pp_status cut_baseline(pp_work *work, double *measure, pp_error *error) {
+    if (pp_split_is_pipedream(work->method)) return cut_pipedream(work, measure, error);
     if (pp_split_is_bottleneck(work->method)) return cut_anywhere(work, measure, error);
     PP_TRY(pp_work_enter(work, &work->views->file, error));
     pp_split_load load = {.tables = work->tables,
@@ -359,7 +373,7 @@ static pp_status cut_baseline(pp_work *work, double *measure, pp_error *error) {
 static pp_status solve_baseline(pp_work *work, pp_error *error) {
     double measure;
     PP_TRY(cut_baseline(work, &measure, error));
-    return pp_work_try(work, error);
+    return measure < INFINITY ? pp_work_try(work, error) : PP_OK;
 }
 
 pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {

@@ -209,13 +209,13 @@ static void drop_view(pp_view *view) {
     pp_free(view->tables);
 }
 
-pp_status pp_views_init(pp_views *views, pp_tables *base, pp_footprints *footprints, int limit,
-                        pp_error *error) {
+pp_status pp_views_init(pp_views *views, pp_tables *base, pp_footprints *footprints,
+                        pp_lattice_family widest, int limit, pp_error *error) {
     *views = (pp_views){.base = base, .file = {base, base, footprints, {0}, {0}}, .complete = true};
     pp_arena_init(&views->arena);
     views->wide = &views->file;
     if (pp_model_is_linear(base->model)) return PP_OK;
-    PP_TRY(pp_lattice_make(base->model, limit, &views->arena, &views->lattice, error));
+    PP_TRY(pp_lattice_make(base->model, widest, limit, &views->arena, &views->lattice, error));
     views->complete = views->lattice.family == PP_CUTS_ALL;
     views->wide = PP_NEW(&views->arena, pp_view, 1);
     if (views->wide == NULL) return pp_fail_memory(error);

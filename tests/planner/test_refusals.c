@@ -44,7 +44,7 @@ static void set_recompute(pp_plan_request *r) {
     r->recompute = "half";
 }
 static void set_split(pp_plan_request *r) {
-    r->split = "pipedream";
+    r->split = "pipedreams";
 }
 static void set_cuts(pp_plan_request *r) {
     r->split = "3,3";
@@ -121,7 +121,7 @@ static const struct {
     {set_gap, PP_E_INPUT, "--microbatches", {"10 samples", "7 microbatches", "there are 5"}},
     {set_schedule, PP_E_INPUT, "--schedule", {"2f2b", "1f1b", "gpipe"}},
     {set_recompute, PP_E_INPUT, "--recompute", {"half", "except-last", NULL}},
-    {set_split, PP_E_INPUT, "--split", {"pipedream", "uniform", "type:REGEX"}},
+    {set_split, PP_E_INPUT, "--split", {"pipedreams", "uniform", "type:REGEX"}},
     {set_cuts, PP_E_INPUT, "--split", {"'3' in '3,3'", "4 to 5", NULL}},
     {set_far_cut, PP_E_INPUT, "--split", {"'6'", NULL, NULL}},
     {set_words, PP_E_INPUT, "--split", {"'x'", NULL, NULL}},

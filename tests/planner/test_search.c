@@ -426,7 +426,7 @@ static void check_world(world *w, uint64_t seed) {
     cr_assert_eq(pp_tables_init(&tables, &w->request, &error), PP_OK);
     cr_assert_eq(pp_footprints_init(&footprints, &tables, &error), PP_OK);
     cr_assert_eq(pp_space_init(&space, &tables, &method, &error), PP_OK, "%s", error.message);
-    cr_assert_eq(pp_views_init(&views, &tables, &footprints, 1, &error), PP_OK);
+    cr_assert_eq(pp_views_init(&views, &tables, &footprints, PP_CUTS_ALL, 1, &error), PP_OK);
     pp_work_init(&work, &views, &method);
     pp_random_key key = pp_random_key_make(seed, "splits", 0);
     uint64_t n = 0;
