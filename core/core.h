@@ -447,6 +447,8 @@ typedef struct pp_layer_work {
     double forward_bytes, input_bytes, weight_bytes;
     double optimizer_bytes;              /* of one optimizer step over its parameters */
     pp_layer_sum forward_sum, input_sum; /* zero for a layer that is whole */
+    double attention_flops, attention_bytes; /* what recompute attention repeats of F: scores and
+                                                softmax; 0: the layer has no attention core */
 } pp_layer_work;
 pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype dtype);
 

@@ -110,20 +110,26 @@ typedef struct traffic {
     double parameter; /* of the parameters that a call touches */
     double input, output, saved_input, saved_weight, stash;
     double rewritten; /* saved by F and overwritten by I: the logits */
+    double core;      /* of what is saved, the attention core */
 } traffic;
 
 static traffic traffic_of(const pp_layer *layer, int64_t samples, pp_dtype dtype) {
     pp_tensor tensors[PP_LAYER_TENSORS];
     double sum[PP_TENSOR_WORKSPACE + 1] = {0};
     int count = pp_layer_tensors(layer, samples, dtype, tensors);
-    for (int i = 0; i < count; i++) sum[tensors[i].role] += (double)pp_tensor_bytes(&tensors[i]);
+    double core = 0;
+    for (int i = 0; i < count; i++) {
+        sum[tensors[i].role] += (double)pp_tensor_bytes(&tensors[i]);
+        if (tensors[i].attention_core) core += (double)pp_tensor_bytes(&tensors[i]);
+    }
     double rows = (double)(samples * pp_layer_sequence(layer));
     traffic t = {.parameter = sum[PP_TENSOR_PARAMETER],
                  .input = rows * (double)layer->dim * (double)pp_dtype_bytes(dtype),
                  .output = sum[PP_TENSOR_OUTPUT],
                  .saved_input = sum[PP_TENSOR_SAVED_INPUT],
                  .saved_weight = sum[PP_TENSOR_SAVED_WEIGHT],
-                 .stash = sum[PP_TENSOR_STASH]};
+                 .stash = sum[PP_TENSOR_STASH],
+                 .core = core};
     if (layer->op == PP_OP_OPAQUE) t.input = t.output;
     pp_layer_needs needs = pp_layer_needs_get(layer->op);
     if (needs.makes_loss && layer->vocabulary > 0) t.rewritten = t.saved_weight;
@@ -159,6 +165,12 @@ static double parameters_of(const pp_layer *layer, pp_dtype dtype) {
     return (double)layer->parameter_bytes / (double)pp_dtype_bytes(dtype);
 }
 
+/* Half of the products with scores: Q·Kᵀ is made again, the attended values are kept. */
+static double attention_flops(const pp_layer *layer, int64_t samples) {
+    flops_row scores = {.per_score = flops_table[layer->op][FORWARD].per_score / 2};
+    return flops_of(&scores, layer, samples);
+}
+
 pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype dtype) {
     const flops_row *flops = flops_table[layer->op];
     pp_layer_needs needs = pp_layer_needs_get(layer->op);
@@ -175,5 +187,7 @@ pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype
         .input_sum = needs.takes_tokens
                          ? (pp_layer_sum){0, 0}
                          : sum_of(&sum_table[layer->op][INPUT], layer, samples, dtype),
+        .attention_flops = attention_flops(layer, samples),
+        .attention_bytes = 2 * t.core,
     };
 }

@@ -47,6 +47,16 @@ static double optimizer_s(const pp_terms *terms, int stage, int first, int last)
     return slowest / terms->mode.shards + tables->overhead_s;
 }
 
+/* Inside a backward it is the layers alone; an R is an action, and costs what F does. */
+static double recompute_s(const pp_terms *terms, const pp_stage *stage, int s) {
+    if (stage->recompute == PP_RECOMPUTE_NONE) return 0;
+    if (!pp_recompute_is_inside(stage->recompute)) return stage->forward_s;
+    bool attention = stage->recompute == PP_RECOMPUTE_ATTENTION;
+    size_t each =
+        attention ? offsetof(pp_timing, attention_each) : offsetof(pp_timing, forward_each);
+    return sum_layers(terms, each, s, stage->first, stage->last);
+}
+
 static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, int first, int last,
                        pp_stage *stage) {
     double overhead = terms->tables->overhead_s;
@@ -56,7 +66,7 @@ static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, 
     stage->input_s = sum_layers(terms, offsetof(pp_timing, input_each), s, first, last) + overhead;
     stage->weight_s = sum_layers(terms, offsetof(pp_timing, weight_each), s, first, last);
     if (terms->mode.split_backward) stage->weight_s += overhead;
-    if (terms->mode.recompute) stage->recompute_s = stage->forward_s;
+    stage->recompute_s = recompute_s(terms, stage, s);
     stage->optimizer_s = optimizer_s(terms, s, first, last);
     const pp_stage_bytes *bytes = pp_footprint(footprints, first, last, terms->mode);
     if (bytes == NULL) return false;

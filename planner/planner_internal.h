@@ -102,12 +102,14 @@ typedef struct pp_timing {
     const pp_kinds *kinds;
     double *stretch; /* [kinds->count] all times on that kind are at least so many times these */
     double forward_total_s, input_total_s, weight_total_s;
+    double attention_total_s;         /* of F what recompute attention repeats */
     double *heaviest;                 /* [layers + 1] sums of F + I + W, largest layers first … */
     double *heaviest_recomputed;      /* … and of 2F + I + W */
     double least_forward_share;       /* least F / (F + I + W) of a layer that costs anything */
     double own_update_total_s;        /* optimizer steps over what is not tied */
     double *forward, *input, *weight; /* [layers + 1] sums; NULL until pp_tables_expand */
     double *forward_each, *input_each, *weight_each; /* [layers] what they are sums of */
+    double *attention, *attention_each;              /* the same */
     double *update_each;   /* [layers] one optimizer step, whatever the microbatch … */
     double *own_update;    /* [layers + 1] … and sums of it over what is not tied */
     int64_t *border_bytes; /* [layers + 1] what crosses in front of each layer */
@@ -402,8 +404,17 @@ pp_all_reduce pp_division_sum(const pp_cluster *cluster, const pp_arrangement *a
 /* Sums over layers first … last as one stage, on the slowest device of its rank, with the cost of
  * its actions. */
 double pp_terms_forward_s(const pp_terms *terms, int stage, int first, int last);
-double pp_terms_input_s(const pp_terms *terms, int stage, int first, int last);    /* I alone */
+/* I alone, with what it recomputes */
+double pp_terms_input_s(const pp_terms *terms, int stage, int first, int last);
 double pp_terms_backward_s(const pp_terms *terms, int stage, int first, int last); /* I and W */
+/* What the backward passes recompute inside them under a policy, and how long an R takes; 0 if the
+ * policy has no such thing. */
+double pp_terms_inside_s(const pp_terms *terms, pp_recompute policy, int stage, int first,
+                         int last);
+double pp_terms_again_s(const pp_terms *terms, pp_recompute policy, int stage, int first, int last);
+/* Where pp_timing has the sums of what a policy recomputes inside the backward passes; NULL: it
+ * recomputes nothing there. */
+const double *pp_timing_inside(const pp_timing *timing, pp_recompute policy);
 /* F, I, W and R of one full microbatch. */
 double pp_terms_visit_s(const pp_terms *terms, int stage, int first, int last);
 /* At least REDUCE_GRAD and STEP of the stage. */

@@ -26,6 +26,9 @@
  * it: both hold. A family that splits the backward hands on after I alone: there B_k of other
  * stages is I_k in J, and Q is 0, since only W may follow the last I.
  *
+ * What a policy recomputes inside the backward passes (attention, every:N) is part of B_k, or I_k,
+ * everywhere; it has no R.
+ *
  * On unequal devices F_s and B_s are those of the slowest device of the stage's rank; P, Q and J,
  * which do not know where the other stages are cut, take each layer on the fastest kind there is.
  *
@@ -83,6 +86,8 @@ static totals totals_of(const pp_tables *tables, const pp_candidate *c) {
                 .stages = stages};
     if (c->recompute == PP_RECOMPUTE_FULL) t.recomputes = t.visits;
     if (c->recompute == PP_RECOMPUTE_EXCEPT_LAST) t.recomputes = c->microbatches - 1;
+    if (c->recompute == PP_RECOMPUTE_ATTENTION) t.backward_s += timing->attention_total_s;
+    if (pp_recompute_group(c->recompute) > 0) t.backward_s += timing->forward_total_s;
     return t;
 }
 
@@ -160,8 +165,10 @@ static double forward_before(const pp_terms *terms, int stage, int first) {
 
 static double gates_before(const pp_terms *terms, int stage, int first) {
     const pp_timing *timing = terms->timing;
+    const double *inside = pp_timing_inside(timing, terms->mode.recompute);
     double weight = terms->mode.split_backward ? 0 : timing->weight[first];
-    return timing->input[first] + weight + stage * terms->tables->overhead_s;
+    return timing->input[first] + (inside != NULL ? inside[first] : 0) + weight +
+           stage * terms->tables->overhead_s;
 }
 
 /* Scale of a microbatch that is the last one or is not. */
@@ -197,7 +204,9 @@ static journey journey_of(const pp_terms *terms, int stage, int last) {
                      gates_before(terms, stages, layers) - gates_before(terms, stage + 1, last + 1),
                  .links_s = terms->forward_least[stages - 1] - terms->forward_least[stage] +
                             terms->backward_least[stages - 1] - terms->backward_least[stage]};
-    if (terms->mode.recompute && stage < stages - 1) {
+    pp_recompute policy = terms->candidate->recompute;
+    bool again = policy == PP_RECOMPUTE_FULL || policy == PP_RECOMPUTE_EXCEPT_LAST;
+    if (again && stage < stages - 1) {
         j.recompute_s = terms->timing->forward_each[layers - 1] + terms->tables->overhead_s;
     }
     return j;

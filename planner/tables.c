@@ -331,6 +331,18 @@ static void sum_falling(double *sums, int layers) {
     for (int i = 1; i <= layers; i++) sums[i] += sums[i - 1];
 }
 
+static double attention_of(const pp_tables *tables, const pp_timing *timing, int layer) {
+    double least = INFINITY;
+    for (int i = 0; i < timing->kinds->count; i++) {
+        pp_cost_query query = {.kind = tables->kinds[timing->kinds->kinds[i]],
+                               .layer = layer,
+                               .samples = timing->samples,
+                               .tp = timing->division.weights->tp};
+        least = fmin(least, pp_costs_attention(tables->request->costs, query).seconds);
+    }
+    return least;
+}
+
 static void add_totals(const pp_tables *tables, pp_timing *timing) {
     timing->least_forward_share = 1;
     for (int i = 0; i < tables->layers; i++) {
@@ -342,6 +354,7 @@ static void add_totals(const pp_tables *tables, pp_timing *timing) {
         timing->forward_total_s += forward;
         timing->input_total_s += input;
         timing->weight_total_s += weight;
+        timing->attention_total_s += attention_of(tables, timing, i);
         timing->own_update_total_s += timing->division.weights->own_share[i] * update;
         timing->heaviest[i + 1] = all;
         timing->heaviest_recomputed[i + 1] = all + forward;
@@ -450,6 +463,13 @@ pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error
         !sum_phase(tables, timing, PP_PHASE_OPTIMIZER, &timing->update_each, &timing->own_update) ||
         !sum_phase(tables, timing, PP_PHASE_FORWARD, &forward_each, &forward)) {
         return pp_fail_memory(error);
+    }
+    timing->attention_each = PP_NEW(&tables->arena, double, tables->layers);
+    timing->attention = PP_NEW(&tables->arena, double, tables->layers + 1);
+    if (tables->arena.failed) return pp_fail_memory(error);
+    for (int i = 0; i < tables->layers; i++) {
+        timing->attention_each[i] = attention_of(tables, timing, i);
+        timing->attention[i + 1] = timing->attention[i] + timing->attention_each[i];
     }
     sum_borders(tables, timing);
     timing->forward_each = forward_each;

@@ -161,9 +161,29 @@ double pp_terms_forward_s(const pp_terms *terms, int stage, int first, int last)
     return layers + terms->tables->overhead_s;
 }
 
+const double *pp_timing_inside(const pp_timing *timing, pp_recompute policy) {
+    if (policy == PP_RECOMPUTE_ATTENTION) return timing->attention;
+    return pp_recompute_is_inside(policy) ? timing->forward : NULL;
+}
+
+double pp_terms_inside_s(const pp_terms *terms, pp_recompute policy, int stage, int first,
+                         int last) {
+    if (!pp_recompute_is_inside(policy)) return 0;
+    bool attention = policy == PP_RECOMPUTE_ATTENTION;
+    size_t sums = attention ? offsetof(pp_timing, attention) : offsetof(pp_timing, forward);
+    return slowest_s(terms, sums, stage, first, last);
+}
+
+double pp_terms_again_s(const pp_terms *terms, pp_recompute policy, int stage, int first,
+                        int last) {
+    bool again = policy == PP_RECOMPUTE_FULL || policy == PP_RECOMPUTE_EXCEPT_LAST;
+    return again ? pp_terms_forward_s(terms, stage, first, last) : 0;
+}
+
 double pp_terms_input_s(const pp_terms *terms, int stage, int first, int last) {
     double layers = slowest_s(terms, offsetof(pp_timing, input), stage, first, last);
-    return layers + terms->tables->overhead_s;
+    return layers + pp_terms_inside_s(terms, terms->mode.recompute, stage, first, last) +
+           terms->tables->overhead_s;
 }
 
 double pp_terms_backward_s(const pp_terms *terms, int stage, int first, int last) {
@@ -174,8 +194,8 @@ double pp_terms_backward_s(const pp_terms *terms, int stage, int first, int last
 
 double pp_terms_visit_s(const pp_terms *terms, int stage, int first, int last) {
     double forward = pp_terms_forward_s(terms, stage, first, last);
-    double recompute = terms->mode.recompute ? forward : 0;
-    return forward + pp_terms_backward_s(terms, stage, first, last) + recompute;
+    return forward + pp_terms_backward_s(terms, stage, first, last) +
+           pp_terms_again_s(terms, terms->mode.recompute, stage, first, last);
 }
 
 double pp_terms_update_s(const pp_terms *terms, int stage, int first, int last) {

@@ -638,6 +638,29 @@ pp_cost pp_costs_ask(const pp_costs *costs, pp_cost_query query) {
                      PP_COST_MODELLED};
 }
 
+/* By the roofline where rates are known, else by FLOPs. */
+static double attention_share(const pp_analytic *rates, const pp_layer_work *work) {
+    if (!(work->forward_flops > 0)) return 0;
+    if (!(rates->flops_per_s > 0)) return work->attention_flops / work->forward_flops;
+    double core = fmax(work->attention_flops / rates->flops_per_s,
+                       work->attention_bytes / rates->bytes_per_s);
+    double all =
+        fmax(work->forward_flops / rates->flops_per_s, work->forward_bytes / rates->bytes_per_s);
+    return fmin(core / all, 1);
+}
+
+pp_cost pp_costs_attention(const pp_costs *costs, pp_cost_query query) {
+    query.phase = PP_PHASE_FORWARD;
+    pp_cost cost = pp_costs_ask(costs, query);
+    if (cost.seconds == 0 || costs->layers[query.layer].source == PP_COST_OPAQUE)
+        return (pp_cost){0, 0, cost.source};
+    const pp_analytic *rates = &costs->kinds[query.kind].reached;
+    pp_layer part;
+    pp_layer_shard(&costs->layers[query.layer].layer, query.tp < 1 ? 1 : query.tp, &part, NULL);
+    pp_layer_work work = pp_layer_work_get(&part, query.samples, rates->dtype);
+    return (pp_cost){cost.seconds * attention_share(rates, &work), 1, PP_COST_MODELLED};
+}
+
 pp_cost pp_costs_layer(const pp_costs *costs, int index, pp_phase phase, int64_t samples) {
     return pp_costs_ask(costs, (pp_cost_query){costs->first_kind, index, phase, samples, 1});
 }

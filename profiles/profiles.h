@@ -135,6 +135,9 @@ typedef struct pp_cost_query {
 pp_cost pp_costs_ask(const pp_costs *costs, pp_cost_query query); /* thread-safe */
 /* The same on the kind of device 0. */
 pp_cost pp_costs_layer(const pp_costs *costs, int layer, pp_phase phase, int64_t samples);
+/* What of F recompute attention repeats; the query's phase counts for nothing. Nobody measures it: it
+ * is the share of F that the model gives it by FLOPs and bytes, and is marked as modelled. */
+pp_cost pp_costs_attention(const pp_costs *costs, pp_cost_query query);
 /* The lowest kind of some device on which everything takes as long as on this one. */
 int pp_costs_alike(const pp_costs *costs, int kind);
 /* One transfer of `bytes` over a link of the cluster: measured (local transport) where the store has

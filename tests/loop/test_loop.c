@@ -223,6 +223,16 @@ Test(loop, transformer) {
         {gpt, 4, 4, 1, "gpipe", "except-last", "time", PP_ADAMW},
         {gpt, 5, 4, 1, "1f1b", "none", "memory", PP_ADAMW},
         {gpt, 5, 4, 1, "gpipe", "none", NULL, PP_ADAMW},
+        {gpt, 1, 4, 1, "1f1b", "every:2", NULL, PP_ADAMW},
+        {gpt, 2, 4, 1, "1f1b", "attention", NULL, PP_ADAMW},
+        {gpt, 2, 4, 1, "gpipe", "every:1", "4", PP_ADAMW},
+        {gpt, 3, 4, 1, "zb-h1", "none", "2,4", PP_ADAMW},
+        {gpt, 2, 4, 1, "zb-h1", "full", "4", PP_ADAMW},
+        {gpt, 2, 4, 1, "zb-h1", "attention", "4", PP_ADAMW},
+        {gpt, 2, 4, 1, "zb-h1", "every:2", "4", PP_ADAMW},
+        {gpt, 2, 4, 1, "zb-h1", "every:1", "3", PP_ADAMW},
+        {gpt, 2, 4, 1, "interleaved", "every:1", NULL, PP_ADAMW},
+        {gpt, 2, 4, 1, "zbv", "attention", NULL, PP_ADAMW},
     };
     all_agree(WAYS(ways));
 }
@@ -244,6 +254,7 @@ Test(loop, replicas) {
         {gpt, 2, 3, 2, "1f1b", "none", NULL, PP_ADAMW},
         {gpt, 3, 3, 2, "gpipe", "full", "1,4", PP_ADAMW},
         {gpt, 3, 3, 2, "1f1b", "except-last", "2,3", PP_ADAMW},
+        {gpt, 2, 3, 2, "1f1b", "every:2", "4", PP_ADAMW},
     };
     all_agree(WAYS(ways));
 }
@@ -256,6 +267,9 @@ Test(loop, graph_with_skips) {
         {graph, 3, 6, 1, "1f1b", "full", "1,3", PP_ADAMW},
         {graph, 4, 6, 1, "1f1b", "except-last", "2,4,6", PP_ADAMW},
         {graph, 8, 6, 1, "gpipe", "none", NULL, PP_ADAMW},
+        {graph, 2, 6, 1, "1f1b", "every:2", "5", PP_ADAMW},
+        {graph, 2, 6, 1, "zb-h1", "every:3", "3", PP_ADAMW},
+        {graph, 3, 6, 1, "1f1b", "every:1", "3,5", PP_ADAMW},
         {graph, 8, 6, 1, "1f1b", "none", NULL, PP_ADAMW},
     };
     all_agree(WAYS(ways));
