@@ -14,6 +14,18 @@ function(ppsim_plugin name)
   install(TARGETS ppsim_plugin_${name} LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/ppsim")
 endfunction()
 
+# Ops are compositions of kernels; here they are compiled for the kernels of a device. The tests link
+# them with kernels on the host.
+set(compositions add attention bert_block bert_embedding cross_entropy dropout embedding gelu gpt_block
+    layer_norm linear llama_block lm_head mlm_head relu rms_lm_head rms_norm token_embedding)
+list(TRANSFORM compositions PREPEND "${CMAKE_SOURCE_DIR}/executor/layers/")
+list(TRANSFORM compositions APPEND ".c")
+add_library(ppsim_cuda_layers STATIC ${compositions} "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_kernels.c"
+            "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_layers.c" "${CMAKE_SOURCE_DIR}/executor/layers/mask.c")
+target_compile_definitions(ppsim_cuda_layers PRIVATE PP_DEVICE_PASSES)
+target_link_libraries(ppsim_cuda_layers PUBLIC ppsim_core)
+set_target_properties(ppsim_cuda_layers PROPERTIES POSITION_INDEPENDENT_CODE ON)
+
 # sm_80 (A100) and sm_90a (H100, H200), and PTX of the older for whatever comes.
 if(CUDAToolkit_FOUND)
   if(NOT CMAKE_CUDA_COMPILER)
@@ -23,5 +35,6 @@ if(CUDAToolkit_FOUND)
   enable_language(CUDA)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/executor/cuda/*.c"
        "${CMAKE_SOURCE_DIR}/executor/cuda/*.cu")
-  ppsim_plugin(cuda SOURCES ${sources} LINK CUDA::cudart CUDA::cublas CUDA::cublasLt)
+  list(FILTER sources EXCLUDE REGEX "cuda_(kernels|layers)\\.c$")
+  ppsim_plugin(cuda SOURCES ${sources} LINK ppsim_cuda_layers CUDA::cudart CUDA::cublas CUDA::cublasLt)
 endif()

@@ -20,7 +20,7 @@ static void NAME(fill_normal)(pp_random_key key, uint64_t start, int64_t count, 
 
 void initialise_parameters(const pp_layer *layer, pp_random_key key, void *const *tensors) {
     pp_tensor list[PP_LAYER_TENSORS];
-    int count = pp_layer_tensors(layer, 1, REAL_IS_DOUBLE ? PP_FP64 : PP_FP32, list);
+    int count = pp_layer_tensors(layer, 1, REAL_DTYPE, list);
     for (int t = 0; t < count; t++) {
         if (list[t].role != PP_TENSOR_PARAMETER) continue;
         real *values = tensors[t];

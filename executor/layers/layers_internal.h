@@ -4,7 +4,9 @@
 
 #include "executor/layer.h"
 
+#ifndef PP_DEVICE_PASSES
 #include <cblas.h>
+#endif
 #include <string.h>
 
 /* Vector kernels are compiled for several instruction sets and chosen at start. No set fuses
@@ -61,7 +63,7 @@ void pp_mask_words(pp_random_key key, uint64_t sample, uint64_t site, int64_t fi
 uint32_t pp_mask_threshold(double probability);
 
 /* The rows of table.c. */
-#define PP_CPU_LAYERS(X)                                                                           \
+#define PP_LAYERS(X)                                                                               \
     X(PP_OP_EMBEDDING, pp_embedding)                                                               \
     X(PP_OP_GPT_BLOCK, pp_gpt_block)                                                               \
     X(PP_OP_LM_HEAD, pp_lm_head)                                                                   \
@@ -81,8 +83,12 @@ uint32_t pp_mask_threshold(double probability);
     X(PP_OP_BERT_BLOCK, pp_bert_block)                                                             \
     X(PP_OP_MLM_HEAD, pp_mlm_head)
 
+#ifdef PP_DEVICE_PASSES
+#define X(op, name) extern const pp_layer_ops name##_cuda_f32, name##_cuda_bf16;
+#else
 #define X(op, name) extern const pp_layer_ops name##_f32, name##_f64;
-PP_CPU_LAYERS(X)
+#endif
+PP_LAYERS(X)
 #undef X
 
 #endif

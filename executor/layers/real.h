@@ -15,6 +15,9 @@
  * What only needs to be there once (index constants, other headers) stands before the include,
  * under #ifndef PP_REAL_PASS. Shared kernels have short names, listed below.
  *
+ * Where PP_DEVICE_PASSES is defined (the cuda plugin), the two passes are in that device's types
+ * instead, x_cuda_f32 and x_cuda_bf16, and kernels are declared only.
+ *
  * Results must repeat bit for bit: no -ffast-math, no contraction, sums in a fixed order. Loops
  * are written so that the compiler vectorises them without reordering anything. */
 #ifndef PP_REAL_PASS
@@ -73,21 +76,44 @@
 #define initialise_parameters NAME(pp_initialise_parameters)
 
 #define PP_REAL_PASS
+#ifdef PP_DEVICE_PASSES
+#define real float
+#define NAME(x) x##_cuda_f32
+#define REAL_DTYPE PP_FP32
+#include "executor/layers/kernels_declared.h"
+#include PP_THIS_FILE
+#undef real
+#undef NAME
+#undef REAL_DTYPE
+#define real uint16_t
+#define NAME(x) x##_cuda_bf16
+#define REAL_DTYPE PP_BF16
+#include "executor/layers/kernels_declared.h"
+#include PP_THIS_FILE
+#undef real
+#undef NAME
+#undef REAL_DTYPE
+#else
 #define real float
 #define NAME(x) x##_f32
+#define REAL_DTYPE PP_FP32
 #define REAL_IS_DOUBLE 0
 #include "executor/layers/kernels_real.h"
 #include PP_THIS_FILE
 #undef real
 #undef NAME
+#undef REAL_DTYPE
 #undef REAL_IS_DOUBLE
 #define real double
 #define NAME(x) x##_f64
+#define REAL_DTYPE PP_FP64
 #define REAL_IS_DOUBLE 1
 #include "executor/layers/kernels_real.h"
 #include PP_THIS_FILE
 #undef real
 #undef NAME
+#undef REAL_DTYPE
 #undef REAL_IS_DOUBLE
+#endif
 
 #endif

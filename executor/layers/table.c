@@ -5,7 +5,7 @@ static const struct {
     const pp_layer_ops *fp32, *fp64;
 } layer_table[PP_OP_COUNT] = {
 #define X(op, name) [op] = {&name##_f32, &name##_f64},
-    PP_CPU_LAYERS(X)
+    PP_LAYERS(X)
 #undef X
 };
 

@@ -3,6 +3,7 @@
 #ifndef PPSIM_TESTS_LAYER_SUPPORT_H
 #define PPSIM_TESTS_LAYER_SUPPORT_H
 
+#include "executor/cuda/arithmetic.h"
 #include "executor/layer.h"
 
 #include <cblas.h>
@@ -29,6 +30,8 @@ typedef struct bench {
     double loss, gradient_scale;
     pp_random_key key;
     bool accumulate_flags[BENCH_INPUTS];
+    const pp_layer_ops *(*ops)(pp_op, pp_dtype); /* whose layers: pp_cpu_layer */
+    double (*rounded)(double);                   /* of all that is filled in; NULL: as it is */
 } bench;
 
 static inline int64_t bench_rows(const bench *b) {
@@ -44,24 +47,32 @@ static inline int64_t bench_features_out(const bench *b) {
 }
 
 static inline double bench_get(const bench *b, const void *values, int64_t i) {
-    return b->dtype == PP_FP64 ? ((const double *)values)[i] : (double)((const float *)values)[i];
+    if (b->dtype == PP_FP64) return ((const double *)values)[i];
+    if (b->dtype == PP_BF16) return (double)bf16_to_float(((const uint16_t *)values)[i]);
+    return (double)((const float *)values)[i];
 }
 
 static inline void bench_set(const bench *b, void *values, int64_t i, double value) {
     if (b->dtype == PP_FP64)
         ((double *)values)[i] = value;
+    else if (b->dtype == PP_BF16)
+        ((uint16_t *)values)[i] = bf16_from_float((float)value);
     else
         ((float *)values)[i] = (float)value;
 }
 
-static inline void bench_poison(const bench *b, void *values, int64_t count) {
-    for (int64_t i = 0; i < count; i++) bench_set(b, values, i, NAN);
+/* All bits set are NaN in every type; buffers have room for the widest, since statistics are fp32
+ * among bf16 tensors. */
+enum { BENCH_WIDTH = 8 };
+
+static inline void bench_poison(void *values, int64_t count) {
+    memset(values, 0xff, (size_t)count * BENCH_WIDTH);
 }
 
-static inline void *bench_new(const bench *b, int64_t count) {
-    void *values = pp_allocate((size_t)(count * pp_dtype_bytes(b->dtype)));
+static inline void *bench_new(int64_t count) {
+    void *values = pp_allocate((size_t)count * BENCH_WIDTH);
     cr_assert_not_null(values);
-    bench_poison(b, values, count);
+    bench_poison(values, count);
     return values;
 }
 
@@ -69,8 +80,10 @@ static inline void *bench_new(const bench *b, int64_t count) {
 static inline void bench_fill(const bench *b, void *values, int64_t count, const char *name,
                               double scale) {
     pp_random_key key = pp_random_key_make(7, name, 0);
-    for (int64_t i = 0; i < count; i++)
-        bench_set(b, values, i, scale * pp_random_normal(key, (uint64_t)i));
+    for (int64_t i = 0; i < count; i++) {
+        double value = scale * pp_random_normal(key, (uint64_t)i);
+        bench_set(b, values, i, b->rounded ? b->rounded(value) : value);
+    }
 }
 
 static inline int64_t bench_elements(const bench *b, int tensor) {
@@ -100,10 +113,13 @@ static inline void bench_fill_data(bench *b) {
     }
 }
 
-static inline void bench_init(bench *b, const pp_layer *layer, pp_dtype dtype, int64_t capacity,
-                              int64_t samples) {
+static inline void bench_init_rounded(bench *b, const pp_layer *layer, pp_dtype dtype,
+                                      int64_t capacity, int64_t samples,
+                                      double (*rounded)(double)) {
     openblas_set_num_threads(1);
     *b = (bench){.layer = *layer,
+                 .ops = pp_cpu_layer,
+                 .rounded = rounded,
                  .dtype = dtype,
                  .capacity = capacity,
                  .samples = samples,
@@ -116,20 +132,25 @@ static inline void bench_init(bench *b, const pp_layer *layer, pp_dtype dtype, i
     b->key = pp_random_key_make(3, layer->name, 5);
     b->tensor_count = pp_layer_tensors(layer, capacity, dtype, b->list);
     for (int t = 0; t < b->tensor_count; t++) {
-        b->tensors[t] = bench_new(b, bench_elements(b, t));
+        b->tensors[t] = bench_new(bench_elements(b, t));
         if (b->list[t].role == PP_TENSOR_PARAMETER)
-            b->gradients[t] = bench_new(b, bench_elements(b, t));
+            b->gradients[t] = bench_new(bench_elements(b, t));
     }
     int64_t rows = bench_rows(b);
     for (int i = 0; i < b->input_count; i++) {
-        b->inputs[i] = bench_new(b, rows * layer->dim);
-        b->input_gradients[i] = bench_new(b, rows * layer->dim);
+        b->inputs[i] = bench_new(rows * layer->dim);
+        b->input_gradients[i] = bench_new(rows * layer->dim);
     }
-    b->output_gradient = bench_new(b, rows * bench_features_out(b));
+    b->output_gradient = bench_new(rows * bench_features_out(b));
     b->tokens = pp_allocate((size_t)rows * sizeof *b->tokens);
     b->targets = pp_allocate((size_t)rows * sizeof *b->targets);
     bench_fill_parameters(b);
     bench_fill_data(b);
+}
+
+static inline void bench_init(bench *b, const pp_layer *layer, pp_dtype dtype, int64_t capacity,
+                              int64_t samples) {
+    bench_init_rounded(b, layer, dtype, capacity, samples, NULL);
 }
 
 static inline void bench_deinit(bench *b) {
@@ -151,9 +172,9 @@ static inline void bench_deinit(bench *b) {
 static inline void bench_reset(bench *b, double start) {
     for (int t = 0; t < b->tensor_count; t++) {
         if (b->list[t].role != PP_TENSOR_PARAMETER)
-            bench_poison(b, b->tensors[t], bench_elements(b, t));
+            bench_poison(b->tensors[t], bench_elements(b, t));
         else
-            memset(b->gradients[t], 0, (size_t)(bench_elements(b, t) * pp_dtype_bytes(b->dtype)));
+            memset(b->gradients[t], 0, (size_t)bench_elements(b, t) * BENCH_WIDTH);
     }
     for (int i = 0; i < b->input_count; i++) {
         int64_t count = bench_rows(b) * b->layer.dim;
@@ -186,18 +207,18 @@ static inline pp_layer_call bench_call(bench *b) {
 
 static inline void bench_poison_roles(bench *b, unsigned roles) {
     for (int t = 0; t < b->tensor_count; t++)
-        if (roles & 1u << b->list[t].role) bench_poison(b, b->tensors[t], bench_elements(b, t));
+        if (roles & 1u << b->list[t].role) bench_poison(b->tensors[t], bench_elements(b, t));
 }
 
 static inline void bench_forward(bench *b) {
     pp_layer_call call = bench_call(b);
-    pp_cpu_layer(b->layer.op, b->dtype)->forward(&call);
+    b->ops(b->layer.op, b->dtype)->forward(&call);
 }
 
 /* I, with everything poisoned or absent that it has no right to. */
 static inline void bench_input(bench *b) {
     pp_layer_needs needs = pp_layer_needs_get(b->layer.op);
-    const pp_layer_ops *ops = pp_cpu_layer(b->layer.op, b->dtype);
+    const pp_layer_ops *ops = b->ops(b->layer.op, b->dtype);
     const void *absent[BENCH_INPUTS] = {NULL};
     pp_layer_call call = bench_call(b);
     if (!needs.input_for_input) call.inputs = absent;
@@ -210,7 +231,7 @@ static inline void bench_input(bench *b) {
 /* W, likewise: after I, with only SAVED_WEIGHT and STASH left. */
 static inline void bench_weight(bench *b) {
     pp_layer_needs needs = pp_layer_needs_get(b->layer.op);
-    const pp_layer_ops *ops = pp_cpu_layer(b->layer.op, b->dtype);
+    const pp_layer_ops *ops = b->ops(b->layer.op, b->dtype);
     const void *absent[BENCH_INPUTS] = {NULL};
     pp_layer_call call = bench_call(b);
     if (!needs.input_for_weight) call.inputs = absent;

@@ -1,0 +1,24 @@
+/* Matrix products of the cuda plugin: by cuBLAS on the device (cuda_gemm.c), by OpenBLAS in tests
+ * (tests/executor/launch_host.c). */
+#ifndef PPSIM_EXECUTOR_CUDA_GEMM_H
+#define PPSIM_EXECUTOR_CUDA_GEMM_H
+
+#include "executor/cuda/launch.h"
+
+/* C = alpha · op(A) · op(B) + beta · C for a batch of row-major matrices: op(A) [m, k], op(B)
+ * [k, n]; ld: elements from row to row; stride: from matrix to matrix, 0 where all share one.
+ * Sums are fp32 whatever the type. */
+typedef struct pp_gemm {
+    bool transpose_a, transpose_b;
+    int64_t m, n, k;
+    double alpha, beta;
+    const void *a, *b;
+    void *c;
+    int64_t lda, ldb, ldc;
+    int64_t batch; /* 0: 1 */
+    int64_t stride_a, stride_b, stride_c;
+} pp_gemm;
+
+void pp_cuda_gemm(pp_launch l, const pp_gemm *gemm);
+
+#endif
