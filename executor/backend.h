@@ -6,16 +6,46 @@
 
 typedef struct pp_backend pp_backend;
 
+/* Which of the workers of this process opens the backend. */
+typedef struct pp_backend_seat {
+    int worker, workers;
+    int device; /* of several on this machine: worker's, from --device or its number */
+} pp_backend_seat;
+
 struct pp_backend {
     const char *name;
-    bool runs_layers;  /* false: replay, which only waits the plan's times */
-    bool (*usable)(char detail[256]);         /* detail: what was found, or why not */
+    bool runs_layers; /* false: replay, which only waits the plan's times */
+    /* Of a device, for the session row of a profile; NULL: the machine's own (measure_describe.c).
+     */
+    void (*describe)(int device, char name[128], char driver[128], char libraries[256],
+                     char clocks[128]);
+    bool (*usable)(char detail[256]); /* detail: what was found, or why not */
     /* Once per rank, in its own thread, before anything else. */
-    pp_status (*open)(void **state, int rank, pp_error *error);
+    pp_status (*open)(const pp_backend_seat *seat, void **state, pp_error *error);
     void (*close)(void *state);
-    void *(*allocate)(void *state, size_t size_bytes);   /* 64-byte aligned; NULL when there is none */
+    void *(*allocate)(void *state,
+                      size_t size_bytes); /* 64-byte aligned; NULL when there is none */
     void (*release)(void *state, void *block, size_t size_bytes);
     const pp_layer_ops *(*layer)(pp_op op, pp_dtype dtype); /* NULL: this op does not run here */
+    /* Work on blocks of this backend, which the host must not touch where device_memory. It is done
+     * in the order in which this rank asks for it, together with its layers' calls; where
+     * device_memory, a call may return before. */
+    bool device_memory;
+    void (*copy)(void *state, void *to, const void *from, size_t size_bytes);
+    void (*fill)(void *state, void *block, int byte, size_t size_bytes);
+    void (*add)(void *state, pp_dtype dtype, void *sum, const void *added, int64_t count);
+    /* One step of one tensor; states as pp_optimizer_states counts them. */
+    void (*step)(void *state, const pp_optimizer_settings *settings, pp_dtype dtype, int64_t step,
+                 int64_t count, void *weights, const void *gradient, void *const *states);
+    /* The last state of a bf16 tensor is its fp32 master: makes it from fresh weights. NULL where
+     * there is no bf16. */
+    void (*make_master)(void *state, int64_t count, const void *weights, void *master);
+    /* Host memory in and out; the host's side is free, or there, on return. */
+    void (*upload)(void *state, void *to, const void *host, size_t size_bytes);
+    void (*download)(void *state, void *host, const void *from, size_t size_bytes);
+    /* Until everything asked for is done. PP_E_FAILED with the device's own words if any of it
+     * failed. */
+    pp_status (*finish)(void *state, pp_error *error);
     /* Busy-accurate waiting for replay: returns at `until_s` of pp_now_s. */
     void (*wait_until)(void *state, double until_s);
 };

@@ -44,6 +44,7 @@ typedef struct pp_run_options {
     uint64_t seed;
     const char *data;          /* path; NULL: synthetic */
     const char *backend;       /* NULL: pp_backend_default */
+    int device;                /* cuda: the first of this machine's devices that is used */
     double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
     double timeout_s;          /* a rank that waits this long for a peer, while no rank computes or
                                   ends an action, fails; 0: 30 */
@@ -53,6 +54,7 @@ typedef struct pp_run_options {
     /* all may be NULL */
     void (*on_step)(void *context, const pp_step_report *report);
     void (*observe)(void *context, const pp_observed *observed);
+    const struct pp_backend *own_backend; /* tests: instead of a named one; NULL: none */
     /* tests: called before each action of each rank; a non-OK status fails that rank there */
     pp_status (*before_action)(void *context, int rank, int replica, pp_action action,
                                pp_error *error);

@@ -11,7 +11,6 @@
 #include "executor/heap_internal.h"
 
 #include <assert.h>
-#include <string.h>
 
 /* All bits set is a quiet NaN in every floating format and -1 in integers. */
 enum { POISON_BYTE = 0xff };
@@ -21,7 +20,8 @@ void pp_heap_init(pp_heap *heap, const pp_backend *backend, void *state, bool po
 }
 
 void pp_heap_poison(const pp_heap *heap, void *block, int64_t size_bytes) {
-    if (heap->poison && block) memset(block, POISON_BYTE, (size_t)size_bytes);
+    if (heap->poison && block && heap->backend)
+        heap->backend->fill(heap->state, block, POISON_BYTE, (size_t)size_bytes);
 }
 
 /* Doubles an array that is full; false when out of memory, the array as it was. */

@@ -62,7 +62,9 @@ typedef struct pp_optimizer_settings {
     double learning_rate, beta1, beta2, epsilon, weight_decay, momentum;
 } pp_optimizer_settings;
 pp_optimizer_settings pp_optimizer_defaults(pp_optimizer kind);
-int pp_optimizer_states(pp_optimizer kind); /* state tensors per parameter: adamw 2, sgd 1 */
+/* State tensors per parameter: adamw 2, sgd 1; in bf16, where all are fp32, one more: the master. */
+int pp_optimizer_states(pp_optimizer kind, pp_dtype dtype);
+enum { PP_OPTIMIZER_STATES_MAX = 3 };
 void pp_cpu_optimizer_step(const pp_optimizer_settings *settings, pp_dtype dtype, int64_t step,
                            int64_t count, void *weights, const void *gradient,
                            void *const *states);

@@ -6,6 +6,7 @@
  * without pause: cores share memory bandwidth, caches and clock, and a rank of a pipeline is rarely
  * alone. They are not kept in step with what is measured, since neither are the ranks of a
  * pipeline. */
+#include "executor/gate_internal.h"
 #include "executor/measure_internal.h"
 
 #include <pthread.h>
@@ -19,60 +20,94 @@
 
 /* ---- neighbours ---- */
 
+typedef struct crowd crowd;
+
+/* A thread of its own all the way: a backend belongs to the thread that opens it. */
 typedef struct neighbour {
     pthread_t thread;
     bool started;
-    pp_bench *bench;
-    const atomic_bool *stop;
+    int number; /* from 1; 0 is what is measured */
+    crowd *around;
+    pp_status status;
+    pp_error error;
 } neighbour;
 
-typedef struct crowd {
+struct crowd {
+    pp_bench_request request;
     neighbour *members; /* [count] */
     int count;
+    pp_gate ready; /* all members and who measures: their benches are made, or have failed */
+    bool gate_open;
     atomic_bool stop;
-} crowd;
+};
+
+static void go_round(const crowd *around, pp_bench *bench) {
+    for (int phase = PP_PHASE_FORWARD; !atomic_load(&around->stop); phase = (phase + 1) % 3)
+        if (pp_bench_has(bench, (pp_phase)phase)) pp_bench_run(bench, (pp_phase)phase);
+}
 
 static void *be_busy(void *argument) {
     neighbour *self = argument;
-    for (int phase = PP_PHASE_FORWARD; !atomic_load(self->stop); phase = (phase + 1) % 3)
-        if (pp_bench_has(self->bench, (pp_phase)phase)) pp_bench_run(self->bench, (pp_phase)phase);
+    crowd *around = self->around;
+    pp_bench_request request = around->request;
+    pp_backend_seat seat = request.seat;
+    pp_bench *bench = NULL;
+    double now_s = pp_now_s();
+    seat.worker = self->number;
+    self->status = request.backend->open(&seat, &request.state, &self->error);
+    bool opened = self->status == PP_OK;
+    if (opened) self->status = pp_bench_make(&request, &bench, &self->error);
+    pp_gate_wait(&around->ready, NULL, &now_s);
+    if (bench) go_round(around, bench);
+    pp_bench_free(bench);
+    if (opened) request.backend->close(request.state);
     return NULL;
 }
 
 static void crowd_stop(crowd *around) {
     atomic_store(&around->stop, true);
-    for (int i = 0; i < around->count; i++) {
+    if (around->gate_open) pp_gate_abort(&around->ready);
+    for (int i = 0; i < around->count; i++)
         if (around->members[i].started) pthread_join(around->members[i].thread, NULL);
-        pp_bench_free(around->members[i].bench);
-    }
+    if (around->gate_open) pp_gate_deinit(&around->ready);
     pp_free(around->members);
 }
 
 /* Starts `count` busy threads; crowd_stop ends them, also after a failure here. */
 static pp_status crowd_start(crowd *around, const pp_bench_request *request, int count,
                              pp_error *error) {
+    double now_s = pp_now_s();
     atomic_init(&around->stop, false);
-    around->members = pp_allocate_zeroed((size_t)count + 1, sizeof *around->members);
+    if (count == 0) return PP_OK;
+    around->request = *request;
+    around->members = pp_allocate_zeroed((size_t)count, sizeof *around->members);
     if (!around->members) return pp_fail_memory(error);
+    pp_gate_init(&around->ready, count + 1);
+    around->gate_open = true;
     for (around->count = 0; around->count < count; around->count++) {
         neighbour *member = &around->members[around->count];
-        member->stop = &around->stop;
-        PP_TRY(pp_bench_make(request, &member->bench, error));
-    }
-    for (int i = 0; i < count; i++) {
-        neighbour *member = &around->members[i];
+        member->number = around->count + 1;
+        member->around = around;
         member->started = pthread_create(&member->thread, NULL, be_busy, member) == 0;
         if (!member->started)
             return pp_fail(error, PP_E_FAILED, NULL, "cannot start %d busy neighbours", count);
+    }
+    PP_TRY(pp_gate_wait(&around->ready, NULL, &now_s));
+    for (int i = 0; i < count; i++) {
+        if (around->members[i].status == PP_OK) continue;
+        if (error) *error = around->members[i].error;
+        return around->members[i].status;
     }
     return PP_OK;
 }
 
 /* ---- one layer at one size ---- */
 
+/* Until the last of them has ended. */
 static double timed_calls(pp_bench *bench, pp_phase phase, int count) {
     double start = pp_now_s();
     for (int i = 0; i < count; i++) pp_bench_run(bench, phase);
+    pp_bench_wait(bench);
     return pp_now_s() - start;
 }
 
@@ -95,6 +130,7 @@ static pp_status measure_rounds(pp_bench *bench, const pp_measure_options *optio
             pp_series_add(&series[phase], elapsed);
             working = true;
         }
+        PP_TRY(pp_bench_status(bench, error));
     }
     return PP_OK;
 }
@@ -142,7 +178,7 @@ static bool is_measured(const pp_model *model, int index) {
 }
 
 static pp_status measure_layers(const pp_measure_options *options, const pp_backend *backend,
-                                void *state, pp_error *error) {
+                                const pp_backend_seat *seat, void *state, pp_error *error) {
     const pp_model *model = options->model;
     int crowds = options->neighbours > 0 ? 2 : 1, total = 0, done = 0;
     for (int i = 0; i < model->layer_count; i++) total += is_measured(model, i);
@@ -156,6 +192,7 @@ static pp_status measure_layers(const pp_measure_options *options, const pp_back
                                         .samples = options->microbatches[job / crowds],
                                         .dtype = options->dtype,
                                         .backend = backend,
+                                        .seat = *seat,
                                         .state = state,
                                         .copies = 1 + neighbours};
             char what[160];
@@ -178,6 +215,17 @@ static pp_status find_backend(const char *device, const pp_backend **backend, pp
     if ((*backend)->runs_layers) return PP_OK;
     return pp_fail(error, PP_E_UNSUPPORTED, "--device",
                    "the %s backend runs no layers, so there is nothing to time", name);
+}
+
+/* "cuda:1" */
+static pp_status read_device_number(const char *device, int *number, pp_error *error) {
+    const char *colon = strchr(device, ':');
+    int64_t value = 0;
+    if (colon && !pp_parse_int(colon + 1, 0, 1023, &value))
+        return pp_fail(error, PP_E_INPUT, "--device",
+                       "'%.100s' has no device number after ':'; expected cpu or cuda:N", device);
+    *number = (int)value;
+    return PP_OK;
 }
 
 static pp_status check_layers(const pp_measure_options *options, const pp_backend *backend,
@@ -219,12 +267,14 @@ static pp_status check_options(const pp_measure_options *options, pp_error *erro
 pp_status pp_measure(const pp_measure_options *options, pp_error *error) {
     const pp_backend *backend;
     void *state = NULL;
+    pp_backend_seat seat = {.workers = 1 + options->neighbours};
     PP_TRY(check_options(options, error));
+    PP_TRY(read_device_number(options->device, &seat.device, error));
     PP_TRY(find_backend(options->device, &backend, error));
     if (options->links) return pp_measure_links(options, error);
     PP_TRY(check_layers(options, backend, error));
-    PP_TRY(backend->open(&state, 0, error));
-    pp_status status = measure_layers(options, backend, state, error);
+    PP_TRY(backend->open(&seat, &state, error));
+    pp_status status = measure_layers(options, backend, &seat, state, error);
     backend->close(state);
     return status;
 }

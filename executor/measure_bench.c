@@ -10,10 +10,10 @@
  * Every set has run F before its I, and I before its W, so what they read is what they expect. The
  * optimizer step clears the gradients, as a real step does; its rate is so small that the weights
  * stay what they are. */
+#include "executor/cuda/arithmetic.h"
 #include "executor/measure_internal.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #define SETS_MAX 6
 #define SETS_BYTES ((int64_t)64 << 20) /* more sets than fill this tell nothing new */
@@ -41,9 +41,11 @@ struct pp_bench {
     bench_set sets[SETS_MAX];
     int set_count;
     int turn[PP_PHASE_COUNT]; /* calls so far: the next takes set turn % set_count */
-    void *gradients[PP_LAYER_TENSORS], *states[PP_LAYER_TENSORS][2];
+    void *gradients[PP_LAYER_TENSORS], *states[PP_LAYER_TENSORS][PP_OPTIMIZER_STATES_MAX];
     int32_t *tokens, *targets;
     double loss;
+    pp_status status; /* the first failure of a call … */
+    pp_error error;   /* … and what the device said */
     int64_t step;
     block blocks[PP_LAYER_TENSORS * (SETS_MAX + 4) + 2 * SETS_MAX * INPUTS_MAX + SETS_MAX + 2];
     int block_count;
@@ -130,7 +132,7 @@ static pp_status no_memory(const pp_bench *bench, double wanted_bytes, pp_error 
 static pp_status check_memory(const pp_bench *bench, pp_error *error) {
     double one = (double)shared_bytes(bench) + (double)(bench->set_count * set_bytes(bench));
     double all = one * bench->request.copies;
-    int64_t available = available_bytes();
+    int64_t available = bench->request.backend->device_memory ? 0 : available_bytes();
     if (available > 0 && all > 0.9 * (double)available) return no_memory(bench, all, error);
     return PP_OK;
 }
@@ -141,9 +143,14 @@ static void *take(pp_bench *bench, int64_t size_bytes) {
     size_t size = size_bytes > 0 ? (size_t)size_bytes : 1;
     void *bytes = bench->request.backend->allocate(bench->request.state, size);
     if (!bytes) return NULL;
-    memset(bytes, 0, size);
+    bench->request.backend->fill(bench->request.state, bytes, 0, size);
     bench->blocks[bench->block_count++] = (block){bytes, size};
     return bytes;
+}
+
+/* States are fp32 beside bf16. */
+static int64_t state_bytes(const pp_bench *bench, int64_t parameter_bytes) {
+    return bench->request.dtype == PP_BF16 ? 2 * parameter_bytes : parameter_bytes;
 }
 
 static bool take_shared(pp_bench *bench) {
@@ -156,9 +163,11 @@ static bool take_shared(pp_bench *bench) {
         for (int set = 0; set < bench->set_count; set++) bench->sets[set].tensors[t] = buffer;
         if (tensor->role != PP_TENSOR_PARAMETER) continue;
         bench->gradients[t] = take(bench, bytes);
-        bench->states[t][0] = take(bench, bytes);
-        bench->states[t][1] = take(bench, bytes);
-        if (!bench->gradients[t] || !bench->states[t][0] || !bench->states[t][1]) return false;
+        if (!bench->gradients[t]) return false;
+        for (int k = 0; k < pp_optimizer_states(PP_ADAMW, bench->request.dtype); k++) {
+            bench->states[t][k] = take(bench, state_bytes(bench, bytes));
+            if (!bench->states[t][k]) return false;
+        }
     }
     bench->tokens = take(bench, rows(bench) * 4);
     bench->targets = take(bench, rows(bench) * 4);
@@ -189,44 +198,67 @@ static bool take_everything(pp_bench *bench) {
 
 /* ---- contents ---- */
 
-/* Normal numbers times scale in the bench's real type, repeating: drawing each would take longer
- * than measuring. */
-static void fill(const pp_bench *bench, const double *pattern, double scale, void *buffer,
-                 int64_t size_bytes) {
-    int64_t count = size_bytes / pp_dtype_bytes(bench->request.dtype);
-    for (int64_t i = 0; i < count; i++) {
-        double value = scale * pattern[i % PATTERN];
-        if (bench->request.dtype == PP_FP64)
-            ((double *)buffer)[i] = value;
+/* Normal numbers times scale, in the bench's real type. */
+static void write_pattern(pp_dtype dtype, const double *pattern, double scale, void *out) {
+    for (int64_t i = 0; i < PATTERN; i++) {
+        double value = scale * pattern[i];
+        if (dtype == PP_FP64)
+            ((double *)out)[i] = value;
+        else if (dtype == PP_FP32)
+            ((float *)out)[i] = (float)value;
         else
-            ((float *)buffer)[i] = (float)value;
+            ((uint16_t *)out)[i] = bf16_from_float((float)value);
     }
 }
 
-static void fill_labels(pp_bench *bench) {
-    const pp_layer *layer = bench->layer;
-    int64_t classes = layer->vocabulary > 0 ? layer->vocabulary : layer->dim;
-    pp_random_key key = pp_random_key_make(2, "labels", 0);
-    for (int64_t i = 0; i < rows(bench); i++) {
-        uint64_t counter = 2 * (uint64_t)(i % PATTERN);
-        bench->tokens[i] = (int32_t)pp_random_below(key, counter, (uint64_t)classes);
-        bench->targets[i] = (int32_t)pp_random_below(key, counter + 1, (uint64_t)classes);
+/* The pattern, repeating: drawing each number would take longer than measuring. */
+static void fill(const pp_bench *bench, const void *typed, void *buffer, int64_t size_bytes) {
+    const pp_backend *backend = bench->request.backend;
+    int64_t chunk = PATTERN * pp_dtype_bytes(bench->request.dtype);
+    for (int64_t at = 0; at < size_bytes; at += chunk) {
+        int64_t some = size_bytes - at < chunk ? size_bytes - at : chunk;
+        backend->upload(bench->request.state, (char *)buffer + at, typed, (size_t)some);
     }
+}
+
+static pp_status fill_labels(pp_bench *bench, pp_error *error) {
+    const pp_layer *layer = bench->layer;
+    const pp_backend *backend = bench->request.backend;
+    int64_t classes = layer->vocabulary > 0 ? layer->vocabulary : layer->dim;
+    size_t size_bytes = (size_t)rows(bench) * sizeof(int32_t);
+    pp_random_key key = pp_random_key_make(2, "labels", 0);
+    int32_t *labels = pp_allocate(size_bytes);
+    if (!labels) return pp_fail_memory(error);
+    for (uint64_t which = 0; which < 2; which++) {
+        for (int64_t i = 0; i < rows(bench); i++) {
+            uint64_t counter = 2 * (uint64_t)(i % PATTERN) + which;
+            labels[i] = (int32_t)pp_random_below(key, counter, (uint64_t)classes);
+        }
+        backend->upload(bench->request.state, which ? bench->targets : bench->tokens, labels,
+                        size_bytes);
+    }
+    pp_free(labels);
+    return PP_OK;
+}
+
+static void fill_sets(pp_bench *bench, const double *pattern, void *typed) {
+    write_pattern(bench->request.dtype, pattern, 1, typed);
+    for (int s = 0; s < bench->set_count; s++)
+        for (int i = 0; i < bench->input_count; i++)
+            fill(bench, typed, bench->sets[s].inputs[i], bench->input_bytes[i]);
+    write_pattern(bench->request.dtype, pattern, 1e-2, typed);
+    for (int s = 0; s < bench->set_count; s++)
+        fill(bench, typed, bench->sets[s].output_gradient, bench->output_bytes);
 }
 
 static pp_status fill_everything(pp_bench *bench, pp_error *error) {
-    double *pattern = pp_allocate_zeroed(PATTERN, sizeof *pattern);
+    double *pattern = pp_allocate_zeroed(2 * PATTERN, sizeof *pattern);
     if (!pattern) return pp_fail_memory(error);
     pp_random_key key = pp_random_key_make(1, "measure", 0);
     for (uint64_t i = 0; i < PATTERN; i++) pattern[i] = pp_random_normal(key, i);
-    for (int s = 0; s < bench->set_count; s++) {
-        bench_set *set = &bench->sets[s];
-        for (int i = 0; i < bench->input_count; i++)
-            fill(bench, pattern, 1, set->inputs[i], bench->input_bytes[i]);
-        fill(bench, pattern, 1e-2, set->output_gradient, bench->output_bytes);
-    }
+    fill_sets(bench, pattern, pattern + PATTERN);
     pp_free(pattern);
-    fill_labels(bench);
+    PP_TRY(fill_labels(bench, error));
     if (pp_layer_needs_get(bench->layer->op).has_weights)
         bench->ops->initialise(bench->layer, key, bench->sets[0].tensors);
     return PP_OK;
@@ -255,16 +287,18 @@ static void run_function(pp_bench *bench, bench_set *set, pp_layer_function *fun
 }
 
 static void run_optimizer(pp_bench *bench) {
+    const pp_backend *backend = bench->request.backend;
     pp_optimizer_settings settings = pp_optimizer_defaults(PP_ADAMW);
     settings.learning_rate = 1e-12;
     bench->step++;
     for (int t = 0; t < bench->tensor_count; t++) {
         const pp_tensor *tensor = &bench->tensors[t];
         if (tensor->role != PP_TENSOR_PARAMETER) continue;
-        pp_cpu_optimizer_step(&settings, bench->request.dtype, bench->step,
-                              tensor->rows * tensor->columns, bench->sets[0].tensors[t],
-                              bench->gradients[t], bench->states[t]);
-        memset(bench->gradients[t], 0, (size_t)pp_tensor_bytes(tensor));
+        backend->step(bench->request.state, &settings, bench->request.dtype, bench->step,
+                      tensor->rows * tensor->columns, bench->sets[0].tensors[t],
+                      bench->gradients[t], bench->states[t]);
+        backend->fill(bench->request.state, bench->gradients[t], 0,
+                      (size_t)pp_tensor_bytes(tensor));
     }
 }
 
@@ -291,6 +325,16 @@ void pp_bench_run(pp_bench *bench, pp_phase phase) {
     if (phase == PP_PHASE_OPTIMIZER) run_optimizer(bench);
 }
 
+void pp_bench_wait(pp_bench *bench) {
+    pp_status status = bench->request.backend->finish(bench->request.state, &bench->error);
+    if (bench->status == PP_OK) bench->status = status;
+}
+
+pp_status pp_bench_status(const pp_bench *bench, pp_error *error) {
+    if (bench->status != PP_OK && error) *error = bench->error;
+    return bench->status;
+}
+
 /* ---- life ---- */
 
 /* Every phase on every set, in the order of a pipeline; then the backward pass goes one set ahead
@@ -299,6 +343,7 @@ static void warm_up(pp_bench *bench) {
     for (int phase = PP_PHASE_FORWARD; phase <= PP_PHASE_OPTIMIZER; phase++)
         for (int set = 0; set < bench->set_count && pp_bench_has(bench, (pp_phase)phase); set++)
             pp_bench_run(bench, (pp_phase)phase);
+    pp_bench_wait(bench);
     bench->turn[PP_PHASE_FORWARD] = 0;
     bench->turn[PP_PHASE_INPUT] = bench->turn[PP_PHASE_WEIGHT] = 1;
 }
@@ -321,12 +366,12 @@ pp_status pp_bench_make(const pp_bench_request *request, pp_bench **out, pp_erro
             bench, (double)shared_bytes(bench) + (double)(bench->set_count * set_bytes(bench)),
             error);
     if (status == PP_OK) status = fill_everything(bench, error);
-    if (status == PP_OK) {
-        warm_up(bench);
+    if (status == PP_OK) warm_up(bench);
+    if (status == PP_OK) status = pp_bench_status(bench, error);
+    if (status == PP_OK)
         *out = bench;
-    } else {
+    else
         pp_bench_free(bench);
-    }
     return status;
 }
 

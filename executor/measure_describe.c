@@ -1,5 +1,6 @@
 /* What machine the samples come from: processor, kernel, libraries, clock. Whatever cannot be found
  * out is said to be unknown; nothing here fails. */
+#include "executor/backend.h"
 #include "executor/executor.h"
 
 #include <cblas.h>
@@ -50,11 +51,26 @@ static void describe_clocks(char clocks[128]) {
     if (has_governor) snprintf(clocks + length, 128 - length, ", governor %s", governor);
 }
 
+/* By the backend, if it has more to tell than this file. */
+static bool describe_device(const char *device, char name[128], char driver[128],
+                            char libraries[256], char clocks[128]) {
+    char kind[32];
+    const pp_backend *backend;
+    int64_t number = 0;
+    const char *colon = strchr(device, ':');
+    snprintf(kind, sizeof kind, "%.*s", (int)strcspn(device, ":"), device);
+    if (pp_backend_find(kind, NULL, &backend, NULL) != PP_OK || !backend->describe) return false;
+    if (colon && !pp_parse_int(colon + 1, 0, 1023, &number)) return false;
+    backend->describe((int)number, name, driver, libraries, clocks);
+    return true;
+}
+
 void pp_measure_describe(const char *device, char name[128], char driver[128], char libraries[256],
                          char clocks[128]) {
     struct utsname kernel;
     bool known = uname(&kernel) == 0;
     bool is_cpu = strncmp(device, "cpu", 3) == 0;
+    if (!is_cpu && describe_device(device, name, driver, libraries, clocks)) return;
     if (!is_cpu)
         snprintf(name, 128, "%s", device);
     else if (!cpuinfo("model name", name, 128))

@@ -15,7 +15,8 @@ typedef struct pp_bench_request {
     int64_t samples;
     pp_dtype dtype;
     const pp_backend *backend;
-    void *state; /* the backend's, of the thread that will run the bench */
+    pp_backend_seat seat;
+    void *state; /* the backend's, of the thread that makes and runs the bench */
     int copies;  /* benches of this size that will exist at once: for the memory check */
 } pp_bench_request;
 
@@ -27,8 +28,12 @@ void pp_bench_free(pp_bench *bench);
 /* Whether the layer does anything in this phase. */
 bool pp_bench_has(const pp_bench *bench, pp_phase phase);
 
-/* One call of the phase, on the set of buffers that is its turn. */
+/* One call of the phase, on the set of buffers that is its turn; a device may still be at it. */
 void pp_bench_run(pp_bench *bench, pp_phase phase);
+/* Until all calls have ended. */
+void pp_bench_wait(pp_bench *bench);
+/* The first failure of any call so far, which only devices have. */
+pp_status pp_bench_status(const pp_bench *bench, pp_error *error);
 
 /* ---- measure_series.c ---- */
 

@@ -72,8 +72,8 @@ pp_optimizer_settings pp_optimizer_defaults(pp_optimizer kind) {
     return optimizer_table[kind].defaults;
 }
 
-int pp_optimizer_states(pp_optimizer kind) {
-    return optimizer_table[kind].states;
+int pp_optimizer_states(pp_optimizer kind, pp_dtype dtype) {
+    return optimizer_table[kind].states + (dtype == PP_BF16);
 }
 
 void pp_cpu_optimizer_step(const pp_optimizer_settings *settings, pp_dtype dtype, int64_t step,

@@ -17,7 +17,6 @@
  * parties never wait for each other in a circle. */
 #include "executor/reduce_internal.h"
 
-#include <assert.h>
 #include <string.h>
 
 /* ---- building the groups ------------------------------------------------------------------- */
@@ -136,23 +135,6 @@ int pp_reduce_last_of(const pp_reduce *reduce, int stage) {
 
 /* ---- reducing ------------------------------------------------------------------------------ */
 
-static void add_floats(void *sum, const void *added, int64_t count) {
-    float *s = sum;
-    const float *a = added;
-    for (int64_t i = 0; i < count; i++) s[i] += a[i];
-}
-
-static void add_doubles(void *sum, const void *added, int64_t count) {
-    double *s = sum;
-    const double *a = added;
-    for (int64_t i = 0; i < count; i++) s[i] += a[i];
-}
-
-static void add_values(pp_dtype dtype, void *sum, const void *added, int64_t count) {
-    assert(dtype == PP_FP32 || dtype == PP_FP64);
-    (dtype == PP_FP32 ? add_floats : add_doubles)(sum, added, count);
-}
-
 static int party_index(const pp_reduce_group *group, int party) {
     for (int i = 0; i < group->party_count; i++)
         if (group->parties[i] == party) return i;
@@ -178,21 +160,26 @@ static int64_t slice_start(const pp_reduce_group *group, int index) {
 }
 
 static void sum_slice(const pp_reduce *reduce, const pp_reduce_group *group, int index,
-                      void *buffer, int64_t buffer_bytes) {
-    int64_t width = pp_dtype_bytes(reduce->dtype), chunk = buffer_bytes / width;
+                      const pp_reduce_party *party) {
+    const pp_backend *backend = party->backend;
+    void *state = party->backend_state, *buffer = party->buffer;
+    int64_t width = pp_dtype_bytes(reduce->dtype), chunk = party->buffer_bytes / width;
     int64_t end = slice_start(group, index + 1);
     unsigned char *own = party_gradient(reduce, group, index);
     for (int64_t from = slice_start(group, index); from < end; from += chunk) {
         int64_t count = end - from < chunk ? end - from : chunk;
-        memcpy(buffer, group->members[0].gradient + from * width, (size_t)(count * width));
+        size_t size_bytes = (size_t)(count * width);
+        backend->copy(state, buffer, group->members[0].gradient + from * width, size_bytes);
         for (int i = 1; i < group->member_count; i++)
-            add_values(reduce->dtype, buffer, group->members[i].gradient + from * width, count);
-        memcpy(own + from * width, buffer, (size_t)(count * width));
+            backend->add(state, reduce->dtype, buffer, group->members[i].gradient + from * width,
+                         count);
+        backend->copy(state, own + from * width, buffer, size_bytes);
     }
 }
 
 /* Every slice from its owner into all members of this party. */
-static void gather_slices(const pp_reduce *reduce, const pp_reduce_group *group, int index) {
+static void gather_slices(const pp_reduce *reduce, const pp_reduce_group *group, int index,
+                          const pp_reduce_party *party) {
     int64_t width = pp_dtype_bytes(reduce->dtype);
     for (int i = 0; i < group->member_count; i++) {
         if (party_of(reduce, &group->members[i]) != group->parties[index]) continue;
@@ -201,7 +188,8 @@ static void gather_slices(const pp_reduce *reduce, const pp_reduce_group *group,
             const unsigned char *source = party_gradient(reduce, group, k);
             if (source == target) continue;
             int64_t from = slice_start(group, k), end = slice_start(group, k + 1);
-            memcpy(target + from * width, source + from * width, (size_t)((end - from) * width));
+            party->backend->copy(party->backend_state, target + from * width, source + from * width,
+                                 (size_t)((end - from) * width));
         }
     }
 }
@@ -214,19 +202,27 @@ static pp_status wait_gate(pp_gate *gate, const pp_watch *watch, double *waited_
     return status;
 }
 
-pp_status pp_reduce_group_run(pp_reduce *reduce, int number, int rank, int replica, void *buffer,
-                              int64_t buffer_bytes, pp_watch *watch, double *waited_s) {
+/* The party's part between two gates: what it did is done before the others go on. */
+static pp_status
+work_between(const pp_reduce_party *party, pp_watch *watch,
+             void (*work)(const pp_reduce *, const pp_reduce_group *, int, const pp_reduce_party *),
+             const pp_reduce *reduce, const pp_reduce_group *group, int index, pp_error *error) {
+    atomic_fetch_add(&watch->computing, 1);
+    work(reduce, group, index, party);
+    pp_status status = party->backend->finish(party->backend_state, error);
+    atomic_fetch_sub(&watch->computing, 1);
+    return status;
+}
+
+pp_status pp_reduce_group_run(pp_reduce *reduce, int number, const pp_reduce_party *party,
+                              pp_watch *watch, double *waited_s, pp_error *error) {
     pp_reduce_group *group = &reduce->groups[number];
-    int index = party_index(group, rank * reduce->dp + replica);
+    int index = party_index(group, party->rank * reduce->dp + party->replica);
     if (index < 0) return PP_OK;
     PP_TRY(wait_gate(&group->gate, watch, waited_s));
-    atomic_fetch_add(&watch->computing, 1);
-    sum_slice(reduce, group, index, buffer, buffer_bytes);
-    atomic_fetch_sub(&watch->computing, 1);
+    PP_TRY(work_between(party, watch, sum_slice, reduce, group, index, error));
     PP_TRY(wait_gate(&group->gate, watch, waited_s));
-    atomic_fetch_add(&watch->computing, 1);
-    gather_slices(reduce, group, index);
-    atomic_fetch_sub(&watch->computing, 1);
+    PP_TRY(work_between(party, watch, gather_slices, reduce, group, index, error));
     return wait_gate(&group->gate, watch, waited_s);
 }
 

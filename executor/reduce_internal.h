@@ -2,6 +2,7 @@
 #ifndef PPSIM_EXECUTOR_REDUCE_INTERNAL_H
 #define PPSIM_EXECUTOR_REDUCE_INTERNAL_H
 
+#include "executor/backend.h"
 #include "executor/gate_internal.h"
 
 /* One gradient that takes part, of one (layer, replica). */
@@ -16,7 +17,7 @@ typedef struct pp_reduce_group {
     int64_t count;             /* elements of each */
     pp_reduce_member *members; /* ascending (layer, replica): the order of the sum */
     int member_count;
-    int *parties;              /* rank · dp + replica of those who take part, ascending */
+    int *parties; /* rank · dp + replica of those who take part, ascending */
     int party_count;
     pp_gate gate;
 } pp_reduce_group;
@@ -24,7 +25,7 @@ typedef struct pp_reduce_group {
 typedef struct pp_reduce {
     pp_reduce_group *groups; /* every rank goes through its groups in this order */
     int group_count;
-    int gates_ready;         /* groups whose gate is initialised */
+    int gates_ready; /* groups whose gate is initialised */
     int dp;
     pp_dtype dtype;
 } pp_reduce;
@@ -39,10 +40,19 @@ void pp_reduce_attach(pp_reduce *reduce, int layer, int tensor, int replica, voi
 /* Index of the last group that this stage has a member in, or -1: none. */
 int pp_reduce_last_of(const pp_reduce *reduce, int stage);
 
-/* One party's share of one group; returns PP_OK at once if it is none of it. buffer: scratch of
- * buffer_bytes (at least one element). waited_s is added to. Statuses as pp_gate_wait. */
-pp_status pp_reduce_group_run(pp_reduce *reduce, int group, int rank, int replica, void *buffer,
-                              int64_t buffer_bytes, pp_watch *watch, double *waited_s);
+/* Who reduces, and with what. */
+typedef struct pp_reduce_party {
+    int rank, replica;
+    const pp_backend *backend;
+    void *backend_state;
+    void *buffer; /* scratch of buffer_bytes, at least one element */
+    int64_t buffer_bytes;
+} pp_reduce_party;
+
+/* One party's share of one group; returns PP_OK at once if it is none of it. waited_s is added to.
+ * Statuses as pp_gate_wait; with a message, the backend's. */
+pp_status pp_reduce_group_run(pp_reduce *reduce, int group, const pp_reduce_party *party,
+                              pp_watch *watch, double *waited_s, pp_error *error);
 void pp_reduce_abort(pp_reduce *reduce);
 
 #endif

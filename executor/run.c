@@ -335,8 +335,8 @@ pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_
     *result = NULL;
     const char *name =
         options->backend ? options->backend : pp_backend_default(plan->model, plan->dtype);
-    const pp_backend *backend;
-    PP_TRY(pp_backend_find(name, "--backend", &backend, error));
+    const pp_backend *backend = options->own_backend;
+    if (!backend) PP_TRY(pp_backend_find(name, "--backend", &backend, error));
     PP_TRY(pp_run_check(plan, schedule, backend, error));
 
     pp_run_result *made = NULL;

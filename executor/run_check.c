@@ -1,11 +1,19 @@
 /* What a run refuses, before it starts: one sentence each, with what to do instead. */
 #include "executor/run_internal.h"
 
+#include <stdio.h>
+
 static pp_status check_precision(const pp_plan *plan, const pp_backend *backend, pp_error *error) {
-    if (!backend->runs_layers || plan->dtype == PP_FP32 || plan->dtype == PP_FP64) return PP_OK;
+    char known[64] = "";
+    size_t length = 0;
+    if (!backend->runs_layers || backend->layer(PP_OP_LINEAR, plan->dtype)) return PP_OK;
+    for (int i = 0; i < PP_DTYPE_COUNT; i++)
+        if (backend->layer(PP_OP_LINEAR, (pp_dtype)i))
+            length += (size_t)snprintf(known + length, sizeof known - length, "%s%s",
+                                       length ? " and " : "", pp_dtype_name((pp_dtype)i));
     return pp_fail(error, PP_E_UNSUPPORTED, NULL,
-                   "the %s backend computes in fp32 and fp64, not %s: plan again with --dtype fp32",
-                   backend->name, pp_dtype_name(plan->dtype));
+                   "the %s backend computes in %s, not %s: plan again with --dtype fp32",
+                   backend->name, known, pp_dtype_name(plan->dtype));
 }
 
 static pp_status check_parallelism(const pp_plan *plan, pp_error *error) {

@@ -6,9 +6,6 @@
  * schedule allows gives the same bits. */
 #include "executor/stage_internal.h"
 
-#include <assert.h>
-#include <string.h>
-
 static void *at(const pp_stage_memory *memory, const pp_place *place) {
     if (place->region == PP_REGION_COUNT) return NULL;
     unsigned char *base = memory->base[place->region];
@@ -76,8 +73,8 @@ void pp_stage_forward(pp_stage_run *run, const pp_stage_memory *memory,
 static void copy_arrivals(const pp_stage_run *run, const pp_stage_memory *memory, int64_t samples) {
     for (int i = 0; i < run->arrival_count; i++) {
         const pp_stage_copy *copy = &run->arrivals[i];
-        memcpy(at(memory, &copy->to), at(memory, &copy->from),
-               used_bytes(run, &copy->from, samples));
+        run->backend->copy(run->backend_state, at(memory, &copy->to), at(memory, &copy->from),
+                           used_bytes(run, &copy->from, samples));
     }
 }
 
@@ -86,7 +83,9 @@ static void clear_unreached(const pp_stage_run *run, const pp_stage_memory *memo
                             int64_t samples) {
     for (int i = 0; i < run->layout->input_count; i++) {
         const pp_place *place = &run->input_gradients[i];
-        if (!run->input_reached[i]) memset(at(memory, place), 0, used_bytes(run, place, samples));
+        if (!run->input_reached[i])
+            run->backend->fill(run->backend_state, at(memory, place), 0,
+                               used_bytes(run, place, samples));
     }
 }
 
@@ -117,36 +116,51 @@ void pp_stage_backward(pp_stage_run *run, const pp_stage_memory *memory,
 }
 
 /* A stage without weights has no block to clear. */
-static void clear(void *block, int64_t size_bytes) {
-    if (block) memset(block, 0, (size_t)size_bytes);
+static void clear(const pp_stage_run *run, void *block, int64_t size_bytes) {
+    if (block) run->backend->fill(run->backend_state, block, 0, (size_t)size_bytes);
 }
 
-void pp_stage_run_initialise(pp_stage_run *run, uint64_t seed) {
-    clear(run->gradients, run->layout->bytes.gradients);
-    clear(run->states, run->layout->bytes.optimizer);
+static int64_t element_count(const pp_tensor *tensor) {
+    return tensor->rows * tensor->columns;
+}
+
+/* Under bf16: the last state of each tensor from its fresh weights. */
+static void make_masters(const pp_stage_run *run, const pp_stage_layer *layer,
+                         pp_optimizer optimizer) {
+    int states = pp_optimizer_states(optimizer, run->dtype);
+    for (int t = 0; t < layer->tensor_count; t++)
+        if (layer->owned[t])
+            run->backend->make_master(run->backend_state, element_count(&layer->tensors[t]),
+                                      layer->parameters[t], layer->states[(t + 1) * states - 1]);
+}
+
+void pp_stage_run_initialise(pp_stage_run *run, pp_optimizer optimizer, uint64_t seed) {
+    clear(run, run->gradients, run->layout->bytes.gradients);
+    clear(run, run->states, run->layout->bytes.optimizer);
     for (int i = 0; i < run->layer_count; i++) {
         const pp_stage_layer *layer = &run->layers[i];
         const char *name = layer->layer->tie ? layer->layer->tie : layer->layer->name;
         if (layer->needs.has_weights)
             layer->ops->initialise(layer->layer, pp_random_key_make(seed, name, 0),
                                    layer->parameters);
+        if (run->dtype == PP_BF16) make_masters(run, layer, optimizer);
     }
 }
 
 static void step_layer(const pp_stage_run *run, const pp_stage_layer *layer,
                        const pp_optimizer_settings *settings, int64_t step) {
-    int states = pp_optimizer_states(settings->kind);
+    int states = pp_optimizer_states(settings->kind, run->dtype);
     for (int t = 0; t < layer->tensor_count; t++) {
         if (!layer->owned[t]) continue;
-        int64_t count = layer->tensors[t].rows * layer->tensors[t].columns;
-        pp_cpu_optimizer_step(settings, run->dtype, step, count, layer->parameters[t],
-                              layer->gradients[t], layer->states + t * states);
+        run->backend->step(run->backend_state, settings, run->dtype, step,
+                           element_count(&layer->tensors[t]), layer->parameters[t],
+                           layer->gradients[t], layer->states + t * states);
     }
 }
 
 void pp_stage_step(pp_stage_run *run, const pp_optimizer_settings *settings, int64_t step) {
     for (int i = 0; i < run->layer_count; i++) step_layer(run, &run->layers[i], settings, step);
-    clear(run->gradients, run->layout->bytes.gradients);
+    clear(run, run->gradients, run->layout->bytes.gradients);
 }
 
 /* Both sides pack a border's tensors in the same order, so the receiver's offsets follow. */

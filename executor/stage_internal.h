@@ -45,6 +45,8 @@ typedef struct pp_stage_copy {
 typedef struct pp_stage_run {
     int stage;
     const pp_stage_layout *layout;
+    const pp_backend *backend;
+    void *backend_state; /* of the rank */
     pp_dtype dtype;
     int64_t full_samples; /* what the layout was made for */
     pp_stage_layer *layers;
@@ -80,7 +82,8 @@ typedef struct pp_stage_batch {
 /* Builds the tables from the layout. PP_E_UNSUPPORTED for layers that the backend cannot run. */
 pp_status pp_stage_run_init(pp_stage_run *run, int stage, const pp_model *model,
                             const pp_stage_layout *layout, const pp_backend *backend,
-                            pp_dtype dtype, int64_t full_samples, pp_arena *arena, pp_error *error);
+                            void *backend_state, pp_dtype dtype, int64_t full_samples,
+                            pp_arena *arena, pp_error *error);
 
 /* Hands over the whole-run memory (of layout->bytes.parameters, gradients, optimizer bytes) and
  * points every layer at its part. `earlier`: stages of the same rank that were bound before; a
@@ -88,7 +91,7 @@ pp_status pp_stage_run_init(pp_stage_run *run, int stage, const pp_model *model,
 void pp_stage_run_bind(pp_stage_run *run, void *parameters, void *gradients, void *states,
                        pp_optimizer optimizer, pp_stage_run *const *earlier, int earlier_count);
 /* First values of the parameters that the stage owns; gradients and states become 0. */
-void pp_stage_run_initialise(pp_stage_run *run, uint64_t seed);
+void pp_stage_run_initialise(pp_stage_run *run, pp_optimizer optimizer, uint64_t seed);
 
 void pp_stage_forward(pp_stage_run *run, const pp_stage_memory *memory,
                       const pp_stage_batch *batch);

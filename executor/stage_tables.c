@@ -70,7 +70,7 @@ static void allocate_layer(pp_stage_layer *layer, const pp_tensor *tensors, pp_a
     layer->first_places = PP_NEW(arena, pp_place, count);
     layer->parameters = PP_NEW(arena, void *, count);
     layer->gradients = PP_NEW(arena, void *, count);
-    layer->states = PP_NEW(arena, void *, 2 * count);
+    layer->states = PP_NEW(arena, void *, PP_OPTIMIZER_STATES_MAX *count);
     layer->owned = PP_NEW(arena, bool, count);
     layer->inputs = PP_NEW(arena, pp_place, layer->input_count);
     layer->first_inputs = PP_NEW(arena, pp_place, layer->input_count);
@@ -185,10 +185,14 @@ static void note_layer(pp_stage_run *run, const pp_stage_layer *layer) {
 
 pp_status pp_stage_run_init(pp_stage_run *run, int stage, const pp_model *model,
                             const pp_stage_layout *layout, const pp_backend *backend,
-                            pp_dtype dtype, int64_t full_samples, pp_arena *arena,
-                            pp_error *error) {
-    *run = (pp_stage_run){
-        .stage = stage, .layout = layout, .dtype = dtype, .full_samples = full_samples};
+                            void *backend_state, pp_dtype dtype, int64_t full_samples,
+                            pp_arena *arena, pp_error *error) {
+    *run = (pp_stage_run){.stage = stage,
+                          .layout = layout,
+                          .backend = backend,
+                          .backend_state = backend_state,
+                          .dtype = dtype,
+                          .full_samples = full_samples};
     run->layers = PP_NEW(arena, pp_stage_layer, layout->layer_count);
     run->outputs = PP_NEW(arena, pp_place, layout->output_count);
     run->input_gradients = PP_NEW(arena, pp_place, layout->input_count);
@@ -237,7 +241,8 @@ void pp_stage_run_bind(pp_stage_run *run, void *parameters, void *gradients, voi
     run->parameters = parameters;
     run->gradients = gradients;
     run->states = states;
-    int state_count = pp_optimizer_states(optimizer);
+    int state_count = pp_optimizer_states(optimizer, run->dtype);
+    int64_t widening = run->dtype == PP_BF16 ? 2 : 1; /* states are fp32 there */
     int64_t gradient_offset = 0;
     for (int i = 0; i < run->layer_count; i++) {
         pp_stage_layer *layer = &run->layers[i];
@@ -252,7 +257,7 @@ void pp_stage_run_bind(pp_stage_run *run, void *parameters, void *gradients, voi
             gradient_offset += (layer->places[t].size_bytes + 63) / 64 * 64;
             for (int k = 0; k < state_count; k++)
                 layer->states[t * state_count + k] =
-                    run->states + k * run->layout->bytes.parameters + offset;
+                    run->states + widening * (k * run->layout->bytes.parameters + offset);
         }
     }
     assert(gradient_offset == run->layout->bytes.gradients);

@@ -33,6 +33,8 @@ typedef struct pp_message {
     int part_count;     /* 0: carries size_bytes of nothing (replay) */
     size_t size_bytes;  /* what the emulated link carries */
     double sent_s;      /* when the emulated link gets it (pp_now_s) */
+    const struct pp_backend *backend; /* whose memory the parts and the slot are; NULL: the host's */
+    void *backend_state;              /* of the sender */
 } pp_message;
 
 typedef struct pp_transport_ops {

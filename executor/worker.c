@@ -16,6 +16,7 @@
  *     end = max(end of the action before, arrival of what it needs) + the plan's duration,
  *
  * and what it sends leaves at that deadline, so late wake-ups of threads do not add up. */
+#include "executor/cuda/arithmetic.h"
 #include "executor/worker_internal.h"
 
 #include <assert.h>
@@ -221,6 +222,8 @@ static pp_status send(work *w, bool backward, pp_error *error) {
     pp_message message = {
         .microbatch = w->action.microbatch, .parts = w->stage->parts, .sent_s = w->end_s};
     if (job->layouts) {
+        message.backend = job->backend;
+        message.backend_state = worker->backend_state;
         pp_stage_memory memory = regions(w);
         int64_t samples = pp_plan_samples(job->plan, (int)w->action.microbatch);
         message.part_count =
@@ -242,22 +245,42 @@ static int64_t first_sample(const pp_worker *worker, uint32_t microbatch) {
            (int64_t)microbatch * worker->job->plan->microbatch_size;
 }
 
+static void show(const pp_worker *worker, const void *host, void *seen, size_t size_bytes) {
+    if (seen != host) worker->job->backend->upload(worker->backend_state, seen, host, size_bytes);
+}
+
+static void show_data(const pp_worker *worker, const pp_loader *loader) {
+    show(worker, loader->tokens, loader->seen_tokens, loader->label_bytes);
+    show(worker, loader->targets, loader->seen_targets, loader->label_bytes);
+    show(worker, loader->features, loader->seen_features, loader->feature_bytes);
+}
+
+/* bf16 features are made as floats and narrowed in place, front to back. */
+static void load_features(const pp_job *job, uint64_t first, int64_t samples, void *features) {
+    bool narrow = job->plan->dtype == PP_BF16;
+    pp_data_features(job->data, narrow ? PP_FP32 : job->plan->dtype, first, samples, features);
+    int64_t count = samples * job->shape.sequence * job->shape.columns;
+    for (int64_t i = 0; narrow && i < count; i++)
+        ((uint16_t *)features)[i] = bf16_from_float(((const float *)features)[i]);
+}
+
 /* Tokens, features and targets of the microbatch, if a stage of this rank reads any. */
 static void load_data(work *w) {
     pp_worker *worker = w->worker;
     const pp_job *job = worker->job;
     const pp_stage_run *run = &w->stage->run;
+    pp_loader *loader = &worker->loader;
     if (!run->reads_tokens && !run->reads_features && !run->makes_loss) return;
     int64_t number = (int64_t)worker->step * job->plan->microbatches + w->action.microbatch;
-    if (worker->loaded == number) return;
+    if (loader->loaded == number) return;
     uint64_t first = (uint64_t)(worker->step * job->plan->global_batch +
                                 first_sample(worker, w->action.microbatch));
     int64_t samples = pp_plan_samples(job->plan, (int)w->action.microbatch);
-    if (worker->tokens) pp_data_tokens(job->data, first, samples, worker->tokens);
-    if (worker->targets) pp_data_targets(job->data, first, samples, worker->targets);
-    if (worker->features)
-        pp_data_features(job->data, job->plan->dtype, first, samples, worker->features);
-    worker->loaded = number;
+    if (loader->tokens) pp_data_tokens(job->data, first, samples, loader->tokens);
+    if (loader->targets) pp_data_targets(job->data, first, samples, loader->targets);
+    if (loader->features) load_features(job, first, samples, loader->features);
+    show_data(worker, loader);
+    loader->loaded = number;
 }
 
 static void run_layers(work *w) {
@@ -273,9 +296,9 @@ static void run_layers(work *w) {
                             .step = (uint64_t)worker->step,
                             .training = !job->options->evaluate,
                             .gradient_scale = job->gradient_scale,
-                            .tokens = worker->tokens,
-                            .targets = worker->targets,
-                            .features = worker->features,
+                            .tokens = worker->loader.seen_tokens,
+                            .targets = worker->loader.seen_targets,
+                            .features = worker->loader.seen_features,
                             .loss = w->action.kind == PP_FORWARD ? loss : &ignored};
     if (w->rule->forward)
         pp_stage_forward(&w->stage->run, &memory, &batch);
@@ -324,13 +347,15 @@ static void end_busy(pp_worker *worker, pp_action action, double start_s, double
     record(worker, PP_LANE_COMPUTE, action, start_s, end_s);
 }
 
-static void compute(work *w) {
+static pp_status compute(work *w, pp_error *error) {
     pp_worker *worker = w->worker;
     pp_job *job = worker->job;
     double start_s = pp_now_s(), end_s;
+    pp_status status = PP_OK;
     atomic_fetch_add(&job->watch.computing, 1);
     if (job->layouts) {
         run_layers(w);
+        status = job->backend->finish(worker->backend_state, error);
         end_s = w->end_s = pp_now_s();
     } else {
         w->end_s = replay_action(worker, w->action, w->ready_s, &start_s);
@@ -338,6 +363,7 @@ static void compute(work *w) {
     }
     atomic_fetch_sub(&job->watch.computing, 1);
     end_busy(worker, w->action, start_s, end_s, end_s - start_s);
+    return status;
 }
 
 /* ---- actions ------------------------------------------------------------------------------- */
@@ -357,7 +383,7 @@ static pp_status run_compute(pp_worker *worker, pp_action action, pp_error *erro
     if (worker->job->layouts) load_data(&w);
     PP_TRY(take_memory(&w, error));
     record_bytes(worker);
-    compute(&w);
+    PP_TRY(compute(&w, error));
     give_memory(&w);
     if (w.rule->sends_outputs) PP_TRY(send(&w, false, error));
     if (action.kind == PP_FORWARD && is_recomputed(&w)) PP_TRY(drop_activations(&w, error));
@@ -370,7 +396,7 @@ static pp_status run_compute(pp_worker *worker, pp_action action, pp_error *erro
 }
 
 static pp_status fail_reduce(pp_status status, double timeout_s, pp_error *error) {
-    if (status != PP_E_FAILED) return status;
+    if (status != PP_E_FAILED || error->message[0]) return status; /* told by the backend */
     return pp_fail(error, PP_E_FAILED, NULL,
                    "the other ranks of the reduction did not come for %g s", timeout_s);
 }
@@ -383,9 +409,14 @@ static pp_status reduce_gradients(pp_worker *worker, pp_action action, pp_error 
     int last = pp_reduce_last_of(&job->reduce, action.stage);
     double start_s = pp_now_s(), waited_s = 0;
     for (; worker->next_group <= last; worker->next_group++) {
-        pp_status status =
-            pp_reduce_group_run(&job->reduce, worker->next_group, worker->rank, worker->replica,
-                                stage->reduction, stage->bytes->reduction, &job->watch, &waited_s);
+        pp_reduce_party party = {.rank = worker->rank,
+                                 .replica = worker->replica,
+                                 .backend = job->backend,
+                                 .backend_state = worker->backend_state,
+                                 .buffer = stage->reduction,
+                                 .buffer_bytes = stage->bytes->reduction};
+        pp_status status = pp_reduce_group_run(&job->reduce, worker->next_group, &party,
+                                               &job->watch, &waited_s, error);
         if (status != PP_OK) return fail_reduce(status, job->watch.timeout_s, error);
     }
     double end_s = pp_now_s();
@@ -410,51 +441,80 @@ static pp_status run_reduce(pp_worker *worker, pp_action action, pp_error *error
                                 : replay_reduce(worker, action, error);
 }
 
+/* A tensor where the host can read it; release_view afterwards. NULL: out of memory. */
+static const void *host_view(const pp_worker *worker, const void *values, size_t size_bytes) {
+    const pp_backend *backend = worker->job->backend;
+    if (!backend->device_memory) return values;
+    void *copy = pp_allocate(size_bytes);
+    if (copy) backend->download(worker->backend_state, copy, values, size_bytes);
+    return copy;
+}
+
+static void release_view(const pp_worker *worker, const void *view) {
+    if (worker->job->backend->device_memory) pp_free((void *)(uintptr_t)view);
+}
+
+static pp_status observe_tensor(const pp_worker *worker, const pp_stage_run *run,
+                                const pp_stage_layer *layer, int t, bool gradient,
+                                pp_error *error) {
+    const pp_run_options *options = worker->job->options;
+    const void *values = gradient ? layer->gradients[t] : layer->parameters[t];
+    const void *view = host_view(worker, values, (size_t)pp_tensor_bytes(&layer->tensors[t]));
+    if (!view) return pp_fail_memory(error);
+    pp_observed observed = {
+        .step = worker->step,
+        .rank = worker->rank,
+        .replica = worker->replica,
+        .stage = run->stage,
+        .layer = layer->layer->name,
+        .tensor = layer->tensors[t].name,
+        .gradient = gradient,
+        .dtype = run->dtype,
+        .values = view,
+        .count = layer->tensors[t].rows * layer->tensors[t].columns,
+    };
+    options->observe(options->context, &observed);
+    release_view(worker, view);
+    return PP_OK;
+}
+
 /* Shows every parameter of the stage, or every gradient, to the observer. */
-static void observe(const pp_worker *worker, const pp_stage_run *run, bool gradient) {
+static pp_status observe(const pp_worker *worker, const pp_stage_run *run, bool gradient,
+                         pp_error *error) {
     pp_job *job = worker->job;
-    if (!job->options->observe) return;
+    pp_status status = PP_OK;
+    if (!job->options->observe) return PP_OK;
     atomic_fetch_add(&job->watch.computing, 1); /* nobody may lose patience with an observer */
     pthread_mutex_lock(&job->mutex);
     for (int i = 0; i < run->layer_count; i++) {
         const pp_stage_layer *layer = &run->layers[i];
-        for (int t = 0; t < layer->tensor_count; t++) {
-            if (layer->tensors[t].role != PP_TENSOR_PARAMETER) continue;
-            pp_observed observed = {
-                .step = worker->step,
-                .rank = worker->rank,
-                .replica = worker->replica,
-                .stage = run->stage,
-                .layer = layer->layer->name,
-                .tensor = layer->tensors[t].name,
-                .gradient = gradient,
-                .dtype = run->dtype,
-                .values = gradient ? layer->gradients[t] : layer->parameters[t],
-                .count = layer->tensors[t].rows * layer->tensors[t].columns,
-            };
-            job->options->observe(job->options->context, &observed);
-        }
+        for (int t = 0; t < layer->tensor_count && status == PP_OK; t++)
+            if (layer->tensors[t].role == PP_TENSOR_PARAMETER)
+                status = observe_tensor(worker, run, layer, t, gradient, error);
     }
     pthread_mutex_unlock(&job->mutex);
     atomic_fetch_sub(&job->watch.computing, 1);
+    return status;
 }
 
 static pp_status run_step(pp_worker *worker, pp_action action, pp_error *error) {
-    (void)error;
     pp_job *job = worker->job;
     pp_stage_run *run = &stage_of(worker, action)->run;
-    if (job->layouts) observe(worker, run, true);
+    pp_status status = PP_OK;
+    if (job->layouts) PP_TRY(observe(worker, run, true, error));
     double start_s = pp_now_s();
     atomic_fetch_add(&job->watch.computing, 1);
-    if (job->layouts)
+    if (job->layouts) {
         pp_stage_step(run, &job->optimizer, worker->step + 1);
-    else
+        status = job->backend->finish(worker->backend_state, error);
+    } else {
         replay_action(worker, action, 0, &start_s);
+    }
     atomic_fetch_sub(&job->watch.computing, 1);
     double end_s = pp_now_s();
     end_busy(worker, action, start_s, end_s, end_s - start_s);
-    if (job->layouts) observe(worker, run, false);
-    return PP_OK;
+    if (job->layouts && status == PP_OK) status = observe(worker, run, false, error);
+    return status;
 }
 
 static pp_status pass_over(pp_worker *worker, pp_action action, pp_error *error) {

@@ -72,6 +72,17 @@ typedef struct pp_worker_stage {
     int backward_left;         /* microbatches of this step without W or B */
 } pp_worker_stage;
 
+/* The data of the loaded microbatch: where the host has it, and where layers see it, which is the
+ * same place unless the backend has memory of its own. NULL: no stage of the rank reads it. */
+typedef struct pp_loader {
+    int32_t *tokens, *targets;
+    void *features;
+    int32_t *seen_tokens, *seen_targets;
+    void *seen_features;
+    size_t label_bytes, feature_bytes;
+    int64_t loaded; /* number of that microbatch in the run, or -1 */
+} pp_loader;
+
 struct pp_worker {
     pp_job *job;
     int rank, replica;
@@ -85,9 +96,7 @@ struct pp_worker {
     int *local;                /* [stages of the plan] index in stages, or -1 */
     void *workspace;
     int64_t workspace_bytes;
-    int32_t *tokens, *targets; /* of the loaded microbatch: the data loader's memory, the host's */
-    void *features;
-    int64_t loaded;            /* number of that microbatch in the run, or -1 */
+    pp_loader loader;
 
     int step;
     double step_start_s;

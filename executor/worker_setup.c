@@ -42,15 +42,15 @@ static pp_status open_layers(pp_worker *worker, pp_worker_stage *stage, void *co
                              pp_error *error) {
     pp_job *job = worker->job;
     PP_TRY(pp_stage_run_init(&stage->run, stage->stage, job->plan->model,
-                             &job->layouts[stage->stage], job->backend, job->plan->dtype,
-                             job->plan->microbatch_size, &worker->arena, error));
+                             &job->layouts[stage->stage], job->backend, worker->backend_state,
+                             job->plan->dtype, job->plan->microbatch_size, &worker->arena, error));
     int index = (int)(stage - worker->stages);
     pp_stage_run **earlier = PP_NEW(&worker->arena, pp_stage_run *, index);
     if (worker->arena.failed) return pp_fail_memory(error);
     for (int i = 0; i < index; i++) earlier[i] = &worker->stages[i].run;
     pp_stage_run_bind(&stage->run, blocks[0], blocks[1], blocks[2], job->plan->optimizer, earlier,
                       index);
-    pp_stage_run_initialise(&stage->run, job->options->seed);
+    pp_stage_run_initialise(&stage->run, job->plan->optimizer, job->options->seed);
     attach_gradients(worker, &stage->run);
     return PP_OK;
 }
@@ -76,8 +76,16 @@ static pp_status open_stage(pp_worker *worker, pp_worker_stage *stage, int s, pp
     return job->layouts ? open_layers(worker, stage, blocks, error) : PP_OK;
 }
 
+/* Memory of the host that a device sees through a copy of its own. */
+static void *open_copy(pp_worker *worker, const void *host, size_t size_bytes) {
+    const pp_backend *backend = worker->job->backend;
+    if (!host || !backend->device_memory) return (void *)(uintptr_t)host;
+    return backend->allocate(worker->backend_state, size_bytes);
+}
+
 static pp_status open_loader(pp_worker *worker, pp_error *error) {
     const pp_job *job = worker->job;
+    pp_loader *loader = &worker->loader;
     bool tokens = false, targets = false, features = false;
     for (int i = 0; i < worker->stage_count; i++) {
         tokens |= worker->stages[i].run.reads_tokens;
@@ -85,13 +93,32 @@ static pp_status open_loader(pp_worker *worker, pp_error *error) {
         features |= worker->stages[i].run.reads_features;
     }
     int64_t rows = job->plan->microbatch_size * job->shape.sequence;
-    if (tokens) worker->tokens = PP_NEW(&worker->arena, int32_t, rows);
-    if (targets) worker->targets = PP_NEW(&worker->arena, int32_t, rows);
+    loader->label_bytes = (size_t)rows * sizeof(int32_t);
+    loader->feature_bytes = (size_t)(rows * job->shape.columns * pp_dtype_bytes(job->plan->dtype));
+    if (tokens) loader->tokens = PP_NEW(&worker->arena, int32_t, rows);
+    if (targets) loader->targets = PP_NEW(&worker->arena, int32_t, rows);
     if (features)
-        worker->features = pp_arena_allocate(&worker->arena, (size_t)(rows * job->shape.columns),
-                                             (size_t)pp_dtype_bytes(job->plan->dtype));
-    worker->loaded = -1;
-    return worker->arena.failed ? pp_fail_memory(error) : PP_OK;
+        loader->features = pp_arena_allocate(&worker->arena, 2 * loader->feature_bytes, 1);
+    loader->loaded = -1;
+    if (worker->arena.failed) return pp_fail_memory(error);
+    loader->seen_tokens = open_copy(worker, loader->tokens, loader->label_bytes);
+    loader->seen_targets = open_copy(worker, loader->targets, loader->label_bytes);
+    loader->seen_features = open_copy(worker, loader->features, loader->feature_bytes);
+    bool complete = (!tokens || loader->seen_tokens) && (!targets || loader->seen_targets) &&
+                    (!features || loader->seen_features);
+    return complete ? PP_OK : pp_fail_memory(error);
+}
+
+static void close_copy(pp_worker *worker, const void *host, void *seen, size_t size_bytes) {
+    if (seen && seen != host)
+        worker->job->backend->release(worker->backend_state, seen, size_bytes);
+}
+
+static void close_loader(pp_worker *worker) {
+    pp_loader *loader = &worker->loader;
+    close_copy(worker, loader->tokens, loader->seen_tokens, loader->label_bytes);
+    close_copy(worker, loader->targets, loader->seen_targets, loader->label_bytes);
+    close_copy(worker, loader->features, loader->seen_features, loader->feature_bytes);
 }
 
 /* Each busy action and its send and receive; bytes at the start of the step, and at the start and
@@ -139,16 +166,21 @@ pp_status pp_worker_open(pp_worker *worker, pp_error *error) {
     const pp_job *job = worker->job;
     pp_heap_init(&worker->heap, job->backend->runs_layers ? job->backend : NULL, NULL,
                  job->options->poison || debug_build);
-    PP_TRY(job->backend->open(&worker->backend_state, worker->rank, error));
+    int number = (int)(worker - job->workers);
+    pp_backend_seat seat = {
+        .worker = number, .workers = job->worker_count, .device = job->options->device};
+    PP_TRY(job->backend->open(&seat, &worker->backend_state, error));
     worker->backend_open = true;
     worker->heap.state = worker->backend_state;
     PP_TRY(open_stages(worker, error));
     PP_TRY(open_loader(worker, error));
-    return open_records(worker, error);
+    PP_TRY(open_records(worker, error));
+    return job->layouts ? job->backend->finish(worker->backend_state, error) : PP_OK;
 }
 
 void pp_worker_close(pp_worker *worker) {
     if (worker->backend_open) {
+        close_loader(worker);
         pp_heap_deinit(&worker->heap);
         worker->job->backend->close(worker->backend_state);
     }

@@ -22,8 +22,8 @@ static bool replay_usable(char detail[256]) {
     return true;
 }
 
-static pp_status replay_open(void **state, int rank, pp_error *error) {
-    (void)rank;
+static pp_status replay_open(const pp_backend_seat *seat, void **state, pp_error *error) {
+    (void)seat;
     (void)error;
     *state = NULL;
     /* Linux lets ordinary threads wake 50 µs late to save power; refusing only costs precision. */

@@ -125,6 +125,14 @@ void pp_launch_step(pp_launch l, const pp_step_factors *factors, int64_t count, 
     ELEMENTWISE(step, count, *factors, count, weights, gradient, master, first, second);
 }
 
+void pp_launch_widen(pp_launch l, int64_t count, const void *x, float *y) {
+    ELEMENTWISE(widen, count, count, x, y);
+}
+
+void pp_launch_copy_bytes(pp_launch l, void *to, const void *from, int64_t size_bytes) {
+    cudaMemcpyAsync(to, from, (size_t)size_bytes, cudaMemcpyDefault, (cudaStream_t)l.stream);
+}
+
 void pp_launch_fill_bytes(pp_launch l, void *block, int byte, int64_t size_bytes) {
     cudaMemsetAsync(block, byte, (size_t)size_bytes, (cudaStream_t)l.stream);
 }

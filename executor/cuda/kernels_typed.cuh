@@ -137,6 +137,10 @@ static __global__ void NAME(step)(pp_step_factors f, int64_t count, void *weight
     }
 }
 
+static __global__ void NAME(widen)(int64_t count, const void *x, float *y) {
+    EACH_ELEMENT(i, count) y[i] = load(IN(x) + i);
+}
+
 /* ---- a block for each row ------------------------------------------------------------------ */
 
 static __global__ void NAME(norm_forward)(int64_t rows, int64_t dim, bool centred, const void *x,

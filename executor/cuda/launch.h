@@ -116,8 +116,14 @@ typedef struct pp_step_factors {
 /* master : fp32 weights, or NULL (fp32 tensors are their own). first, second : states. */
 void pp_launch_step(pp_launch l, const pp_step_factors *factors, int64_t count, void *weights,
                     const void *gradient, float *master, float *first, float *second);
-/* y += x, both in the launch's type: sums of gradients. */
+/* y = x in fp32, of x in the launch's type. */
+void pp_launch_widen(pp_launch l, int64_t count, const void *x, float *y);
+
+/* ---- bytes --------------------------------------------------------------------------------- */
+
 void pp_launch_fill_bytes(pp_launch l, void *block, int byte, int64_t size_bytes);
+/* Also between devices. */
+void pp_launch_copy_bytes(pp_launch l, void *to, const void *from, int64_t size_bytes);
 
 #ifdef __cplusplus
 }

@@ -9,6 +9,7 @@
  * The emulated link (replay) moves nothing; it works out when the message would have arrived. A
  * lane is a directed pair of ranks: message i starts when it is sent and message i-1 has left the
  * sender, occupies the lane for bytes/bandwidth, and arrives a latency later. */
+#include "executor/backend.h"
 #include "executor/gate_internal.h"
 #include "executor/transport.h"
 
@@ -128,13 +129,21 @@ static double link_ready_s(pp_transport *transport, const channel *used,
     return ready_s;
 }
 
-static void copy_parts(unsigned char *target, size_t slot_bytes, const pp_message *message) {
+/* The copies have been made when this returns: the receiver may look. */
+static pp_status copy_parts(unsigned char *target, size_t slot_bytes, const pp_message *message,
+                            pp_error *error) {
+    const pp_backend *backend = message->backend;
     for (int i = 0; i < message->part_count; i++) {
         const pp_message_part *part = &message->parts[i];
         assert(part->slot_offset + part->size_bytes <= slot_bytes);
-        memcpy(target + part->slot_offset, part->bytes, part->size_bytes);
+        if (backend)
+            backend->copy(message->backend_state, target + part->slot_offset, part->bytes,
+                          part->size_bytes);
+        else
+            memcpy(target + part->slot_offset, part->bytes, part->size_bytes);
     }
     (void)slot_bytes;
+    return backend ? backend->finish(message->backend_state, error) : PP_OK;
 }
 
 static pp_status local_send_message(pp_transport *transport, int number, const pp_message *message,
@@ -151,7 +160,8 @@ static pp_status local_send_message(pp_transport *transport, int number, const p
                        used->request.to_stage, used->request.slot_count, message->microbatch,
                        used->request.from_stage);
     slot *filled = &used->slots[index];
-    if (filled->bytes) copy_parts(filled->bytes, used->request.slot_bytes, message);
+    if (filled->bytes)
+        PP_TRY(copy_parts(filled->bytes, used->request.slot_bytes, message, error));
     double ready_s = link_ready_s(transport, used, message);
 
     pthread_mutex_lock(&used->mutex);

@@ -6,6 +6,7 @@
 #include "executor/cuda/arithmetic.h"
 #include "executor/cuda/gemm.h"
 #include "executor/cuda/queue.h"
+#include "fake_device.h"
 #include "executor/layer.h"
 
 #include <stdlib.h>
@@ -33,10 +34,12 @@
 static const lanes alone = {0, 1};
 
 static float get(pp_launch l, const void *x, int64_t i) {
+    x = fake_host(x);
     return l.bf16 ? load_bf16((const uint16_t *)x + i) : ((const float *)x)[i];
 }
 
 static void put(pp_launch l, void *x, int64_t i, float value) {
+    x = fake_host(x);
     if (l.bf16)
         save_bf16((uint16_t *)x + i, value);
     else
@@ -49,7 +52,7 @@ static void put_or_add(pp_launch l, void *x, int64_t i, float value, bool add) {
 
 /* Row r of `columns`. */
 static void *row_of(pp_launch l, const void *x, int64_t r, int64_t columns) {
-    return (char *)(uintptr_t)x + r * columns * (l.bf16 ? 2 : 4);
+    return (char *)fake_host(x) + r * columns * (l.bf16 ? 2 : 4);
 }
 
 #define BY_TYPE(function, ...)                                                                     \
@@ -103,6 +106,7 @@ void pp_launch_swiglu_input(pp_launch l, int64_t count, const void *gate, const 
 
 void pp_launch_drop(pp_launch l, const pp_drop *drop, const void *x, void *y, uint8_t *mask,
                     bool add) {
+    mask = fake_host(mask);
     for (int64_t i = 0; i < drop->samples * drop->per_sample; i++) {
         bool kept =
             mask_word(drop->key, drop_sample(i, drop->first_sample, drop->per_sample), drop->site,
@@ -115,11 +119,15 @@ void pp_launch_drop(pp_launch l, const pp_drop *drop, const void *x, void *y, ui
 
 void pp_launch_masked(pp_launch l, int64_t count, const uint8_t *mask, float scale, const void *x,
                       void *y) {
+    mask = fake_host(mask);
     for (int64_t i = 0; i < count; i++) put(l, y, i, mask[i] ? get(l, x, i) * scale : 0);
 }
 
 void pp_launch_step(pp_launch l, const pp_step_factors *f, int64_t count, void *weights,
                     const void *gradient, float *master, float *first, float *second) {
+    master = fake_host(master);
+    first = fake_host(first);
+    second = fake_host(second);
     for (int64_t i = 0; i < count; i++) {
         float weight = master ? master[i] : get(l, weights, i), g = get(l, gradient, i);
         if (f->adamw)
@@ -134,7 +142,17 @@ void pp_launch_step(pp_launch l, const pp_step_factors *f, int64_t count, void *
 
 void pp_launch_fill_bytes(pp_launch l, void *block, int byte, int64_t size_bytes) {
     (void)l;
-    memset(block, byte, (size_t)size_bytes);
+    memset(fake_host(block), byte, (size_t)size_bytes);
+}
+
+void pp_launch_copy_bytes(pp_launch l, void *to, const void *from, int64_t size_bytes) {
+    (void)l;
+    memcpy(fake_host(to), fake_host(from), (size_t)size_bytes);
+}
+
+void pp_launch_widen(pp_launch l, int64_t count, const void *x, float *y) {
+    y = fake_host(y);
+    for (int64_t i = 0; i < count; i++) y[i] = get(l, x, i);
 }
 
 /* ---- rows ---------------------------------------------------------------------------------- */
@@ -155,6 +173,7 @@ void pp_launch_column_sums(pp_launch l, int64_t rows, int64_t columns, const voi
 
 void pp_launch_norm_forward(pp_launch l, int64_t rows, int64_t dim, bool centred, const void *x,
                             void *normal, float *rstd) {
+    rstd = fake_host(rstd);
     for (int64_t r = 0; r < rows; r++)
         BY_TYPE(norm_forward_row, alone, dim, centred, row_of(l, x, r, dim),
                 row_of(l, normal, r, dim), rstd + r);
@@ -170,6 +189,8 @@ void pp_launch_norm_apply(pp_launch l, int64_t rows, int64_t dim, const void *no
 void pp_launch_norm_input(pp_launch l, int64_t rows, int64_t dim, bool centred, const void *dy,
                           const void *scale, const void *normal, const float *rstd,
                           const void *residual, void *dx, bool accumulate) {
+    rstd = fake_host(rstd);
+    scale = fake_host(scale);
     for (int64_t r = 0; r < rows; r++)
         BY_TYPE(norm_input_row, alone, dim, centred, row_of(l, dy, r, dim), scale,
                 row_of(l, normal, r, dim), rstd[r], residual ? row_of(l, residual, r, dim) : NULL,
@@ -191,6 +212,7 @@ void pp_launch_rotate(pp_launch l, int64_t samples, int64_t sequence, int64_t he
 
 void pp_launch_gather_tokens(pp_launch l, int64_t rows, int64_t dim, const int32_t *tokens,
                              const void *table, void *y) {
+    tokens = fake_host(tokens);
     for (int64_t i = 0; i < rows * dim; i++)
         put(l, y, i, get(l, table, tokens[i / dim] * dim + i % dim));
 }
@@ -209,6 +231,7 @@ static bool is_first(const int32_t *tokens, int64_t r) {
 
 void pp_launch_scatter_tokens(pp_launch l, int64_t rows, int64_t dim, const int32_t *tokens,
                               const void *dy, void *gradient) {
+    tokens = fake_host(tokens);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; is_first(tokens, r) && i < dim; i++) {
             float sum = 0;
@@ -236,6 +259,8 @@ static void sum_losses(int64_t rows, const float *losses, double *loss) {
 
 void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
                               void *logits, float *row_sum, float *losses, double *loss) {
+    targets = fake_host(targets);
+    row_sum = fake_host(row_sum);
     for (int64_t r = 0; r < rows; r++)
         BY_TYPE(logits_forward_row, alone, classes, targets[r], row_of(l, logits, r, classes),
                 row_sum + r, losses + r);
@@ -244,6 +269,8 @@ void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, const 
 
 void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
                             float scale, void *logits, const float *row_sum) {
+    targets = fake_host(targets);
+    row_sum = fake_host(row_sum);
     for (int64_t r = 0; r < rows; r++)
         BY_TYPE(logits_input_row, alone, classes, targets[r], scale, row_of(l, logits, r, classes),
                 row_sum[r]);
@@ -252,6 +279,8 @@ void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, const in
 void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,
                                   const int32_t *targets, const void *x, float *row_log_sum,
                                   float *losses, double *loss) {
+    targets = fake_host(targets);
+    row_log_sum = fake_host(row_log_sum);
     for (int64_t r = 0; r < rows; r++)
         BY_TYPE(class_loss_forward_row, alone, classes, targets[r], row_of(l, x, r, classes),
                 row_log_sum + r, losses + r);
@@ -261,6 +290,8 @@ void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,
 void pp_launch_class_loss_input(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
                                 float scale, const void *x, const float *row_log_sum, void *dx,
                                 bool accumulate) {
+    targets = fake_host(targets);
+    row_log_sum = fake_host(row_log_sum);
     for (int64_t r = 0; r < rows; r++)
         BY_TYPE(class_loss_input_row, alone, classes, targets[r], scale, row_of(l, x, r, classes),
                 row_log_sum[r], row_of(l, dx, r, classes), accumulate);
@@ -305,8 +336,8 @@ void pp_cuda_gemm(pp_launch l, const pp_gemm *g) {
 /* ---- the queue ----------------------------------------------------------------------------- */
 
 enum { SCRATCH = 1 << 16 };
-static float scratch[SCRATCH];
-static double loss;
+static _Thread_local float scratch[SCRATCH];
+static _Thread_local double loss;
 
 pp_launch pp_cuda_launch(bool bf16) {
     return (pp_launch){.bf16 = bf16};
@@ -325,7 +356,7 @@ void pp_cuda_fetch_loss(double *to) {
 }
 
 void pp_cuda_upload(void *to, const void *from, size_t size_bytes) {
-    memcpy(to, from, size_bytes);
+    memcpy(fake_host(to), from, size_bytes);
 }
 
 void *pp_cuda_host_allocate(size_t size_bytes) {

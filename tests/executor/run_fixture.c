@@ -1,5 +1,7 @@
 #include "run_fixture.h"
 
+#include "executor/cuda/arithmetic.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -332,6 +334,12 @@ typedef struct run_context {
     const pp_run_options *options;
 } run_context;
 
+static double value_of(const pp_observed *observed, int64_t i) {
+    if (observed->dtype == PP_FP64) return ((const double *)observed->values)[i];
+    if (observed->dtype == PP_FP32) return (double)((const float *)observed->values)[i];
+    return (double)bf16_to_float(((const uint16_t *)observed->values)[i]);
+}
+
 static void observe(void *context, const pp_observed *observed) {
     const run_context *run = context;
     const fixture_record *record = run->record;
@@ -339,8 +347,7 @@ static void observe(void *context, const pp_observed *observed) {
     size_t row = (size_t)(observed->step * record->replicas + observed->replica) * record->values;
     double *values = all + row + position_of(record->model, observed);
     for (int64_t i = 0; i < observed->count; i++)
-        values[i] = observed->dtype == PP_FP32 ? (double)((const float *)observed->values)[i]
-                                               : ((const double *)observed->values)[i];
+        values[i] = value_of(observed, i);
 }
 
 static pp_status before_action(void *context, int rank, int replica, pp_action action,

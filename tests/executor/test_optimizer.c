@@ -11,7 +11,7 @@ Test(optimizer, sgd_by_hand) {
     pp_optimizer_settings settings = pp_optimizer_defaults(PP_SGD);
     double w[2] = {1, -2}, u[2] = {0, 0}, g[2] = {0.5, 1};
     void *states[1] = {u};
-    cr_assert_eq(pp_optimizer_states(PP_SGD), 1);
+    cr_assert_eq(pp_optimizer_states(PP_SGD, PP_FP32), 1);
     settings.learning_rate = 0.1;
     settings.momentum = 0.9;
     pp_cpu_optimizer_step(&settings, PP_FP64, 1, 2, w, g, states);
@@ -30,7 +30,8 @@ Test(optimizer, adamw_follows_the_paper) {
     double expected[COUNT], first[COUNT] = {0}, second[COUNT] = {0};
     void *states[2] = {m, v}, *narrow_states[2] = {narrow_m, narrow_v};
     pp_random_key key = pp_random_key_make(1, "adamw", 0);
-    cr_assert_eq(pp_optimizer_states(PP_ADAMW), 2);
+    cr_assert_eq(pp_optimizer_states(PP_ADAMW, PP_FP64), 2);
+    cr_assert_eq(pp_optimizer_states(PP_ADAMW, PP_BF16), 3);
     cr_assert(s.weight_decay > 0 && s.beta1 > 0 && s.beta2 > s.beta1 && s.epsilon > 0);
     for (int i = 0; i < COUNT; i++) {
         expected[i] = w[i] = pp_random_normal(key, (uint64_t)i);

@@ -1,0 +1,276 @@
+/* The cuda backend: a rank is a host thread with a stream and a cuBLAS handle of its own, on a
+ * device of its own or on a slice of one that ranks share.
+ *
+ * Work is only asked for; `finish` waits for it. CUDA's errors are sticky: whatever failed since
+ * the last wait is found there, and told in CUDA's words. */
+#include "executor/cuda/cuda_internal.h"
+
+#include "executor/cuda/cuda_layers.h"
+#include "executor/cuda/cuda_memory.h"
+#include "executor/cuda/queue.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define WORKSPACE_BYTES ((size_t)32 << 20)
+
+static _Thread_local pp_cuda_queue *current;
+
+pp_cuda_queue *pp_cuda_current(void) {
+    return current;
+}
+
+void pp_cuda_note(pp_cuda_queue *queue, const char *what) {
+    if (!queue->note[0]) snprintf(queue->note, sizeof queue->note, "%s", what);
+}
+
+static void note_code(pp_cuda_queue *queue, cudaError_t code) {
+    if (code != cudaSuccess) pp_cuda_note(queue, cudaGetErrorString(code));
+}
+
+/* ---- what queue.h promises ----------------------------------------------------------------- */
+
+pp_launch pp_cuda_launch(bool bf16) {
+    return (pp_launch){.stream = current->stream, .bf16 = bf16};
+}
+
+/* Grows before the first step is over, and not after: rows do not become more. */
+float *pp_cuda_scratch(int64_t count) {
+    pp_cuda_queue *queue = current;
+    if (count <= queue->scratch_count) return queue->scratch;
+    note_code(queue, cudaStreamSynchronize(queue->stream));
+    cudaFree(queue->scratch);
+    queue->scratch = NULL;
+    queue->scratch_count = 0;
+    cudaError_t code = cudaMalloc((void **)&queue->scratch, (size_t)count * sizeof(float));
+    note_code(queue, code);
+    if (code == cudaSuccess) queue->scratch_count = count;
+    return queue->scratch;
+}
+
+double *pp_cuda_loss(void) {
+    return current->loss;
+}
+
+void pp_cuda_fetch_loss(double *loss) {
+    note_code(current, cudaMemcpyAsync(loss, current->loss, sizeof *loss, cudaMemcpyDeviceToHost,
+                                       current->stream));
+}
+
+void pp_cuda_upload(void *to, const void *from, size_t size_bytes) {
+    note_code(current,
+              cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyHostToDevice, current->stream));
+    note_code(current, cudaStreamSynchronize(current->stream));
+}
+
+void *pp_cuda_host_allocate(size_t size_bytes) {
+    void *block = pp_cuda_host->allocate(size_bytes);
+    if (!block) pp_cuda_note(current, "out of memory on the host");
+    return block;
+}
+
+void pp_cuda_host_release(void *block) {
+    pp_cuda_host->release(block);
+}
+
+/* ---- opening ------------------------------------------------------------------------------- */
+
+/* Workers are spread over the devices from the seat's on; those of one device share it. */
+typedef struct seating {
+    int device, index, sharers;
+} seating;
+
+static seating seating_of(const pp_backend_seat *seat, int devices) {
+    int available = devices - seat->device;
+    int used = available < seat->workers ? available : seat->workers;
+    seating here = {.device = seat->device + seat->worker % used, .index = seat->worker / used};
+    here.sharers = seat->workers / used + (seat->worker % used < seat->workers % used);
+    return here;
+}
+
+static pp_status fail_open(cudaError_t code, int device, pp_error *error) {
+    cudaGetLastError();
+    return pp_cuda_host->fail(error, PP_E_FAILED, NULL, "device %d cannot be used: %s", device,
+                              cudaGetErrorString(code));
+}
+
+static void take_slice(pp_cuda_queue *queue, const seating *here) {
+    char why[160] = "";
+    if (here->sharers < 2) return;
+    if (pp_cuda_slice_take(here->device, here->index, here->sharers, &queue->slice, why)) return;
+    pp_cuda_host->log(PP_LOG_WARNING, "executor",
+                      "%d ranks share device %d without slices (%s): they disturb each other, and "
+                      "predicted times will not hold",
+                      here->sharers, here->device, why);
+}
+
+static cudaError_t open_queue(pp_cuda_queue *queue) {
+    cudaError_t code = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
+    if (code == cudaSuccess) code = cudaMalloc(&queue->workspace, WORKSPACE_BYTES);
+    if (code == cudaSuccess) code = cudaMalloc((void **)&queue->loss, sizeof *queue->loss);
+    return code;
+}
+
+static bool open_blas(pp_cuda_queue *queue) {
+    return cublasCreate(&queue->blas) == CUBLAS_STATUS_SUCCESS &&
+           cublasSetStream(queue->blas, queue->stream) == CUBLAS_STATUS_SUCCESS &&
+           cublasSetWorkspace(queue->blas, queue->workspace, WORKSPACE_BYTES) ==
+               CUBLAS_STATUS_SUCCESS;
+}
+
+static void cuda_close(void *state) {
+    pp_cuda_queue *queue = state;
+    if (!queue) return;
+    if (queue->slice.context == NULL) cudaSetDevice(queue->device);
+    if (queue->stream) cudaStreamSynchronize(queue->stream);
+    if (queue->blas) cublasDestroy(queue->blas);
+    cudaFree(queue->workspace);
+    cudaFree(queue->scratch);
+    cudaFree(queue->loss);
+    if (queue->stream) cudaStreamDestroy(queue->stream);
+    if (current == queue) current = NULL;
+    pp_cuda_host->release(queue);
+}
+
+static pp_status cuda_open(const pp_backend_seat *seat, void **state, pp_error *error) {
+    int devices = 0;
+    *state = NULL;
+    cudaError_t code = cudaGetDeviceCount(&devices);
+    if (code != cudaSuccess) return fail_open(code, seat->device, error);
+    if (seat->device >= devices)
+        return pp_cuda_host->fail(error, PP_E_INPUT, "--device",
+                                  "cuda:%d is not there: this machine has %d CUDA device%s, from 0",
+                                  seat->device, devices, devices == 1 ? "" : "s");
+    seating here = seating_of(seat, devices);
+    code = cudaSetDevice(here.device);
+    if (code != cudaSuccess) return fail_open(code, here.device, error);
+    pp_cuda_queue *queue = pp_cuda_host->allocate(sizeof *queue);
+    if (!queue) return pp_cuda_host->fail(error, PP_E_OUT_OF_MEMORY, NULL, "out of memory");
+    *queue = (pp_cuda_queue){.device = here.device};
+    take_slice(queue, &here);
+    code = open_queue(queue);
+    bool blas = code == cudaSuccess && open_blas(queue);
+    if (blas) {
+        *state = current = queue;
+        return PP_OK;
+    }
+    pp_status status =
+        code != cudaSuccess
+            ? fail_open(code, here.device, error)
+            : pp_cuda_host->fail(error, PP_E_FAILED, NULL, "cuBLAS cannot be opened on device %d",
+                                 here.device);
+    cuda_close(queue);
+    return status;
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+static void *cuda_allocate(void *state, size_t size_bytes) {
+    void *block = NULL;
+    (void)state;
+    if (cudaMalloc(&block, size_bytes > 0 ? size_bytes : 1) == cudaSuccess) return block;
+    cudaGetLastError(); /* the caller tells it */
+    return NULL;
+}
+
+static void cuda_release(void *state, void *block, size_t size_bytes) {
+    (void)state;
+    (void)size_bytes;
+    cudaFree(block);
+}
+
+static void cuda_upload(void *state, void *to, const void *host, size_t size_bytes) {
+    (void)state;
+    pp_cuda_upload(to, host, size_bytes);
+}
+
+static void cuda_download(void *state, void *host, const void *from, size_t size_bytes) {
+    pp_cuda_queue *queue = state;
+    note_code(queue,
+              cudaMemcpyAsync(host, from, size_bytes, cudaMemcpyDeviceToHost, queue->stream));
+    note_code(queue, cudaStreamSynchronize(queue->stream));
+}
+
+static pp_status cuda_finish(void *state, pp_error *error) {
+    pp_cuda_queue *queue = state;
+    note_code(queue, cudaStreamSynchronize(queue->stream));
+    note_code(queue, cudaGetLastError());
+    if (!queue->note[0]) return PP_OK;
+    pp_status status = pp_cuda_host->fail(error, PP_E_FAILED, NULL, "CUDA on device %d: %s",
+                                          queue->device, queue->note);
+    queue->note[0] = '\0';
+    return status;
+}
+
+/* ---- the table ----------------------------------------------------------------------------- */
+
+/* "NVIDIA H200, 132 multiprocessors, 139.8 GiB, driver 13.0, runtime 13.0" */
+static bool cuda_usable(char detail[256]) {
+    int count = 0, driver = 0, runtime = 0;
+    struct cudaDeviceProp properties;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (driver == 0) {
+        snprintf(detail, 256, "no NVIDIA driver (libcuda.so.1) is on this machine");
+        return false;
+    }
+    cudaError_t code = cudaGetDeviceCount(&count);
+    if (code == cudaErrorInsufficientDriver) {
+        snprintf(detail, 256,
+                 "the driver is for CUDA %d.%d, older than the toolkit's %d.%d: update the driver, "
+                 "or build with an older toolkit",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        return false;
+    }
+    if (code == cudaSuccess && count > 0) code = cudaGetDeviceProperties(&properties, 0);
+    if (code != cudaSuccess || count == 0) {
+        snprintf(detail, 256, "no CUDA device: %s",
+                 code != cudaSuccess ? cudaGetErrorString(code) : "the driver lists none");
+        return false;
+    }
+    snprintf(detail, 256, "%.120s, %d multiprocessors, %.1f GiB, driver %d.%d, runtime %d.%d",
+             properties.name, properties.multiProcessorCount,
+             (double)properties.totalGlobalMem / 1073741824.0, driver / 1000, driver % 1000 / 10,
+             runtime / 1000, runtime % 1000 / 10);
+    return true;
+}
+
+static void cuda_describe(int device, char name[128], char driver[128], char libraries[256],
+                          char clocks[128]) {
+    int version = 0, runtime = 0, blas = 0, kilohertz = 0;
+    struct cudaDeviceProp properties;
+    snprintf(name, 128, "cuda:%d", device);
+    if (cudaGetDeviceProperties(&properties, device) == cudaSuccess)
+        snprintf(name, 128, "%.120s", properties.name);
+    cudaDriverGetVersion(&version);
+    cudaRuntimeGetVersion(&runtime);
+    cublasGetProperty(MAJOR_VERSION, &blas);
+    snprintf(driver, 128, "CUDA driver %d.%d", version / 1000, version % 1000 / 10);
+    snprintf(libraries, 256, "ppsim %s, CUDA %d.%d, cuBLAS %d", PP_VERSION, runtime / 1000,
+             runtime % 1000 / 10, blas);
+    if (cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, device) == cudaSuccess)
+        snprintf(clocks, 128, "at most %d MHz", kilohertz / 1000);
+    else
+        snprintf(clocks, 128, "unknown");
+}
+
+const pp_backend pp_cuda_backend = {
+    .name = "cuda",
+    .runs_layers = true,
+    .usable = cuda_usable,
+    .describe = cuda_describe,
+    .open = cuda_open,
+    .close = cuda_close,
+    .allocate = cuda_allocate,
+    .release = cuda_release,
+    .layer = pp_cuda_layer,
+    .device_memory = true,
+    .copy = pp_cuda_copy,
+    .fill = pp_cuda_fill,
+    .add = pp_cuda_add,
+    .step = pp_cuda_step,
+    .make_master = pp_cuda_make_master,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .finish = cuda_finish,
+};

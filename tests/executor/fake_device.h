@@ -1,0 +1,20 @@
+/* A device without a device: the cuda plugin's layers and kernels on the host, on memory that the
+ * host cannot touch by the device's addresses. Whoever uses a device pointer without the backend
+ * crashes, as he would with a real one. */
+#ifndef PPSIM_TESTS_FAKE_DEVICE_H
+#define PPSIM_TESTS_FAKE_DEVICE_H
+
+#include "executor/backend.h"
+
+extern const pp_backend fake_device;
+
+/* Where the host finds what is at this address of the device; other addresses as they are. */
+void *fake_host(const void *address);
+
+/* Forgets everything that was allocated. */
+void fake_reset(void);
+
+/* Fails the first `finish` after so many more; 0: none does. */
+void fake_fail_after(int finishes);
+
+#endif
