@@ -45,6 +45,13 @@ static const pp_option options[] = {
      "how much longer the step takes for one per cent more of each stage, border, and M"},
     {0, "launch", NULL, "S", NULL, PP_OPTION_SECONDS, offsetof(simulate_settings, launch_s),
      "seconds that each action takes to be launched"},
+    {0, "load-s", NULL, "S", NULL, PP_OPTION_SECONDS, offsetof(simulate_settings, load_s),
+     "seconds that reading the data of a microbatch takes, on the ranks of first stage and loss"},
+    {0, "prefetch", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(simulate_settings, prefetch),
+     "data is read beside compute"},
+    {0, "reduce-buckets", NULL, "N", NULL, PP_OPTION_COUNT,
+     offsetof(simulate_settings, reduce_buckets),
+     "of a plan: gradients are reduced beside compute, those of a stage in N buckets"},
     {0, "transfer-slowdown", NULL, "X", NULL, PP_OPTION_FACTOR,
      offsetof(simulate_settings, transfer_slowdown),
      "actions take X times as long while their rank sends or receives"},
@@ -91,9 +98,20 @@ static pp_status simulate_schedule(const simulate_settings *settings, simulation
     return pp_simulate_repeat(settings, sim, error);
 }
 
+/* The plan as it was made is checked first: reductions beside compute stand elsewhere in the order,
+ * which then has another hash. */
+static pp_status expand_plan(const simulate_settings *settings, simulation *sim, pp_error *error) {
+    PP_TRY(pp_plan_expand(sim->plan, &sim->schedule, error));
+    if (settings->reduce_buckets == 0) return PP_OK;
+    pp_schedule_free(sim->schedule);
+    sim->plan->reduce_buckets = settings->reduce_buckets;
+    sim->plan->schedule_hash = 0;
+    return pp_plan_expand(sim->plan, &sim->schedule, error);
+}
+
 static pp_status simulate_expanded(const simulate_settings *settings, simulation *sim,
                                    pp_error *error) {
-    PP_TRY(pp_plan_expand(sim->plan, &sim->schedule, error));
+    PP_TRY(expand_plan(settings, sim, error));
     PP_TRY(pp_plan_sim_input(sim->plan, sim->schedule, &sim->arena, &sim->input, error));
     sim->input.keep_spans = settings->trace != NULL;
     PP_TRY(pp_simulate_disturb(settings, sim, error));

@@ -46,6 +46,16 @@ static pp_status slow_down(const simulate_settings *settings, simulation *sim, p
 
 pp_status pp_simulate_disturb(const simulate_settings *settings, simulation *sim, pp_error *error) {
     if (settings->slow) PP_TRY(slow_down(settings, sim, error));
+    if (settings->load_s > 0) sim->input.load_s = settings->load_s;
+    if (settings->prefetch) sim->input.prefetch = true;
+    if (settings->prefetch && sim->input.load_s <= 0)
+        return pp_fail(error, PP_E_INPUT, "--prefetch",
+                       "needs data to read: give --load-s, or a plan that has load_s");
+    if (settings->reduce_buckets > PP_REDUCE_BUCKETS_MAX ||
+        (settings->reduce_buckets && !sim->plan))
+        return pp_fail(error, PP_E_INPUT, "--reduce-buckets",
+                       "goes with a plan, whose stages reduce gradients, and is at most %d",
+                       PP_REDUCE_BUCKETS_MAX);
     sim->input.launch_s = settings->launch_s;
     sim->input.transfer_slowdown = settings->transfer_slowdown;
     if (settings->jitter > 0 && !settings->replications)

@@ -9,9 +9,9 @@ typedef struct simulate_settings {
     pp_named_schedule named;
     const char *schedule, *costs, *stage_costs, *trace, *schedule_out;
     const char *objective, *slow;
-    double jitter, launch_s, transfer_slowdown;
-    int replications;
-    bool sensitivity;
+    double jitter, launch_s, transfer_slowdown, load_s;
+    int replications, reduce_buckets;
+    bool sensitivity, prefetch;
     double comm_s, overlap_factor, activation_limit;
     int64_t activation_bytes, seed, budget;
     bool blocking, json;
@@ -42,7 +42,8 @@ bool pp_simulate_is_file(const char *schedule);
  * makes the schedule. */
 pp_status pp_simulate_describe(const simulate_settings *settings, simulation *sim, pp_error *error);
 
-/* Stragglers, jitter and launch times, put into the input before it is simulated. */
+/* Stragglers, jitter, launch times and reading of data, put into the input before it is simulated.
+ */
 pp_status pp_simulate_disturb(const simulate_settings *settings, simulation *sim, pp_error *error);
 /* --replications and --sensitivity: fills them in. */
 pp_status pp_simulate_repeat(const simulate_settings *settings, simulation *sim, pp_error *error);

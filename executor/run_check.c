@@ -25,6 +25,15 @@ static pp_status check_parallelism(const pp_plan *plan, pp_error *error) {
         return pp_fail(error, PP_E_UNSUPPORTED, NULL,
                        "run cannot shard the optimizer state over replicas yet: plan again with "
                        "--zero 0");
+    if (plan->reduce_buckets > 0)
+        return pp_fail(
+            error, PP_E_UNSUPPORTED, NULL,
+            "run cannot reduce gradients beside compute yet: leave reduce_buckets out of "
+            "the plan, or plan without overlapping reductions");
+    if (plan->load_s > 0)
+        return pp_fail(
+            error, PP_E_UNSUPPORTED, NULL,
+            "run does not wait for data as the plan's load_s says: leave load_s out of it");
     if (plan->global_batch % plan->dp)
         return pp_fail(
             error, PP_E_UNSUPPORTED, NULL,

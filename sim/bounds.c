@@ -58,7 +58,7 @@ static double work_of(const bound *b, int s, pp_action_kind kind) {
 
 static double update_of(const bound *b, int s) {
     double seconds = 0;
-    if (b->stages[s].reduces) seconds += b->input->stage[s].reduce_s;
+    if (b->stages[s].reduces) seconds += pp_slice_duration(b->input, s, PP_REDUCE_GRAD);
     if (b->stages[s].steps) seconds += b->input->stage[s].optimizer_s;
     return seconds;
 }
@@ -73,11 +73,21 @@ static double least_backward(const bound *b, int s) {
     return least(b, s, whole ? PP_BACKWARD : PP_INPUT);
 }
 
+/* What must follow the last compute action of a stage: the update, and before its STEP whatever of
+ * the reduction cannot leave earlier. */
+static double after_compute(const bound *b, int s) {
+    double update_s = update_of(b, s);
+    if (!b->stages[s].reduces || b->input->reduce_buckets == 0) return update_s;
+    double optimizer_s = b->stages[s].steps ? b->input->stage[s].optimizer_s : 0;
+    double exposed_s = fmax(pp_bucket_duration(b->input, s), b->input->stage[s].tie_transfer_s);
+    return fmax(update_s, exposed_s + optimizer_s);
+}
+
 static double after_here(const bound *b, int s) {
     double weight_s = b->stages[s].count[PP_BACKWARD] == 0 && b->stages[s].count[PP_WEIGHT] > 0
                           ? least(b, s, PP_WEIGHT)
                           : 0;
-    return weight_s + update_of(b, s);
+    return weight_s + after_compute(b, s);
 }
 
 /* head and after of every stage; chains ascend. */

@@ -7,7 +7,9 @@
  *   - the end of the rank's action before,
  *   - the arrival of what it needs from another stage; if the lane was taken, the path goes on with
  *     the transfer that held it,
- *   - the end of the last backward of the group whose gradients are reduced,
+ *   - the end of the last backward of the group whose gradients are reduced; where reductions run
+ *     beside compute, a STEP goes back to the last backward whose gradients it waited for,
+ *   - the moment when its data was read, where nothing stands before it,
  *   - under blocking, the end of the action before at the other end of the transfer. */
 #include "sim/engine_internal.h"
 
@@ -29,6 +31,7 @@ typedef struct path {
     size_t *before;         /* blocking: [spans] the one before in the rank's order */
     size_t *transfer[2][2]; /* blocking: [backward][sends][stages · units] its span */
     pp_schedule *lowered;   /* blocking: owned; NULL if the schedule has its transfers */
+    pp_loading loading;
     pp_arena arena;
 } path;
 
@@ -83,7 +86,7 @@ static void time_outputs(path *w, int p) {
         w->sent_s[i] = w->arrival_s[i] = w->spans[end_of_unit(w, i)].end_s;
     for (size_t i = w->compute_end[p]; i < w->first_span[p + 1]; i++) {
         const pp_span *span = &w->spans[i];
-        if (span->lane != PP_LANE_SEND) continue;
+        if (span->lane != PP_LANE_SEND || span->action.kind == PP_REDUCE_GRAD) continue;
         bool backward = span->action.kind == PP_SEND_B;
         size_t made = w->output[backward][slot_of(w, span->action.stage, span->action)];
         if (made == PP_NO_INDEX) continue;
@@ -123,6 +126,16 @@ static bool follows(const path *w, double time_s, double start_s) {
     return time_s + w->input->launch_s == start_s;
 }
 
+/* The rank was free at time_s, and the action of span i started as soon as it then had its data. */
+static bool follows_free(const path *w, size_t i, double time_s) {
+    if (!w->input->prefetch) {
+        time_s = pp_loaded_at(&w->loading, w->spans[i].action, time_s);
+        if (w->spans[i].action.overlapped)
+            time_s = pp_loaded_at(&w->loading, w->spans[i + 1].action, time_s);
+    }
+    return follows(w, time_s, w->spans[i].start_s);
+}
+
 /* If what `action` needs from elsewhere arrived exactly at start_s: the span that made it so. */
 static size_t arrived_at(const path *w, pp_action action, double start_s) {
     size_t i = producer_of(w, action);
@@ -140,6 +153,18 @@ static size_t reduced_at(const path *w, int stage, double start_s) {
     return PP_NO_INDEX;
 }
 
+/* The last backward of the stages whose gradients a STEP waited for. */
+static size_t sent_by(const path *w, int stage) {
+    const int *group = w->input->reduce_group;
+    bool tied = group && w->input->stage[stage].tie_transfer_s > 0;
+    size_t last = w->ended[stage];
+    for (int s = 0; tied && s < w->schedule->stages; s++)
+        if (group[s] == group[stage] && w->ended[s] != PP_NO_INDEX &&
+            w->spans[w->ended[s]].end_s > w->spans[last].end_s)
+            last = w->ended[s];
+    return last;
+}
+
 /* The second part of a pair that began before span i on its rank; then i is part of it. */
 static bool is_second(const path *w, size_t i) {
     return i > w->first_span[w->spans[i].rank] && w->spans[i - 1].action.overlapped;
@@ -149,11 +174,11 @@ static bool is_second(const path *w, size_t i) {
 static size_t step_back(const path *w, size_t i) {
     if (is_second(w, i)) return i - 1;
     const pp_span *span = &w->spans[i];
-    if (i > w->first_span[span->rank] && follows(w, w->spans[i - 1].end_s, span->start_s))
-        return i - 1;
+    if (i > w->first_span[span->rank] && follows_free(w, i, w->spans[i - 1].end_s)) return i - 1;
     if (span->start_s <= w->input->launch_s) return PP_NO_INDEX;
     if (span->action.kind == PP_REDUCE_GRAD)
         return reduced_at(w, span->action.stage, span->start_s);
+    if (span->action.kind == PP_STEP) return sent_by(w, span->action.stage);
     size_t found = arrived_at(w, span->action, span->start_s);
     if (found == PP_NO_INDEX && span->action.overlapped)
         found = arrived_at(w, span[1].action, span->start_s);
@@ -204,11 +229,12 @@ static size_t step_back_blocking(const path *w, size_t i) {
     size_t before = w->before[i];
     bool transfer = pp_action_is_transfer(span->action);
     double before_s = before == PP_NO_INDEX ? 0 : w->spans[before].end_s;
-    bool first = transfer ? before_s == span->start_s : follows(w, before_s, span->start_s);
+    bool first = transfer ? before_s == span->start_s : follows_free(w, i, before_s);
     if (first) return before;
     if (is_second(w, i)) return i - 1;
     if (span->action.kind == PP_REDUCE_GRAD)
         return reduced_at(w, span->action.stage, span->start_s);
+    if (span->action.kind == PP_STEP) return sent_by(w, span->action.stage);
     return transfer ? w->before[other_end(w, span->action)] : PP_NO_INDEX;
 }
 
@@ -244,7 +270,8 @@ static bool path_init(path *w, const pp_sim_input *input, const pp_trace *trace)
     w->sent_s = PP_NEW(&w->arena, double, trace->span_count);
     w->arrival_s = PP_NEW(&w->arena, double, trace->span_count);
     lane *lanes = PP_NEW(&w->arena, lane, schedule->ranks);
-    if (w->arena.failed) return false;
+    if (w->arena.failed || pp_loading_make(&w->loading, input, &w->arena, NULL) != PP_OK)
+        return false;
     for (int q = 0; q < schedule->ranks; q++) lanes[q].sender = -1;
     for (size_t i = 0; i < slots; i++) w->output[0][i] = w->output[1][i] = PP_NO_INDEX;
     for (int s = 0; s < schedule->stages; s++) w->ended[s] = PP_NO_INDEX;

@@ -74,7 +74,7 @@ typedef struct engine {
     double scale; /* of the durations of microbatch M-1 */
     int finished;
     bool has_lanes;
-    bool has_extras; /* slices, random durations or launches that take time */
+    bool has_extras; /* slices, random durations, launches that take time, data to read */
 } engine;
 
 static ALWAYS_INLINE int64_t bits_of(double value) {
@@ -186,9 +186,9 @@ static size_t *set_marks(engine *e, int p, size_t *to) {
     while (begin < e->cursors[p].end && !takes_time(run->schedule->actions[begin])) begin++;
     *to++ = begin;
     if (run->order[p].peak_index != PP_NO_INDEX) *to++ = run->order[p].peak_index;
-    for (int i = 0; run->reduction && i < count; i++) {
+    for (int i = 0; i < count; i++) {
         size_t index = run->stage_order[stages[i]].last_use;
-        if (index == PP_NO_INDEX || pp_run_reduction(run, stages[i])->pending == 0) continue;
+        if (index == PP_NO_INDEX || !pp_reduction_observes(run, stages[i])) continue;
         size_t *at = to++;
         for (; at > first && at[-1] > index; at--) *at = at[-1];
         *at = index;
@@ -223,7 +223,8 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     const pp_schedule *schedule = run->schedule;
     double scale = run->input->last_microbatch_scale;
     *e = (engine){.run = run, .nothing = NOTHING, .scale = scale > 0 ? scale : 1};
-    e->has_extras = schedule->slices > 1 || run->input->jitter > 0 || run->input->launch_s > 0;
+    e->has_extras = schedule->slices > 1 || run->input->jitter > 0 || run->input->launch_s > 0 ||
+                    run->input->load_s > 0;
     size_t row = pp_stage_units(schedule) + ROW_PADDING;
     size_t count = (size_t)schedule->stages * row; /* < 2^16 · 2^33 */
     e->slots = pp_allocate(count * sizeof *e->slots);
@@ -313,22 +314,13 @@ static bool compute_ready(engine *e, pp_action action, double *start_s) {
     return true;
 }
 
-static bool reduce_ready(engine *e, int rank, int stage, double *start_s) {
-    pp_reduction *reduction = pp_run_reduction(e->run, stage);
-    if (!reduction) return true;
-    if (reduction->pending > 0) {
-        e->run->next_waiting[rank] = reduction->waiting;
-        reduction->waiting = rank;
-        return false;
-    }
-    if (reduction->ready_s > *start_s) *start_s = reduction->ready_s;
-    return true;
-}
-
 static bool piece_ready(engine *e, int rank, piece *u) {
     const pp_action *action = &e->run->schedule->actions[u->index];
-    if (action->kind == PP_REDUCE_GRAD) return reduce_ready(e, rank, action->stage, &u->start_s);
-    for (int part = 0; part < u->parts && action[part].kind < PP_COMPUTE_KINDS; part++)
+    if (action->kind >= PP_COMPUTE_KINDS)
+        return pp_update_ready(e->run, rank, *action, &u->start_s);
+    for (int part = 0; part < u->parts; part++)
+        u->start_s = pp_loaded_at(&e->run->loading, action[part], u->start_s);
+    for (int part = 0; part < u->parts; part++)
         if (!compute_ready(e, action[part], &u->start_s)) return false;
     return true;
 }
@@ -384,6 +376,7 @@ static __attribute__((noinline)) bool run_careful(engine *e, int rank) {
     u.start_s += e->run->input->launch_s;
     piece_times(e, &u);
     piece_account(e, rank, &u);
+    pp_reduction_set_off(e->run, rank, *action, u.start_s);
     c->time_s = u.end_s;
     if (!c->started) {
         c->started = true;
@@ -427,7 +420,8 @@ static ALWAYS_INLINE outcome run_plain(engine *e, uint32_t rank, const pp_action
             break;
         }
         const double ready_s = time_of(bits); /* NaN where nothing is needed: compares false */
-        double start_s = ready_s > time_s ? ready_s : time_s;
+        const double free_s = with_extras ? pp_loaded_at(&e->run->loading, action, time_s) : time_s;
+        double start_s = ready_s > free_s ? ready_s : free_s;
         double duration_s = action.microbatch == last ? st->duration_s * e->scale : st->duration_s;
         if (with_extras) {
             start_s += e->run->input->launch_s;

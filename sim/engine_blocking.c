@@ -123,18 +123,11 @@ static bool run_transfer(engine *e, int rank, pp_action action) {
     return true;
 }
 
-static bool may_reduce(engine *e, int rank, int stage) {
+static bool may_update(engine *e, int rank, pp_action action) {
     cursor *c = &e->cursors[rank];
-    pp_reduction *reduction = pp_run_reduction(e->run, stage);
-    if (!reduction) return true;
-    if (reduction->pending > 0) {
-        e->run->next_waiting[rank] = reduction->waiting;
-        reduction->waiting = rank;
-        c->waits = AT_REDUCTION;
-        return false;
-    }
-    if (reduction->ready_s > c->time_s) c->time_s = reduction->ready_s;
-    return true;
+    if (pp_update_ready(e->run, rank, action, &c->time_s)) return true;
+    c->waits = AT_REDUCTION;
+    return false;
 }
 
 static void end_action(engine *e, int rank, size_t index, double start_s, double from_s,
@@ -150,9 +143,13 @@ static void end_action(engine *e, int rank, size_t index, double start_s, double
 
 static void run_compute(engine *e, int rank, pp_action action) {
     cursor *c = &e->cursors[rank];
-    double start_s = c->time_s + e->run->input->launch_s, middle_s;
+    double free_s = pp_loaded_at(&e->run->loading, action, c->time_s);
+    if (action.overlapped)
+        free_s = pp_loaded_at(&e->run->loading, e->run->schedule->actions[c->index + 1], free_s);
+    double start_s = free_s + e->run->input->launch_s, middle_s;
     pp_rank_times *times = &e->run->times[rank];
     start_rank(e, rank, start_s);
+    pp_reduction_set_off(e->run, rank, action, start_s);
     if (action.overlapped) {
         pp_action second = e->run->schedule->actions[c->index + 1];
         pp_pair_duration pair = pp_pair_time(e->run->input, action, second);
@@ -179,7 +176,7 @@ static void run_rank(engine *e, int rank) {
         } else if (action.kind == PP_UNSHARD || action.kind == PP_RESHARD) {
             c->index++;
         } else {
-            if (action.kind == PP_REDUCE_GRAD && !may_reduce(e, rank, action.stage)) return;
+            if (!may_update(e, rank, action)) return;
             run_compute(e, rank, action);
         }
     }

@@ -1,4 +1,4 @@
-/* What both engines need: durations, what an action sends where, gradient reductions, and the few
+/* What all engines need: durations, what an action sends where, and the few
  * actions whose times a result names. */
 #include "sim/engine_internal.h"
 
@@ -28,7 +28,8 @@ void pp_chain_links(const pp_schedule *schedule, int *previous, int *next) {
 
 /* ---- durations ----------------------------------------------------------------------------- */
 
-double pp_kind_duration(const pp_stage_cost *cost, pp_action_kind kind) {
+/* Of a whole microbatch. */
+static double kind_duration(const pp_stage_cost *cost, pp_action_kind kind) {
     switch (kind) {
     case PP_FORWARD:
         return cost->forward_s;
@@ -50,8 +51,17 @@ double pp_kind_duration(const pp_stage_cost *cost, pp_action_kind kind) {
 }
 
 double pp_slice_duration(const pp_sim_input *input, int stage, pp_action_kind kind) {
-    double duration_s = pp_kind_duration(&input->stage[stage], kind);
-    return kind < PP_COMPUTE_KINDS ? duration_s / input->schedule->slices : duration_s;
+    const pp_stage_cost *cost = &input->stage[stage];
+    double duration_s = kind_duration(cost, kind);
+    if (kind < PP_COMPUTE_KINDS) return duration_s / input->schedule->slices;
+    if (kind != PP_REDUCE_GRAD || input->reduce_buckets == 0) return duration_s;
+    return fmax(0, duration_s - cost->reduce_transfer_s - cost->tie_transfer_s);
+}
+
+double pp_bucket_duration(const pp_sim_input *input, int stage) {
+    const pp_stage_cost *cost = &input->stage[stage];
+    double bytes_s = cost->reduce_transfer_s - cost->reduce_latency_s;
+    return cost->reduce_latency_s + bytes_s / input->reduce_buckets;
 }
 
 /* Log-normal with mean 1 and standard deviation `jitter`: durations stay positive. What is drawn
@@ -93,43 +103,13 @@ pp_sending pp_action_sending(const pp_sim_input *input, const int *previous, con
     return (pp_sending){placement[to], border->latency_s, whole_s / input->schedule->slices};
 }
 
-/* ---- reductions ---------------------------------------------------------------------------- */
-
-pp_reduction *pp_run_reduction(const pp_run *run, int stage) {
-    return run->reduction ? &run->reduction[run->input->reduce_group[stage]] : NULL;
-}
-
-pp_status pp_reductions_make(pp_run *run, pp_error *error) {
-    if (!run->input->reduce_group) return PP_OK;
-    int stages = run->schedule->stages;
-    run->reduction = PP_NEW(run->arena, pp_reduction, stages);
-    run->next_waiting = PP_NEW(run->arena, int32_t, run->schedule->ranks);
-    if (run->arena->failed) return pp_fail_memory(error);
-    for (int s = 0; s < stages; s++) run->reduction[s].waiting = -1;
-    for (int s = 0; s < stages; s++)
-        if (run->stage_order[s].last_use != PP_NO_INDEX) pp_run_reduction(run, s)->pending++;
-    for (int s = 0; s < stages; s++) /* alone: its own rank's order is enough */
-        if (run->reduction[s].pending == 1) run->reduction[s].pending = 0;
-    return PP_OK;
-}
-
 /* ---- observations -------------------------------------------------------------------------- */
-
-/* The stage has done its last compute action: whoever waits for its group may be ready. */
-static int32_t end_stage(pp_run *run, int stage, double end_s) {
-    pp_reduction *reduction = pp_run_reduction(run, stage);
-    if (end_s > reduction->ready_s) reduction->ready_s = end_s;
-    if (--reduction->pending > 0) return -1;
-    int32_t woken = reduction->waiting;
-    reduction->waiting = -1;
-    return woken;
-}
 
 int32_t pp_run_observe(pp_run *run, int rank, size_t index, double start_s, double end_s) {
     pp_rank_times *times = &run->times[rank];
     if (index == run->order[rank].peak_index) times->peak_time_s = start_s;
     pp_action action = run->schedule->actions[index];
-    if (!run->reduction || action.kind >= PP_COMPUTE_KINDS) return -1;
+    if (action.kind >= PP_COMPUTE_KINDS || (!run->reduction && !run->sent)) return -1;
     if (run->stage_order[action.stage].last_use != index) return -1;
-    return end_stage(run, action.stage, end_s);
+    return pp_reduction_end_stage(run, rank, index, start_s, end_s);
 }

@@ -167,21 +167,10 @@ static bool compute_ready(const engine *e, pp_action action, double *start_s) {
     return !isnan(arrival_s);
 }
 
-static bool reduce_ready(engine *e, int rank, int stage, double *start_s) {
-    pp_reduction *reduction = pp_run_reduction(e->run, stage);
-    if (!reduction) return true;
-    if (reduction->pending > 0) {
-        e->run->next_waiting[rank] = reduction->waiting;
-        reduction->waiting = rank;
-        return false;
-    }
-    if (reduction->ready_s > *start_s) *start_s = reduction->ready_s;
-    return true;
-}
-
 static bool is_ready(engine *e, int rank, const pp_action *action, double *start_s) {
-    if (action->kind == PP_REDUCE_GRAD) return reduce_ready(e, rank, action->stage, start_s);
-    if (action->kind >= PP_COMPUTE_KINDS) return true;
+    if (action->kind >= PP_COMPUTE_KINDS) return pp_update_ready(e->run, rank, *action, start_s);
+    *start_s = pp_loaded_at(&e->run->loading, action[0], *start_s);
+    if (action->overlapped) *start_s = pp_loaded_at(&e->run->loading, action[1], *start_s);
     bool ready = compute_ready(e, action[0], start_s);
     return action->overlapped ? compute_ready(e, action[1], start_s) && ready : ready;
 }
@@ -200,6 +189,7 @@ static void begin(engine *e, int rank) {
     actor *a = &e->actors[rank];
     const pp_action *action = &e->run->schedule->actions[a->index];
     a->phase = RUNNING;
+    pp_reduction_set_off(e->run, rank, *action, a->start_s);
     if (action->overlapped) {
         pp_pair_duration pair = pp_pair_time(e->run->input, action[0], action[1]);
         a->nominal_s = pair.total_s;
@@ -225,7 +215,7 @@ static void advance(engine *e, int rank) {
         return;
     }
     double start_s = a->time_s;
-    a->phase = actions[a->index].kind == PP_REDUCE_GRAD ? AWAITS_GROUP : AWAITS_DATA;
+    a->phase = actions[a->index].kind >= PP_COMPUTE_KINDS ? AWAITS_GROUP : AWAITS_DATA;
     if (!is_ready(e, rank, &actions[a->index], &start_s)) return;
     a->start_s = start_s + e->run->input->launch_s;
     if (!a->started) e->run->times[rank].first_start_s = a->start_s;

@@ -68,6 +68,20 @@ typedef struct pp_reduction {
     int32_t waiting; /* first rank that waits for pending to be 0; -1: none */
 } pp_reduction;
 
+/* When ranks have the data that their forwards need (loading.c). */
+typedef struct pp_loading {
+    const pp_sim_input *input;
+    bool *reads;      /* [stages]; NULL: nobody waits for data */
+    double **there_s; /* [stages] [microbatches] of those that read, with prefetch; else NULL */
+} pp_loading;
+
+/* What a stage's REDUCE_GRAD has sent beside compute. */
+typedef struct pp_sent_gradient {
+    double begun_s, ended_s; /* its last backward: when gradients begin to be final, and all are */
+    double done_s;           /* the transfer over replicas */
+    bool off;                /* REDUCE_GRAD has been */
+} pp_sent_gradient;
+
 typedef struct pp_run {
     const pp_sim_input *input;
     const pp_schedule *schedule;
@@ -76,10 +90,13 @@ typedef struct pp_run {
     const int *previous, *next;        /* [stages] in the chain; -1: none */
     pp_reduction *reduction;           /* [stages] by group; NULL: no groups */
     int32_t *next_waiting;             /* [ranks] list behind pp_reduction.waiting */
-    pp_rank_times *times;              /* [ranks] results */
-    pp_span *spans;                    /* NULL: not kept */
-    const size_t *first_span;          /* [ranks] where each rank's begin */
-    pp_transfer *transfers;            /* with spans, but for blocking, where spans hold them */
+    pp_sent_gradient *sent;            /* [stages] where reductions run beside compute, else NULL */
+    double *reduce_free_s;             /* [ranks] … when the rank's transfers so far have ended */
+    pp_loading loading;
+    pp_rank_times *times;     /* [ranks] results */
+    pp_span *spans;           /* NULL: not kept */
+    const size_t *first_span; /* [ranks] where each rank's begin */
+    pp_transfer *transfers;   /* with spans, but for blocking, where spans hold them */
     size_t transfer_count;
     pp_arena *arena; /* working memory, gone after the run */
 } pp_run;
@@ -102,10 +119,10 @@ pp_status pp_stages_by_rank(const pp_schedule *schedule, pp_arena *arena, const 
 /* Stages before and after in the chains; previous, next: [stages]. */
 void pp_chain_links(const pp_schedule *schedule, int *previous, int *next);
 
-/* Duration of F, B, I, W, R of a whole microbatch, REDUCE_GRAD, STEP; 0 of other kinds. */
-double pp_kind_duration(const pp_stage_cost *cost, pp_action_kind kind);
-/* The same of one slice of a microbatch. */
+/* Duration of F, B, I, W, R of a slice of a microbatch, REDUCE_GRAD, STEP; 0 of other kinds. */
 double pp_slice_duration(const pp_sim_input *input, int stage, pp_action_kind kind);
+/* Of one bucket of gradients over the replicas. */
+double pp_bucket_duration(const pp_sim_input *input, int stage);
 /* The same of an action: scaled if it is of microbatch M-1. */
 double pp_action_duration(const pp_sim_input *input, pp_action action);
 /* Of the pair that begins at `first`: its two parts, then the whole. */
@@ -134,10 +151,31 @@ static inline void pp_run_keep_transfer(pp_run *run, pp_action action, double se
  * run->next_waiting), or -1. */
 int32_t pp_run_observe(pp_run *run, int rank, size_t index, double start_s, double end_s);
 
+/* ---- reduction.c --------------------------------------------------------------------------- */
+
 /* The group of a stage that reduces together with others; NULL if alone. */
 pp_reduction *pp_run_reduction(const pp_run *run, int stage);
 
 pp_status pp_reductions_make(pp_run *run, pp_error *error);
+/* The last compute action of the stage has to be shown to pp_run_observe. */
+bool pp_reduction_observes(const pp_run *run, int stage);
+/* That was action `index`, the stage's last. Returns the first rank to wake, or -1. */
+int32_t pp_reduction_end_stage(pp_run *run, int rank, size_t index, double start_s, double end_s);
+/* REDUCE_GRAD and STEP. False: waits for other ranks, and is woken (next_waiting). Else the time
+ * may have become later. */
+bool pp_update_ready(pp_run *run, int rank, pp_action action, double *start_s);
+/* The action starts: if it is a REDUCE_GRAD, so may its transfer. */
+void pp_reduction_set_off(pp_run *run, int rank, pp_action action, double start_s);
+/* All ranks have ended: the step ends when the last transfer has. */
+void pp_reductions_finish(pp_run *run);
+
+/* ---- loading.c ------------------------------------------------------------------------------ */
+
+/* input: outlives it. */
+pp_status pp_loading_make(pp_loading *loading, const pp_sim_input *input, pp_arena *arena,
+                          pp_error *error);
+/* When a rank that is free from free_s on has what the action reads. */
+double pp_loaded_at(const pp_loading *loading, pp_action action, double free_s);
 
 /* ---- cards.c ------------------------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /* From a plan to the actions that its ranks perform: the order of its schedule, R where its stages
- * recompute, and at each rank's end the gradient reductions and optimizer steps.
+ * recompute, and at each rank's end the gradient reductions and optimizer steps. Where reductions
+ * run beside compute, each comes as soon as its gradients are final.
  *
  * Simulator and executor both expand the plan themselves and compare the hash of the result with
  * the one in the plan, so that what runs is what was simulated. */
@@ -12,6 +13,8 @@ typedef struct additions {
     const pp_recompute *recompute; /* [stages]; NULL: no R actions */
     const bool *reduce;            /* [stages] REDUCE_GRAD at the end of the rank; NULL: none */
     const bool *step;              /* [stages] STEP behind those; NULL: none */
+    const size_t *last_use;        /* [stages] index of the last compute action: REDUCE_GRAD comes
+                                      right behind it, and STEPs in the same order; NULL: not so */
 } additions;
 
 /* ---- copying with additions ---------------------------------------------------------------- */
@@ -33,6 +36,22 @@ static size_t put_recompute(const pp_schedule *schedule, const additions *add, p
     return at + 1;
 }
 
+static size_t put_update(pp_action_kind kind, int stage, pp_action *to, size_t at) {
+    if (to)
+        to[at] = (pp_action){.kind = (uint8_t)((unsigned)kind & 0x7fu),
+                             .stage = (uint16_t)stage,
+                             .microbatch = PP_NO_MICROBATCH};
+    return at + 1;
+}
+
+/* The updates of stages in `wanted` whose last compute action is at `index`. */
+static size_t put_behind(const pp_schedule *schedule, const additions *add, const bool *wanted,
+                         pp_action_kind kind, size_t index, pp_action *to, size_t at) {
+    int stage = schedule->actions[index].stage;
+    if (!wanted || !add->last_use || add->last_use[stage] != index || !wanted[stage]) return at;
+    return put_update(kind, stage, to, at);
+}
+
 /* The actions of one rank with the R actions put in. A pair of OVERLAP_F_B stays together: what its
  * parts recompute comes before both. to may be NULL, to count. Returns the place behind. */
 static size_t copy_rank(const pp_schedule *schedule, const additions *add, int p, pp_action *to,
@@ -45,6 +64,8 @@ static size_t copy_rank(const pp_schedule *schedule, const additions *add, int p
             at = put_recompute(schedule, add, from[i + part], to, at);
         if (to) memcpy(to + at, from + i, length * sizeof *from);
         at += length;
+        for (size_t part = 0; part < length; part++)
+            at = put_behind(schedule, add, add->reduce, PP_REDUCE_GRAD, i + part, to, at);
         i += length;
     }
     return at;
@@ -54,11 +75,7 @@ static size_t put_tail(const pp_schedule *schedule, const bool *wanted, pp_actio
                        pp_action *to, size_t at) {
     for (int s = 0; wanted && s < schedule->stages; s++) {
         if (!wanted[s] || schedule->placement[s] != p) continue;
-        if (to)
-            to[at] = (pp_action){.kind = (uint8_t)((unsigned)kind & 0x7fu),
-                                 .stage = (uint16_t)s,
-                                 .microbatch = PP_NO_MICROBATCH};
-        at++;
+        at = put_update(kind, s, to, at);
     }
     return at;
 }
@@ -66,8 +83,13 @@ static size_t put_tail(const pp_schedule *schedule, const bool *wanted, pp_actio
 static size_t write_rank(const pp_schedule *schedule, const additions *add, int p, pp_action *to,
                          size_t at) {
     at = copy_rank(schedule, add, p, to, at);
-    at = put_tail(schedule, add->reduce, PP_REDUCE_GRAD, p, to, at);
-    return put_tail(schedule, add->step, PP_STEP, p, to, at);
+    if (!add->last_use) {
+        at = put_tail(schedule, add->reduce, PP_REDUCE_GRAD, p, to, at);
+        return put_tail(schedule, add->step, PP_STEP, p, to, at);
+    }
+    for (size_t i = schedule->first_action[p]; i < schedule->first_action[p + 1]; i++)
+        at = put_behind(schedule, add, add->step, PP_STEP, i, to, at);
+    return at;
 }
 
 static pp_status copy_shape(const pp_schedule *from, pp_schedule *to, pp_error *error) {
@@ -226,6 +248,12 @@ static void drop_present(const pp_schedule *order, bool *reduce, bool *step) {
     }
 }
 
+static void find_last_uses(const pp_schedule *order, size_t *last_use) {
+    for (int s = 0; s < order->stages; s++) last_use[s] = PP_NO_INDEX;
+    for (size_t i = 0; i < order->first_action[order->ranks]; i++)
+        if (pp_action_is_compute(order->actions[i])) last_use[order->actions[i].stage] = i;
+}
+
 static pp_status complete_order(const pp_plan *plan, const pp_schedule *order,
                                 pp_schedule **schedule, pp_error *error) {
     int stages = plan->stage_count;
@@ -236,6 +264,7 @@ static pp_status complete_order(const pp_plan *plan, const pp_schedule *order,
     bool *reduce = PP_NEW(&work, bool, stages);
     bool *step = PP_NEW(&work, bool, stages);
     int *group = PP_NEW(&work, int, stages);
+    size_t *last_use = PP_NEW(&work, size_t, stages);
     if (work.failed) {
         status = pp_fail_memory(error);
         goto out;
@@ -247,9 +276,11 @@ static pp_status complete_order(const pp_plan *plan, const pp_schedule *order,
         step[s] = true;
     }
     drop_present(order, reduce, step);
+    find_last_uses(order, last_use);
     additions add = {.recompute = contains(order, PP_RECOMPUTE) ? NULL : recompute,
                      .reduce = reduce,
-                     .step = step};
+                     .step = step,
+                     .last_use = plan->reduce_buckets > 0 ? last_use : NULL};
     status = copy_with(order, &add, schedule, error);
 out:
     pp_arena_deinit(&work);

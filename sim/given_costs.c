@@ -15,9 +15,11 @@ typedef struct field {
     { #name, offsetof(type, name) }
 
 static const field cost_fields[] = {
-    FIELD(pp_stage_cost, forward_s), FIELD(pp_stage_cost, input_s),
-    FIELD(pp_stage_cost, weight_s),  FIELD(pp_stage_cost, recompute_s),
-    FIELD(pp_stage_cost, reduce_s),  FIELD(pp_stage_cost, optimizer_s),
+    FIELD(pp_stage_cost, forward_s),         FIELD(pp_stage_cost, input_s),
+    FIELD(pp_stage_cost, weight_s),          FIELD(pp_stage_cost, recompute_s),
+    FIELD(pp_stage_cost, reduce_s),          FIELD(pp_stage_cost, optimizer_s),
+    FIELD(pp_stage_cost, reduce_transfer_s), FIELD(pp_stage_cost, reduce_latency_s),
+    FIELD(pp_stage_cost, tie_transfer_s),
 };
 
 static const field border_fields[] = {
@@ -82,9 +84,24 @@ static pp_status check_weights(const pp_sim_input *input, int s, pp_error *error
     return pp_fail(error, PP_E_INPUT, place, "%g is released of a weight of %g", part[s], whole[s]);
 }
 
+/* Parts are no more than the whole, but for the rounding of their sum. */
+static pp_status check_reduction(int stage, const pp_stage_cost *cost, pp_error *error) {
+    double parts_s = cost->reduce_transfer_s + cost->tie_transfer_s;
+    if (parts_s <= cost->reduce_s * (1 + 1e-9) && cost->reduce_latency_s <= cost->reduce_transfer_s)
+        return PP_OK;
+    char place[64];
+    snprintf(place, sizeof place, "stage %d reduce_s", stage);
+    return pp_fail(error, PP_E_INPUT, place,
+                   "the parts of a reduction of %g s take %g s over replicas (%g s latency) and %g "
+                   "s over ties",
+                   cost->reduce_s, cost->reduce_transfer_s, cost->reduce_latency_s,
+                   cost->tie_transfer_s);
+}
+
 static pp_status check_stage(const pp_sim_input *input, int s, pp_error *error) {
     int stages = input->schedule->stages;
     PP_TRY(check_doubles("stage", s, &input->stage[s], cost_fields, COUNT(cost_fields), error));
+    PP_TRY(check_reduction(s, &input->stage[s], error));
     if (input->border)
         PP_TRY(check_doubles("border", s, &input->border[s], border_fields, COUNT(border_fields),
                              error));
@@ -137,6 +154,10 @@ pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
     PP_TRY(check_option("overlap factor", input->overlap_factor, error));
     PP_TRY(check_option("last microbatch scale", input->last_microbatch_scale, error));
     PP_TRY(check_option("launch", input->launch_s, error));
+    PP_TRY(check_option("load", input->load_s, error));
+    if (input->reduce_buckets < 0 || input->reduce_buckets > PP_REDUCE_BUCKETS_MAX)
+        return pp_fail(error, PP_E_INPUT, "reduce buckets", "%d, expected 0 to %d",
+                       input->reduce_buckets, PP_REDUCE_BUCKETS_MAX);
     PP_TRY(check_option("jitter", input->jitter, error));
     PP_TRY(check_option("transfer slowdown", input->transfer_slowdown, error));
     if (input->transfer_slowdown > 0 && input->transfer_slowdown < 1)

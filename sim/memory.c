@@ -192,6 +192,8 @@ static pp_status follow_update(walk *w, int p, size_t index, pp_rank_order *out,
     pp_stage_order *stage = &w->stages[action.stage];
     bool *done = action.kind == PP_STEP ? &stage->steps : &stage->reduces;
     if (*done) return fail_action(w, p, index, "stands there twice", error);
+    if (action.kind == PP_REDUCE_GRAD && stage->steps)
+        return fail_action(w, p, index, "comes after the STEP that needs it", error);
     *done = true;
     if (w->closed[action.stage] == PP_NO_INDEX) w->closed[action.stage] = index;
     out->span_count++;

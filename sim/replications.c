@@ -135,5 +135,8 @@ void pp_slow_rank(const pp_schedule *schedule, int rank, double factor, pp_stage
         stage[s].recompute_s *= factor;
         stage[s].reduce_s *= factor;
         stage[s].optimizer_s *= factor;
+        stage[s].reduce_transfer_s *= factor;
+        stage[s].reduce_latency_s *= factor;
+        stage[s].tie_transfer_s *= factor;
     }
 }

@@ -4,6 +4,7 @@
  *   families.c    the table of families; expanding a plan's schedule
  *   engine.c      WHEN each action starts and ends: the longest path through the order;
  *                 engine_events.c where links are shared, engine_blocking.c where ranks wait
+ *   reduction.c, loading.c    when gradients have been summed, when data has been read
  *   memory.c      HOW MUCH each rank holds, event by event
  *   bounds.c      lower bounds; critical_path.c
  *   replications.c, sensitivity.c    how much of that is luck, and what it depends on
@@ -113,14 +114,17 @@ pp_status pp_schedule_add_recompute(const pp_schedule *schedule, pp_recompute po
 
 /* The compute actions of a plan: its schedule with R where its stages recompute, and at each rank's
  * end REDUCE_GRAD (for stages that reduce_s or ties or dp > 1 demand it) and STEP of each of its
- * stages. Refuses (PP_E_INPUT) when plan->schedule_hash is not 0 and differs from the hash of
- * the result: the plan was changed or made by another version. */
+ * stages; with reduce_buckets each REDUCE_GRAD right behind the last backward of its stage. Refuses
+ * (PP_E_INPUT) when plan->schedule_hash is not 0 and differs from the hash of the result: the plan
+ * was changed or made by another version. */
 pp_status pp_plan_expand(const pp_plan *plan, pp_schedule **schedule, pp_error *error);
 
 /* ---- simulation ---------------------------------------------------------------------------- */
 
 typedef struct pp_stage_cost {
     double forward_s, input_s, weight_s, recompute_s, reduce_s, optimizer_s;
+    double reduce_transfer_s, reduce_latency_s,
+        tie_transfer_s; /* parts of reduce_s: see pp_stage */
 } pp_stage_cost;
 
 /* The transfer across the border behind a stage, to the next stage of its chain. It delays the
@@ -158,6 +162,11 @@ typedef struct pp_sim_input {
     const double *released_by_input_weight; /* adds, and I takes off; NULL: 1/V, half of it */
     const int *reduce_group; /* [stages] REDUCE_GRAD of stages with equal numbers starts when
                                 all of them have ended their last backward; NULL: each alone */
+    int reduce_buckets; /* 0: REDUCE_GRAD keeps its rank for all of reduce_s. Else its transfers run
+                           beside compute and STEP waits for them (reduction.c) */
+    double load_s;      /* F of a rank that reads data waits so long for each microbatch; 0: none */
+    bool prefetch;      /* … or data is read beside compute, from the start of the step on, the
+                           first microbatch before it */
     bool keep_spans; /* of actions and of transfers that take time; with bytes, memory curves too */
     double launch_s; /* an action starts so long after all that it waits for; this is not busy */
     double jitter;   /* relative standard deviation of durations, which are then log-normal, their

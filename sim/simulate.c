@@ -130,7 +130,9 @@ static pp_status find_times(simulation *sim, pp_error *error) {
                   .arena = &sim->arena};
     PP_TRY(prepare_trace(sim, &run, error));
     PP_TRY(pp_reductions_make(&run, error));
+    PP_TRY(pp_loading_make(&run.loading, &sim->input, &sim->arena, error));
     PP_TRY(run_engine(sim, &run, error));
+    pp_reductions_finish(&run);
     return finish_trace(sim, &run, error);
 }
 

@@ -118,7 +118,10 @@ static pp_status take_stages(const pp_plan *plan, pp_sim_input *input, pp_arena 
                                   .weight_s = stage->weight_s,
                                   .recompute_s = stage->recompute_s,
                                   .reduce_s = stage->reduce_s,
-                                  .optimizer_s = stage->optimizer_s};
+                                  .optimizer_s = stage->optimizer_s,
+                                  .reduce_transfer_s = stage->reduce_transfer_s,
+                                  .reduce_latency_s = stage->reduce_latency_s,
+                                  .tie_transfer_s = stage->tie_transfer_s};
         bytes[s] = stage->bytes;
         if (s + 1 < stages) border[s] = border_of(plan, s);
     }
@@ -129,6 +132,9 @@ static pp_status take_stages(const pp_plan *plan, pp_sim_input *input, pp_arena 
     input->reduce_group = group;
     input->blocking = plan->blocking;
     input->last_microbatch_scale = plan->last_microbatch_scale;
+    input->reduce_buckets = plan->reduce_buckets;
+    input->load_s = plan->load_s;
+    input->prefetch = plan->prefetch;
     return PP_OK;
 }
 

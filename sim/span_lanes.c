@@ -1,7 +1,7 @@
 /* From what a run has kept to a trace: the spans of its actions, and for each transfer one span in
  * the sending lane of its sender and one in the receiving lane of its receiver, both from the
  * moment the data leaves to its arrival. Measured traces look the same, so that the two can be
- * compared.
+ * compared. Transfers of gradients stand in the sending lane of each rank that takes part.
  *
  * Engines keep transfers in whatever order they come to them. They are put in place by a counting
  * sort over (rank, lane, direction) and then sorted by time within each; equal times by what is
@@ -25,13 +25,23 @@ size_t pp_transfer_limit(const pp_run *run) {
         if (next >= 0 && placement[next] != placement[s]) count += actions[PP_FORWARD];
         if (previous >= 0 && placement[previous] != placement[s])
             count += (size_t)actions[PP_BACKWARD] + actions[PP_INPUT];
+        if (run->input->reduce_buckets > 0 && run->stage_order[s].reduces) count += 2;
     }
     return count;
 }
 
 /* ---- the two ends of a transfer -------------------------------------------------------------- */
 
+static pp_span reduction_of(const pp_run *run, const pp_transfer *transfer) {
+    return (pp_span){.start_s = transfer->sent_s,
+                     .end_s = transfer->arrival_s,
+                     .action = transfer->action,
+                     .rank = run->schedule->placement[transfer->action.stage],
+                     .lane = PP_LANE_SEND};
+}
+
 static pp_span end_of(const pp_run *run, const pp_transfer *transfer, pp_lane lane) {
+    if (transfer->action.kind == PP_REDUCE_GRAD) return reduction_of(run, transfer);
     bool forward = transfer->action.kind == PP_FORWARD, sends = lane == PP_LANE_SEND;
     pp_action action = transfer->action;
     int other = forward ? run->next[action.stage] : run->previous[action.stage];
@@ -95,13 +105,18 @@ static size_t slot_of(const pp_span *span) {
     return (size_t)span->rank * PARTS + part + backward;
 }
 
+/* The last lane that a transfer stands in. */
+static int last_lane(const pp_transfer *transfer) {
+    return transfer->action.kind == PP_REDUCE_GRAD ? PP_LANE_SEND : PP_LANE_RECEIVE;
+}
+
 /* begin[slot]: where the spans of a part of a rank begin; one more at the end. */
 static void find_places(const pp_run *run, size_t *begin) {
     int ranks = run->schedule->ranks;
     for (int p = 0; p < ranks; p++)
         begin[(size_t)p * PARTS + COMPUTE + 1] = run->first_span[p + 1] - run->first_span[p];
     for (size_t i = 0; i < run->transfer_count; i++)
-        for (int lane = PP_LANE_SEND; lane <= PP_LANE_RECEIVE; lane++) {
+        for (int lane = PP_LANE_SEND; lane <= last_lane(&run->transfers[i]); lane++) {
             pp_span span = end_of(run, &run->transfers[i], (pp_lane)lane);
             begin[slot_of(&span) + 1]++;
         }
@@ -115,7 +130,7 @@ static void place_spans(const pp_run *run, const size_t *begin, size_t *at, pp_s
         memcpy(spans + begin[(size_t)p * PARTS], run->spans + run->first_span[p],
                (run->first_span[p + 1] - run->first_span[p]) * sizeof *spans);
     for (size_t i = 0; i < run->transfer_count; i++)
-        for (int lane = PP_LANE_SEND; lane <= PP_LANE_RECEIVE; lane++) {
+        for (int lane = PP_LANE_SEND; lane <= last_lane(&run->transfers[i]); lane++) {
             pp_span span = end_of(run, &run->transfers[i], (pp_lane)lane);
             spans[at[slot_of(&span)]++] = span;
         }

@@ -55,6 +55,7 @@ typedef struct maker {
     pp_action *rows; /* [ranks][room] */
     size_t *length;  /* [ranks] */
     size_t room;
+    bool *reduced;    /* [stages] REDUCE_GRAD has been */
     bool *pair_first; /* [ranks] the last action waits for its partner: nothing may use it */
 } maker;
 
@@ -136,6 +137,19 @@ static bool draw(maker *k) {
     return true;
 }
 
+static void put_update(maker *k, int stage, unsigned kind) {
+    put(k, k->schedule->placement[stage],
+        (pp_action){.kind = kind & 0x7f, .stage = (uint16_t)stage, .microbatch = PP_NO_MICROBATCH});
+}
+
+static void reduce_early(maker *k, int stage) {
+    for (int u = 0; u < k->of->microbatches * k->slices; u++)
+        if (*state_at(k, stage, u) != DONE) return;
+    if (!k->of->updates || !k->of->early || k->reduced[stage] || !dice_chance(k->d, 2)) return;
+    put_update(k, stage, PP_REDUCE_GRAD);
+    k->reduced[stage] = true;
+}
+
 static bool finished(const maker *k) {
     for (int i = 0; i < k->of->stages * k->of->microbatches * k->slices; i++)
         if (k->state[i] != DONE) return false;
@@ -166,13 +180,8 @@ static void place_randomly(dice *d, const shape *of, pp_schedule *schedule) {
 
 static void put_updates(maker *k) {
     for (int s = 0; s < k->of->stages; s++)
-        if (dice_chance(k->d, 2))
-            put(k, k->schedule->placement[s],
-                (pp_action){
-                    .kind = PP_REDUCE_GRAD, .stage = (uint16_t)s, .microbatch = PP_NO_MICROBATCH});
-    for (int s = 0; s < k->of->stages; s++)
-        put(k, k->schedule->placement[s],
-            (pp_action){.kind = PP_STEP, .stage = (uint16_t)s, .microbatch = PP_NO_MICROBATCH});
+        if (!k->reduced[s] && dice_chance(k->d, 2)) put_update(k, s, PP_REDUCE_GRAD);
+    for (int s = 0; s < k->of->stages; s++) put_update(k, s, PP_STEP);
 }
 
 static void finish_schedule(maker *k) {
@@ -204,10 +213,14 @@ pp_schedule *schedule_random(dice *d, const shape *of) {
         k.again[i] = of->recompute && dice_chance(d, 2);
         k.whole[i] = !of->split || dice_chance(d, 4);
     }
-    while (!finished(&k)) draw(&k);
+    k.reduced = calloc((size_t)of->stages, sizeof *k.reduced);
+    while (!finished(&k)) {
+        draw(&k);
+        if (of->early) reduce_early(&k, dice_below(d, of->stages));
+    }
     if (of->updates) put_updates(&k);
     finish_schedule(&k);
-    free(k.state), free(k.again), free(k.whole), free(k.rows), free(k.length);
+    free(k.state), free(k.again), free(k.whole), free(k.rows), free(k.length), free(k.reduced);
     return k.schedule;
 }
 
@@ -254,8 +267,15 @@ costs costs_random(dice *d, int stages, bool occupancy) {
     costs c = {calloc((size_t)stages, sizeof *c.stage), calloc((size_t)stages, sizeof *c.border),
                calloc((size_t)stages, sizeof *c.bytes), calloc((size_t)stages, sizeof *c.group)};
     for (int s = 0; s < stages; s++) {
-        c.stage[s] = (pp_stage_cost){dice_time(d), dice_time(d), dice_time(d),
-                                     dice_time(d), dice_time(d), dice_time(d)};
+        c.stage[s] = (pp_stage_cost){.forward_s = dice_time(d),
+                                     .input_s = dice_time(d),
+                                     .weight_s = dice_time(d),
+                                     .recompute_s = dice_time(d),
+                                     .reduce_s = dice_time(d),
+                                     .optimizer_s = dice_time(d)};
+        c.stage[s].reduce_transfer_s = c.stage[s].reduce_s / 2;
+        c.stage[s].reduce_latency_s = c.stage[s].reduce_s / 16;
+        c.stage[s].tie_transfer_s = s % 3 == 1 ? c.stage[s].reduce_s / 4 : 0;
         c.border[s].latency_s = dice_time(d) / 4;
         if (occupancy) {
             c.border[s].forward_occupancy_s = dice_time(d) / 2;

@@ -19,6 +19,7 @@ typedef struct shape {
     int ranks, stages, microbatches, chains;
     int slices; /* 0: 1 */
     bool split, recompute, overlap, updates;
+    bool early; /* with updates: some REDUCE_GRADs come as soon as they can */
 } shape;
 shape shape_random(dice *d);
 /* An order that is topological, hence without deadlock: actions are drawn from those that are

@@ -16,6 +16,8 @@ static double part_duration(const pp_sim_input *input, pp_action a) {
         [PP_RECOMPUTE] = cost->recompute_s, [PP_REDUCE_GRAD] = cost->reduce_s,
         [PP_STEP] = cost->optimizer_s};
     double scale = input->last_microbatch_scale, duration = whole[a.kind];
+    if (a.kind == PP_REDUCE_GRAD && input->reduce_buckets > 0)
+        return duration - cost->reduce_transfer_s - cost->tie_transfer_s;
     if (pp_action_is_compute(a)) duration /= input->schedule->slices;
     if (scale > 0 && (int)a.microbatch == input->schedule->microbatches - 1)
         return duration * scale;
@@ -77,12 +79,113 @@ static double arrival(const pp_sim_input *input, const oracle_times *times, long
     return sent + occupancy_of(input, a) + latency_of(input, a);
 }
 
+/* ---- reductions and loading ------------------------------------------------------------------ */
+
+/* Start or end of the last compute action of a stage; 0: it has none. */
+static double last_of(const pp_sim_input *input, const oracle_times *times, int stage, bool end) {
+    const pp_schedule *schedule = input->schedule;
+    size_t last = SIZE_MAX;
+    for (size_t i = 0; i < schedule->first_action[schedule->ranks]; i++)
+        if (schedule->actions[i].stage == stage && pp_action_is_compute(schedule->actions[i]))
+            last = i;
+    if (last == SIZE_MAX) return 0;
+    pp_action a = schedule->actions[last];
+    bool paired = a.overlapped || (last > 0 && schedule->actions[last - 1].overlapped);
+    bool makes_gradients = a.kind == PP_BACKWARD || a.kind == PP_WEIGHT;
+    return !end && makes_gradients && !paired ? times->start[last] : times->end[last];
+}
+
+/* When the last bucket of the REDUCE_GRAD at `index` has been sent: buckets of the rank follow each
+ * other in the order of its REDUCE_GRADs. */
+static double buckets_end(const pp_sim_input *input, const oracle_times *times, int rank,
+                          size_t index) {
+    const pp_schedule *schedule = input->schedule;
+    double free_at = 0, end = times->start[index];
+    for (size_t i = schedule->first_action[rank]; i <= index; i++) {
+        pp_action a = schedule->actions[i];
+        const pp_stage_cost *cost = &input->stage[a.stage];
+        int n = input->reduce_buckets;
+        if (a.kind != PP_REDUCE_GRAD || cost->reduce_transfer_s == 0) continue;
+        double each =
+            cost->reduce_latency_s + (cost->reduce_transfer_s - cost->reduce_latency_s) / n;
+        double from = last_of(input, times, a.stage, false);
+        double to = last_of(input, times, a.stage, true);
+        for (int b = 1; b <= n; b++)
+            free_at = each + fmax(free_at, b == n ? times->start[i] : from + (to - from) * b / n);
+        if (i == index) end = free_at;
+    }
+    return end;
+}
+
+/* When everything that the stage's REDUCE_GRAD, at `index` of the rank, has sent is there. */
+static double reduced_at(const pp_sim_input *input, const oracle_times *times, int rank,
+                         size_t index) {
+    const pp_schedule *schedule = input->schedule;
+    int stage = schedule->actions[index].stage;
+    double end = buckets_end(input, times, rank, index), tied = 0;
+    for (int s = 0; s < schedule->stages; s++)
+        if (s == stage ||
+            (input->reduce_group && input->reduce_group[s] == input->reduce_group[stage]))
+            tied = fmax(tied, last_of(input, times, s, true));
+    double tie_s = input->stage[stage].tie_transfer_s;
+    return tie_s > 0 ? fmax(end, tied + tie_s) : end;
+}
+
+/* What a STEP, or without one the end of the rank, has to wait for. */
+static double gradients_at(const pp_sim_input *input, const oracle_times *times, int rank,
+                           int stage) {
+    const pp_schedule *schedule = input->schedule;
+    double ready = 0;
+    for (size_t i = schedule->first_action[rank]; i < schedule->first_action[rank + 1]; i++) {
+        pp_action a = schedule->actions[i];
+        if (a.kind == PP_REDUCE_GRAD && input->reduce_buckets > 0 &&
+            (stage < 0 || a.stage == stage))
+            ready = fmax(ready, reduced_at(input, times, rank, i));
+    }
+    return ready;
+}
+
+static bool reads_data(const pp_schedule *schedule, pp_action a) {
+    if (a.kind != PP_FORWARD || a.slice > 0) return false;
+    int first = a.stage, last = a.stage;
+    while (pp_schedule_previous(schedule, first) >= 0) first--;
+    while (pp_schedule_next(schedule, last) >= 0) last++;
+    return a.stage == first ||
+           (a.stage == last && schedule->placement[first] != schedule->placement[last]);
+}
+
+static double load_of(const pp_sim_input *input, pp_action a) {
+    bool last = (int)a.microbatch == input->schedule->microbatches - 1;
+    return input->load_s *
+           (last && input->last_microbatch_scale > 0 ? input->last_microbatch_scale : 1);
+}
+
+/* A rank that is free at `before` has what action i reads. */
+static double loaded_at(const pp_sim_input *input, int rank, size_t i, double before) {
+    const pp_schedule *schedule = input->schedule;
+    pp_action a = schedule->actions[i], whole = a;
+    whole.slice = 0;
+    if (!input->prefetch) return reads_data(schedule, a) ? before + load_of(input, a) : before;
+    if (!reads_data(schedule, whole)) return before;
+    double there = 0;
+    bool first = true;
+    for (size_t j = schedule->first_action[rank]; j <= i; j++) {
+        pp_action b = schedule->actions[j];
+        if (!reads_data(schedule, b)) continue;
+        if (!first) there += load_of(input, b);
+        first = false;
+        if (b.stage == a.stage && b.microbatch == a.microbatch) break;
+    }
+    return fmax(before, there);
+}
+
 /* The earliest start of action i by everything but its place in the rank's order. */
 static double ready_at(const pp_sim_input *input, const oracle_times *times, int rank, size_t i) {
     const pp_schedule *schedule = input->schedule;
     pp_action a = schedule->actions[i];
     double ready = 0;
-    if (a.kind == PP_REDUCE_GRAD && input->reduce_group)
+    if (a.kind == PP_STEP) ready = gradients_at(input, times, rank, a.stage);
+    if (a.kind == PP_REDUCE_GRAD && input->reduce_group && input->reduce_buckets == 0)
         for (size_t j = 0; j < schedule->first_action[schedule->ranks]; j++) {
             pp_action b = schedule->actions[j];
             if (pp_action_is_compute(b) &&
@@ -106,7 +209,9 @@ static bool relax_rank(const pp_sim_input *input, oracle_times *times, int rank)
     double before = 0;
     for (size_t i = schedule->first_action[rank]; i < schedule->first_action[rank + 1];) {
         size_t parts = schedule->actions[i].overlapped ? 2 : 1;
-        double start = fmax(before, ready_at(input, times, rank, i));
+        double free = loaded_at(input, rank, i, before);
+        if (parts == 2) free = loaded_at(input, rank, i + 1, free);
+        double start = fmax(free, ready_at(input, times, rank, i));
         double duration = part_duration(input, schedule->actions[i]);
         if (parts == 2) {
             start = fmax(start, ready_at(input, times, rank, i + 1));
@@ -119,6 +224,7 @@ static bool relax_rank(const pp_sim_input *input, oracle_times *times, int rank)
         }
         before = start + duration;
     }
+    before = fmax(before, gradients_at(input, times, rank, -1));
     if (before > times->makespan) times->makespan = before;
     return changed;
 }
