@@ -35,8 +35,10 @@ static const pp_option options[] = {
     {0, "budget", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(simulate_settings, budget),
      "auto: how many actions it may time (default: about half a second's)"},
     {0, "replications", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(simulate_settings, replications),
-     "simulate N times with durations that vary by --jitter: quantiles, and which ranks are "
-     "critical"},
+     "simulate N times with durations drawn anew, from --db or by --jitter: quantiles, and which "
+     "ranks are critical"},
+    {0, "db", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(simulate_settings, db),
+     "--replications of a plan draw each layer's durations from the samples in this store"},
     {0, "jitter", NULL, "PERCENT", NULL, PP_OPTION_PERCENT, offsetof(simulate_settings, jitter),
      "relative standard deviation of each action's duration, as in 5%"},
     {0, "slow", NULL, "rank=P:Xx", NULL, PP_OPTION_STRING, offsetof(simulate_settings, slow),

@@ -58,11 +58,17 @@ pp_status pp_simulate_disturb(const simulate_settings *settings, simulation *sim
                        PP_REDUCE_BUCKETS_MAX);
     sim->input.launch_s = settings->launch_s;
     sim->input.transfer_slowdown = settings->transfer_slowdown;
-    if (settings->jitter > 0 && !settings->replications)
-        return pp_fail(error, PP_E_INPUT, "--jitter", "goes with --replications N");
-    if (settings->replications && !(settings->jitter > 0))
+    if ((settings->jitter > 0 || settings->db) && !settings->replications)
+        return pp_fail(error, PP_E_INPUT, settings->db ? "--db" : "--jitter",
+                       "goes with --replications N");
+    if (settings->replications && !(settings->jitter > 0) && !settings->db)
         return pp_fail(error, PP_E_INPUT, "--replications",
-                       "needs --jitter, the relative spread of durations, as in 5%%");
+                       "needs --db, a store with samples of a plan's layers, or --jitter, the "
+                       "relative spread of durations, as in 5%%");
+    if (settings->db && !sim->plan)
+        return pp_fail(error, PP_E_INPUT, "--db",
+                       "goes with a plan: of a schedule's stages it is not known which layers they "
+                       "have");
     return PP_OK;
 }
 
@@ -84,10 +90,14 @@ static pp_status sensitivity(simulation *sim, pp_error *error) {
 pp_status pp_simulate_repeat(const simulate_settings *settings, simulation *sim, pp_error *error) {
     if (settings->replications) {
         sim->input.jitter = settings->jitter;
+        if (settings->db)
+            PP_TRY(
+                pp_simulate_draws(settings->db, sim->plan, &sim->arena, &sim->input.draws, error));
         pp_status status =
             pp_simulate_replications(&sim->input, settings->replications, (uint64_t)settings->seed,
                                      &sim->replications, error);
         sim->input.jitter = 0;
+        sim->input.draws = NULL;
         if (status != PP_OK) return status;
     }
     return settings->sensitivity ? sensitivity(sim, error) : PP_OK;

@@ -8,7 +8,7 @@
 typedef struct simulate_settings {
     pp_named_schedule named;
     const char *schedule, *costs, *stage_costs, *trace, *schedule_out;
-    const char *objective, *slow;
+    const char *objective, *slow, *db;
     double jitter, launch_s, transfer_slowdown, load_s;
     int replications, reduce_buckets;
     bool sensitivity, prefetch;
@@ -45,6 +45,9 @@ pp_status pp_simulate_describe(const simulate_settings *settings, simulation *si
 /* Stragglers, jitter, launch times and reading of data, put into the input before it is simulated.
  */
 pp_status pp_simulate_disturb(const simulate_settings *settings, simulation *sim, pp_error *error);
+/* --db: fills *draws, [stages], from the samples that a store has of the plan's layers. */
+pp_status pp_simulate_draws(const char *db, const pp_plan *plan, pp_arena *arena,
+                            const pp_sim_draws **draws, pp_error *error);
 /* --replications and --sensitivity: fills them in. */
 pp_status pp_simulate_repeat(const simulate_settings *settings, simulation *sim, pp_error *error);
 void pp_simulate_extras_json(const simulation *sim, pp_json *json);

@@ -64,21 +64,11 @@ double pp_bucket_duration(const pp_sim_input *input, int stage) {
     return cost->reduce_latency_s + bytes_s / input->reduce_buckets;
 }
 
-/* Log-normal with mean 1 and standard deviation `jitter`: durations stay positive. What is drawn
- * belongs to the action, wherever it stands in the order. */
-static double jitter_factor(const pp_sim_input *input, pp_action action) {
-    double variance = log1p(input->jitter * input->jitter);
-    uint64_t counter = (uint64_t)action.microbatch << 32 | (uint64_t)action.stage << 16 |
-                       (uint64_t)action.slice << 8 | action.kind;
-    double normal = pp_random_normal(input->jitter_key, counter);
-    return exp(sqrt(variance) * normal - 0.5 * variance);
-}
-
 double pp_action_duration(const pp_sim_input *input, pp_action action) {
     double duration_s = pp_slice_duration(input, action.stage, action.kind);
     bool last = action.microbatch == (uint32_t)input->schedule->microbatches - 1;
     if (last && input->last_microbatch_scale > 0) duration_s *= input->last_microbatch_scale;
-    return input->jitter > 0 ? duration_s * jitter_factor(input, action) : duration_s;
+    return pp_durations_vary(input) ? duration_s * pp_draw_factor(input, action) : duration_s;
 }
 
 pp_pair_duration pp_pair_time(const pp_sim_input *input, pp_action first, pp_action second) {

@@ -125,6 +125,10 @@ double pp_slice_duration(const pp_sim_input *input, int stage, pp_action_kind ki
 double pp_bucket_duration(const pp_sim_input *input, int stage);
 /* The same of an action: scaled if it is of microbatch M-1. */
 double pp_action_duration(const pp_sim_input *input, pp_action action);
+/* Durations are not the given ones but drawn; what of them an action then takes (draws.c). */
+bool pp_durations_vary(const pp_sim_input *input);
+double pp_draw_factor(const pp_sim_input *input, pp_action action);
+pp_status pp_draws_check(const pp_sim_input *input, pp_error *error);
 /* Of the pair that begins at `first`: its two parts, then the whole. */
 typedef struct pp_pair_duration {
     double first_s, total_s;

@@ -165,6 +165,7 @@ pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
                        input->transfer_slowdown);
     PP_TRY(check_cards(input, error));
     PP_TRY(check_copies(input, error));
+    PP_TRY(pp_draws_check(input, error));
     for (int s = 0; s < input->schedule->stages; s++) PP_TRY(check_stage(input, s, error));
     return PP_OK;
 }

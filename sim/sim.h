@@ -148,6 +148,27 @@ typedef struct pp_sim_cards {
                              replicas of the rank work there too; NULL: 1 */
 } pp_sim_cards;
 
+/* What was measured of the stages, for durations that are drawn. The duration of a phase of a stage
+ * visit (R is like F, B is I and W) is its mean here times 1 + Σ share · (relative - 1), with one
+ * `relative` drawn for each part. */
+typedef enum pp_sim_phase {
+    PP_SIM_FORWARD,
+    PP_SIM_INPUT,
+    PP_SIM_WEIGHT,
+    PP_SIM_PHASES
+} pp_sim_phase;
+
+typedef struct pp_sim_part {
+    double share;           /* of the phase's duration; all parts of a phase at most 1 */
+    const double *relative; /* [count] samples over what `share` is of */
+    int count;              /* 0: it does not vary */
+} pp_sim_part;
+
+typedef struct pp_sim_draws {
+    const pp_sim_part *parts[PP_SIM_PHASES]; /* [part_count] each: the stage's layers */
+    int part_count;
+} pp_sim_draws;
+
 /* What simulation needs besides the order. Arrays are the caller's. */
 typedef struct pp_sim_input {
     const pp_schedule *schedule;  /* transfers are ignored unless blocking, and derived then */
@@ -172,6 +193,8 @@ typedef struct pp_sim_input {
     double jitter;   /* relative standard deviation of durations, which are then log-normal, their
                         means those given; the lower bound is 0: not known. 0: durations are fixed */
     pp_random_key jitter_key;  /* what is drawn follows from it, stage, kind, microbatch, slice */
+    const pp_sim_draws *draws; /* [stages] durations are drawn from these, by the same key, and the
+                                  bound is 0 likewise; NULL: they are not */
     const pp_sim_cards *cards; /* NULL: no transfers share anything. Not with blocking */
     double transfer_slowdown;  /* actions of a rank take so many times longer while it sends or
                                   receives; 0 means 1. Under blocking they never do */
@@ -262,8 +285,9 @@ typedef struct pp_replications {
 } pp_replications;
 #define PP_REPLICATIONS_MAX 1000000
 
-/* Simulates `count` times with input->jitter, drawing anew each time; input->jitter_key, bytes and
- * keep_spans are ignored. Equal seeds give equal results. *result: pp_replications_free. */
+/* Simulates `count` times with input->jitter and draws, drawing anew each time; input->jitter_key,
+ * bytes and keep_spans are ignored. Equal seeds give equal results. *result: pp_replications_free.
+ */
 pp_status pp_simulate_replications(const pp_sim_input *input, int count, uint64_t seed,
                                    pp_replications **result, pp_error *error);
 void pp_replications_free(pp_replications *replications);

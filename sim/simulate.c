@@ -206,7 +206,7 @@ static pp_status set_result(simulation *sim, pp_sim_result *result, pp_error *er
         result->bubble_fraction = not_negative(1 - busy_s / (schedule->ranks * result->makespan_s));
     if (result->span_s > 0)
         result->span_bubble_fraction = not_negative(1 - compute_s / result->span_s);
-    if (sim->input.jitter <= 0)
+    if (!pp_durations_vary(&sim->input))
         result->lower_bound_s = rounded_bound(
             pp_lower_bound_of(&sim->input, sim->stages, sim->previous, sim->next, &sim->arena),
             result->makespan_s);

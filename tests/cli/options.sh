@@ -35,6 +35,13 @@ expect 2 '--batch' plan --model gpt-nano --batch 9223372036854775807
 expect 2 'not both' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --stage-costs x.csv
 expect 2 'not both' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --activation-limit 1 --activation-bytes 1
 expect 2 'fourth number' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --comm 1
+expect 2 'goes with a plan' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --reduce-buckets 2
+expect 2 'goes with a plan' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --replications 2 --db x.db
+expect 2 'goes with --replications' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --db x.db
+expect 2 'needs --db' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --replications 2
+expect 2 'needs data to read' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --prefetch
+expect 0 'step time    7 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --load-s 0.5
+expect 0 'step time    6 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --load-s 0.5 --prefetch
 expect 2 'goes with --check' schedule 1f1b -K 2 -M 2 --blocking
 "$ppsim" schedule 1f1b -K 3 -M 4 --format csv >file.csv
 expect 0 'finishes' schedule --check file.csv -K 3 -M 4 -V 1

@@ -97,6 +97,74 @@ Test(uncertainty, equal_seeds_give_equal_results) {
     costs_free(&c);
 }
 
+/* ---- samples ------------------------------------------------------------------------------- */
+
+/* One rank, one microbatch: F of 10, of which a layer with half of the time was measured as 1 or 3
+ * times its share; I of 2 and W of 6 vary in W alone. */
+Test(uncertainty, durations_are_drawn_from_samples_as_often_as_they_were_seen) {
+    pp_schedule *schedule = build("1f1b", 1, 1);
+    costs c = costs_uniform(1, 10, 2, 6, 0);
+    const double often[] = {1, 1, 1, 3}, twice[] = {2};
+    const pp_sim_part forward[2] = {{.share = 0.5, .relative = often, .count = 4}, {.share = 0.5}};
+    const pp_sim_part input[2] = {{0}}, weight[2] = {{.share = 1, .relative = twice, .count = 1}};
+    const pp_sim_draws draws = {{forward, input, weight}, 2};
+    pp_sim_input in = input_of(schedule, &c);
+    in.draws = &draws;
+    int slow = 0, count = 4000;
+    for (int i = 0; i < count; i++) {
+        in.jitter_key = pp_random_key_make(11, "draws", (uint64_t)i);
+        pp_sim_result *result = simulate(&in);
+        double forward_s = result->makespan_s - (2 + 12);
+        cr_assert(forward_s == 10 || forward_s == 20, "%g", forward_s);
+        slow += forward_s == 20;
+        cr_assert_eq(result->lower_bound_s, 0);
+        pp_sim_result_free(result);
+    }
+    cr_assert(abs(slow - count / 4) < 150, "%d of %d, expected a quarter", slow, count);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+}
+
+Test(uncertainty, samples_are_drawn_by_action_and_seed_alone) {
+    pp_schedule *schedule = build("1f1b", 3, 6);
+    costs c = costs_uniform(3, 2, 1, 1, 0.25);
+    const double seen[] = {0.5, 0.75, 1, 1.25, 4};
+    const pp_sim_part part[1] = {{.share = 1, .relative = seen, .count = 5}};
+    const pp_sim_draws draws[3] = {
+        {{part, part, part}, 1}, {{part, part, part}, 1}, {{part, part, part}, 1}};
+    pp_sim_input input = input_of(schedule, &c);
+    input.draws = draws;
+    pp_replications *one = replicate(&input, 64, 1);
+    input.general = true;
+    pp_replications *same = replicate(&input, 64, 1), *other = replicate(&input, 64, 2);
+    cr_assert_eq(memcmp(&one->makespan_s, &same->makespan_s, sizeof one->makespan_s), 0);
+    cr_assert_neq(one->makespan_s.p50, other->makespan_s.p50);
+    cr_assert_lt(one->makespan_s.p5, one->makespan_s.p95);
+    pp_replications_free(one);
+    pp_replications_free(same);
+    pp_replications_free(other);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+}
+
+Test(uncertainty, samples_that_cannot_be_are_refused) {
+    pp_schedule *schedule = build("1f1b", 1, 1);
+    costs c = costs_uniform(1, 1, 1, 1, 0);
+    double value[] = {-1};
+    pp_sim_part parts[2] = {{.share = 0.5, .relative = value, .count = 1}, {.share = 0.5}};
+    const pp_sim_draws draws = {{parts, parts, parts}, 2};
+    pp_sim_input input = input_of(schedule, &c);
+    pp_sim_result *result;
+    input.draws = &draws;
+    cr_assert_eq(pp_simulate(&input, &result, NULL), PP_E_INPUT);
+    value[0] = NAN;
+    cr_assert_eq(pp_simulate(&input, &result, NULL), PP_E_INPUT);
+    value[0] = 1, parts[1].share = 0.75;
+    cr_assert_eq(pp_simulate(&input, &result, NULL), PP_E_INPUT);
+    pp_schedule_free(schedule);
+    costs_free(&c);
+}
+
 Test(uncertainty, a_number_of_replications_out_of_range_is_refused) {
     pp_schedule *schedule = build("1f1b", 2, 2);
     costs c = costs_uniform(2, 1, 1, 1, 0);
