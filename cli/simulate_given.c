@@ -297,6 +297,28 @@ static pp_status copies_of_weights(simulation *sim, pp_error *error) {
     return PP_OK;
 }
 
+/* ---- patterns made for equal times ----------------------------------------------------------- */
+
+/* F, I and W take equal times on all stages and transfers none: the pattern as published. */
+static bool times_are_equal(const simulation *sim) {
+    const pp_uniform *u = &sim->uniform;
+    return sim->is_uniform && u->transfer_s == 0 && u->forward_s == u->input_s &&
+           u->forward_s == u->weight_s;
+}
+
+/* Elsewhere the order is made for the times given, within the same memory. */
+static pp_status fit_to_times(simulation *sim, pp_error *error) {
+    if (!sim->family || !sim->family->equal_times || times_are_equal(sim)) return PP_OK;
+    if (sim->request.recompute != PP_RECOMPUTE_NONE) return PP_OK;
+    pp_schedule *better;
+    sim->input.schedule = sim->schedule;
+    PP_TRY(pp_schedule_retime(&sim->input, &sim->request, &better, error));
+    if (!better) return PP_OK;
+    pp_schedule_free(sim->schedule);
+    sim->schedule = better;
+    return PP_OK;
+}
+
 /* ---- all of it ----------------------------------------------------------------------------- */
 
 static pp_status check_settings(const simulate_settings *settings, pp_error *error) {
@@ -324,6 +346,7 @@ pp_status pp_simulate_describe(const simulate_settings *settings, simulation *si
     PP_TRY(settings->costs ? costs_per_rank(settings, sim, error)
                            : costs_per_stage(settings, sim, error));
     if (sim->is_auto) PP_TRY(make_auto(settings, sim, error));
+    PP_TRY(fit_to_times(sim, error));
     sim->input.schedule = sim->schedule;
     sim->input.blocking = settings->blocking;
     sim->input.overlap_factor = settings->overlap_factor;

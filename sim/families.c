@@ -10,7 +10,7 @@
 
 static const pp_schedule_family families[] = {
 #define X(prefix, name_, summary_, constraint_, source_, natural, step, splits, placement_, cuts_, \
-          count_, bubble_, span_bubble_)                                                           \
+          equal_, count_, bubble_, span_bubble_)                                                   \
     {.name = name_,                                                                                \
      .summary = summary_,                                                                          \
      .constraint = constraint_,                                                                    \
@@ -20,6 +20,7 @@ static const pp_schedule_family families[] = {
      .splits_backward = splits,                                                                    \
      .placement = placement_,                                                                      \
      .cuts_sequence = cuts_,                                                                       \
+     .equal_times = equal_,                                                                        \
      .validate = pp_##prefix##_validate,                                                           \
      .count = count_,                                                                              \
      .build = pp_##prefix##_build,                                                                 \

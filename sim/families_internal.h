@@ -10,58 +10,60 @@
  * closed form of the bubble, and of the span's */
 #define PP_FAMILY_LIST(X)                                                                          \
     X(naive, "naive", "one microbatch at a time through all ranks", "M >= 1",                      \
-      "model parallelism without a pipeline", 1, 0, false, PP_PLACE_LOOP, false, pp_count_whole,   \
-      pp_naive_bubble, pp_naive_bubble)                                                            \
+      "model parallelism without a pipeline", 1, 0, false, PP_PLACE_LOOP, false, false,            \
+      pp_count_whole, pp_naive_bubble, pp_naive_bubble)                                            \
     X(gpipe, "gpipe", "all forwards, then all backwards (fill-drain)", "M >= 1",                   \
-      "Huang et al. 2019, GPipe, section 2.3", 1, 0, false, PP_PLACE_LOOP, false, pp_count_whole,  \
-      pp_gpipe_bubble, pp_gpipe_bubble)                                                            \
+      "Huang et al. 2019, GPipe, section 2.3", 1, 0, false, PP_PLACE_LOOP, false, false,           \
+      pp_count_whole, pp_gpipe_bubble, pp_gpipe_bubble)                                            \
     X(one_f_one_b, "1f1b", "one forward, one backward after a short warm-up", "M >= 1",            \
       "Narayanan et al. 2021, Megatron-LM, section 2.2.1; Fan et al. 2021, DAPPLE", 1, 0, false,   \
-      PP_PLACE_LOOP, false, pp_count_whole, pp_gpipe_bubble, pp_gpipe_bubble)                      \
+      PP_PLACE_LOOP, false, false, pp_count_whole, pp_gpipe_bubble, pp_gpipe_bubble)               \
     X(interleaved, "interleaved", "1f1b over V chunks on each rank, in groups of microbatches",    \
       "M a multiple of max(1, M / K); with a group G: K <= G <= M, and M mod G is 0 or >= K",      \
       "Narayanan et al. 2021, Megatron-LM, section 2.2.2", 2, 1, false, PP_PLACE_LOOP, false,      \
-      pp_count_whole, pp_interleaved_bubble, pp_interleaved_bubble)                                \
+      false, pp_count_whole, pp_interleaved_bubble, pp_interleaved_bubble)                         \
     X(bfs, "bfs", "looped breadth-first: all microbatches pass a chunk before the next", "M >= 1", \
       "Lamy-Poirier 2023, Breadth-first pipeline parallelism", 2, 1, false, PP_PLACE_LOOP, false,  \
-      pp_count_whole, pp_bfs_bubble, pp_bfs_bubble)                                                \
+      false, pp_count_whole, pp_bfs_bubble, pp_bfs_bubble)                                         \
     X(zb_h1, "zb-h1", "1f1b with the backward split; weight halves fill the bubbles",              \
       "with V > 1: M a multiple of K",                                                             \
       "Qi et al. 2023, Zero bubble pipeline parallelism, "                                         \
       "section 2.1",                                                                               \
-      1, 1, true, PP_PLACE_LOOP, false, pp_count_split, pp_zb_h1_bubble, pp_zb_h1_bubble)          \
+      1, 1, true, PP_PLACE_LOOP, false, false, pp_count_split, pp_zb_h1_bubble, pp_zb_h1_bubble)   \
     X(zb_h2, "zb-h2", "zb-h1 with twice the warm-up: more memory, hardly a bubble",                \
       "M >= 1, of use from M >= 2K-1",                                                             \
       "Qi et al. 2023, Zero bubble pipeline parallelism, "                                         \
       "section 2.2",                                                                               \
-      1, 0, true, PP_PLACE_LOOP, false, pp_count_split, pp_zb_h2_bubble, pp_zb_h2_span_bubble)     \
+      1, 0, true, PP_PLACE_LOOP, false, false, pp_count_split, pp_zb_h2_bubble,                    \
+      pp_zb_h2_span_bubble)                                                                        \
     X(pytorch_zb, "pytorch-interleaved-zb", "PyTorch's interleaved schedule with weight halves",   \
       "M a multiple of max(1, M / K)",                                                             \
       "torch.distributed.pipelining, ScheduleInterleavedZeroBubble", 2, 1, true, PP_PLACE_LOOP,    \
-      false, pp_count_split, pp_no_closed_form, pp_no_closed_form)                                 \
+      false, false, pp_count_split, pp_no_closed_form, pp_no_closed_form)                          \
     X(zbv, "zbv", "zero bubble on a V-shaped placement, with the memory of 1f1b", "V = 2",         \
       "Qi et al. 2024, Pipeline parallelism with controllable memory, ZB-V", 2, 0, true,           \
-      PP_PLACE_ZIGZAG, false, pp_count_split, pp_zbv_bubble, pp_zbv_span_bubble)                   \
+      PP_PLACE_ZIGZAG, false, false, pp_count_split, pp_zbv_bubble, pp_zbv_span_bubble)            \
     X(dualpipe, "dualpipe", "two directions, forward and backward overlapped as one action",       \
       "K and M even, M >= 2K", "DeepSeek-AI 2024, DeepSeek-V3, section 3.2.1", 1, 0, true,         \
-      PP_PLACE_BIDIRECTIONAL, false, pp_count_split, pp_dualpipe_bubble, pp_dualpipe_bubble)       \
+      PP_PLACE_BIDIRECTIONAL, false, false, pp_count_split, pp_dualpipe_bubble,                    \
+      pp_dualpipe_bubble)                                                                          \
     X(dualpipev, "dualpipev", "dualpipe cut in half: one direction on a V-shaped placement",       \
       "V = 2, M >= 2K", "Qi 2025, DualPipe could be better without the dual", 2, 0, true,          \
-      PP_PLACE_ZIGZAG, false, pp_count_split, pp_dualpipev_bubble, pp_dualpipev_bubble)            \
+      PP_PLACE_ZIGZAG, false, false, pp_count_split, pp_dualpipev_bubble, pp_dualpipev_bubble)     \
     X(chimera, "chimera", "two directions, K/2 microbatches of each in flight", "K and M even",    \
-      "Li and Hoefler 2021, Chimera", 1, 0, false, PP_PLACE_BIDIRECTIONAL, false, pp_count_whole,  \
-      pp_chimera_bubble, pp_chimera_bubble)                                                        \
+      "Li and Hoefler 2021, Chimera", 1, 0, false, PP_PLACE_BIDIRECTIONAL, false, false,           \
+      pp_count_whole, pp_chimera_bubble, pp_chimera_bubble)                                        \
     X(v_half, "v-half", "V-shaped, half the activation memory of 1f1b", "V = 2",                   \
       "Qi et al. 2024, Pipeline parallelism with controllable memory, V-Half", 2, 0, true,         \
-      PP_PLACE_ZIGZAG, false, pp_count_split, pp_no_closed_form, pp_no_closed_form)                \
+      PP_PLACE_ZIGZAG, false, true, pp_count_split, pp_no_closed_form, pp_no_closed_form)          \
     X(v_min, "v-min", "V-shaped, a third of the activation memory of 1f1b", "V = 2",               \
       "Qi et al. 2024, Pipeline parallelism with controllable memory, V-Min", 2, 0, true,          \
-      PP_PLACE_ZIGZAG, false, pp_count_split, pp_no_closed_form, pp_no_closed_form)                \
+      PP_PLACE_ZIGZAG, false, true, pp_count_split, pp_no_closed_form, pp_no_closed_form)          \
     X(hanayo, "hanayo", "V/2 waves through the ranks and back", "V even",                          \
-      "Liu et al. 2023, Hanayo", 2, 2, false, PP_PLACE_ZIGZAG, false, pp_count_whole,              \
+      "Liu et al. 2023, Hanayo", 2, 2, false, PP_PLACE_ZIGZAG, false, false, pp_count_whole,       \
       pp_no_closed_form, pp_no_closed_form)                                                        \
     X(seq1f1b, "seq1f1b", "1f1b over slices of each sequence", "1 <= slices <= 256",               \
-      "Sun et al. 2024, Seq1F1B", 1, 0, false, PP_PLACE_LOOP, true, pp_seq1f1b_count,              \
+      "Sun et al. 2024, Seq1F1B", 1, 0, false, PP_PLACE_LOOP, true, false, pp_seq1f1b_count,       \
       pp_no_closed_form, pp_no_closed_form)
 
 /* Which weights a microbatch goes forward and back with. */
@@ -230,7 +232,7 @@ struct pp_greedy {
     int forward_slots, backward_slots; /* durations … */
     int weight_slots;                  /* … 0: the backward is whole */
     int limit;                         /* for admits */
-    int variant;                       /* 0 … variants-1 */
+    int variant;                       /* 0 … variants-1; -1: the best of them */
     /* The smaller, the sooner: of F, or of I or B, of microbatch m on stage s. */
     int64_t (*urgency)(const pp_greedy *rules, int s, bool forward, int m);
     /* May another F of chunk v start on rank p? Must never leave all ranks waiting. */
@@ -240,8 +242,8 @@ struct pp_greedy {
     bool (*weight_first)(const pp_greedy *rules, const pp_greedy_rank *rank, int s);
 };
 
-/* Fills the schedule. Of several variants of the rules it keeps the one that takes the fewest slots
- * for at most `trial_microbatches`; the first of equals. */
+/* Fills the schedule. If rules->variant is -1, of several variants of the rules it keeps the one
+ * that takes the fewest slots for at most `trial_microbatches`; the first of equals. */
 void pp_greedy_build(pp_greedy *rules, int variants, int trial_microbatches, pp_schedule *schedule);
 
 #endif

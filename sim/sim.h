@@ -9,6 +9,7 @@
  *   bounds.c      lower bounds; critical_path.c
  *   replications.c, sensitivity.c    how much of that is luck, and what it depends on
  *   auto.c …      a schedule made to measure for given costs and limits
+ *   retimed.c     the same within the memory of a given one
  *
  * A schedule is data (core.h, part 8). The engine never reorders: time follows from the order. */
 #ifndef PPSIM_SIM_H
@@ -28,6 +29,7 @@ typedef struct pp_schedule_request {
     bool reverse_backward;  /* gpipe: backward of the last microbatch first, as torchgpipe runs */
     int group;       /* interleaved: microbatches that pass a chunk before the next; 0: ours */
     int slices;      /* seq1f1b: slices of a microbatch along the sequence; 0: 2 */
+    int variant;     /* v-half, v-min: 1 … of the variants tried; 0: the shortest for F = I = W */
     int minibatches; /* pipedream-2bw: so many in a row, of M microbatches each; 0: 4 */
 } pp_schedule_request;
 
@@ -55,7 +57,8 @@ typedef struct pp_schedule_family {
     int virtual_step;     /* V may also be natural + n · this; 0: it may not */
     bool splits_backward; /* has I and W, in place of B or beside it */
     pp_stage_placement placement;
-    bool cuts_sequence;                /* its units are slices of microbatches */
+    bool cuts_sequence; /* its units are slices of microbatches */
+    bool equal_times;   /* made for F = I = W without transfers: see pp_schedule_retime */
     const struct pp_async_rule *async; /* NULL: synchronous, weights change between steps alone */
     /* PP_E_INPUT with a reason if K, M, V are outside the definition. May be NULL: always fine. */
     pp_status (*validate)(const pp_schedule_request *request, pp_error *error);
@@ -361,5 +364,13 @@ typedef struct pp_auto_result {
  * microbatch. Full microbatches, compute actions without launch times are what it sees. Time:
  * the budget, or less where the bounds are reached; memory O(actions). */
 pp_status pp_auto_schedule(const pp_auto_request *request, pp_auto_result *result, pp_error *error);
+
+/* For a schedule of a family that is made for equal times: another order of the same stages, in
+ * which no rank holds more chunks (from the start of F to the end of W) than the fullest rank of
+ * input->schedule, but which is shorter with the input's costs. request: that schedule was built
+ * from. *better: NULL if none was found. The same input gives the same order. Takes up to half a
+ * second. */
+pp_status pp_schedule_retime(const pp_sim_input *input, const pp_schedule_request *request,
+                             pp_schedule **better, pp_error *error);
 
 #endif

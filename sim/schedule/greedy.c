@@ -176,9 +176,10 @@ static int64_t run_once(runner *run) {
 void pp_greedy_build(pp_greedy *rules, int variants, int trial_microbatches,
                      pp_schedule *schedule) {
     runner run = {.rules = rules, .schedule = schedule};
-    int best = 0, all = rules->microbatches;
+    int best = rules->variant > 0 ? rules->variant : 0, all = rules->microbatches;
     int64_t least = INT64_MAX;
     if (!give_state(&run)) return;
+    if (rules->variant >= 0) variants = 0;
     rules->microbatches = all < trial_microbatches ? all : trial_microbatches;
     for (int i = 0; i < variants && variants > 1; i++) {
         rules->variant = i;

@@ -49,7 +49,8 @@ pp_status pp_hanayo_validate(const pp_schedule_request *request, pp_error *error
 }
 
 void pp_hanayo_build(const pp_schedule_request *request, pp_schedule *schedule) {
-    pp_greedy rules = {.ranks = request->ranks,
+    pp_greedy rules = {.variant = -1,
+                       .ranks = request->ranks,
                        .microbatches = request->microbatches,
                        .forward_slots = 1,
                        .backward_slots = 2,

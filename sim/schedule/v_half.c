@@ -51,6 +51,7 @@ static void build(pp_greedy rules, int shares, const pp_schedule_request *reques
     rules.microbatches = request->microbatches;
     rules.forward_slots = rules.backward_slots = rules.weight_slots = 1;
     rules.weight_first = weight_first;
+    rules.variant = request->variant - 1;
     pp_greedy_build(&rules, shares * WEIGHT_RULES, 3 * request->ranks, schedule);
 }
 
@@ -71,14 +72,23 @@ static bool half_admits(const pp_greedy *rules, const pp_greedy_stage *stages,
     return admits_within(rules, stages, rank, p, v, share);
 }
 
+enum { HALF_SHARES = 2, MIN_SHARES = 3 };
+
+static pp_status validate(const pp_schedule_request *request, int shares, pp_error *error) {
+    PP_TRY(pp_family_vshape(request, error));
+    if (request->variant >= 0 && request->variant <= shares * WEIGHT_RULES) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, request->name, "variant %d, expected 0 to %d",
+                   request->variant, shares * WEIGHT_RULES);
+}
+
 pp_status pp_v_half_validate(const pp_schedule_request *request, pp_error *error) {
-    return pp_family_vshape(request, error);
+    return validate(request, HALF_SHARES, error);
 }
 
 void pp_v_half_build(const pp_schedule_request *request, pp_schedule *schedule) {
     pp_greedy rules = {
         .limit = 2 * ((request->ranks + 2) / 2), .urgency = half_urgency, .admits = half_admits};
-    build(rules, 2, request, schedule);
+    build(rules, HALF_SHARES, request, schedule);
 }
 
 /* ---- v-min --------------------------------------------------------------------------------- */
@@ -102,11 +112,11 @@ static bool min_admits(const pp_greedy *rules, const pp_greedy_stage *stages,
 }
 
 pp_status pp_v_min_validate(const pp_schedule_request *request, pp_error *error) {
-    return pp_family_vshape(request, error);
+    return validate(request, MIN_SHARES, error);
 }
 
 void pp_v_min_build(const pp_schedule_request *request, pp_schedule *schedule) {
     pp_greedy rules = {
         .limit = 2 * ((request->ranks + 4) / 3), .urgency = min_urgency, .admits = min_admits};
-    build(rules, 3, request, schedule);
+    build(rules, MIN_SHARES, request, schedule);
 }

@@ -40,8 +40,11 @@ expect 2 'goes with a plan' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --r
 expect 2 'goes with --replications' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --db x.db
 expect 2 'needs --db' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --replications 2
 expect 2 'needs data to read' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --prefetch
-expect 0 'step time    7 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --load-s 0.5
-expect 0 'step time    6 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --load-s 0.5 --prefetch
+expect 0 'step time    7.00 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --load-s 0.5
+expect 0 'step time    6.00 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --load-s 0.5 --prefetch
+# orders of v-half and v-min for the times given, and as published for equal ones
+same simulate --schedule v-half -K 4 -M 8 --costs 1,1,1 -- simulate --schedule v-half -K 4 -M 8 --costs 1,1,1,0
+expect 0 'v-half: K=4 M=8 V=2' simulate --schedule v-half -K 4 -M 8 --costs 1,1.5,0.5,0.1
 expect 2 'goes with --check' schedule 1f1b -K 2 -M 2 --blocking
 "$ppsim" schedule 1f1b -K 3 -M 4 --format csv >file.csv
 expect 0 'finishes' schedule --check file.csv -K 3 -M 4 -V 1
