@@ -39,6 +39,14 @@ void pp_export_warn_devices(const pp_export *e) {
     }
 }
 
+void pp_export_warn_overlap(const pp_export *e) {
+    if (e->plan->reduce_buckets > 0 && e->plan->dp > 1)
+        pp_warn(
+            "the plan reduces gradients beside the backward pass, in %d buckets for each stage: "
+            "%s takes that from how the modules are wrapped, not from here",
+            e->plan->reduce_buckets, e->system);
+}
+
 pp_status pp_export_recompute(const pp_export *e, pp_recompute *recompute) {
     const pp_plan *plan = e->plan;
     for (int s = 1; s < plan->stage_count; s++)

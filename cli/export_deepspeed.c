@@ -67,6 +67,7 @@ static void warn(const pp_export *e) {
         pp_warn("DeepSpeed's PipelineModule leaves tensor parallelism to the layers: they must "
                 "divide themselves over %d devices",
                 plan->tp);
+    pp_export_warn_overlap(e);
     pp_export_warn_devices(e);
 }
 

@@ -41,6 +41,8 @@ pp_status pp_export_refuse(const pp_export *e, const char *format, ...)
 pp_status pp_export_even_batch(const pp_export *e);
 /* Warns if processes are to run on other devices than their own numbers. */
 void pp_export_warn_devices(const pp_export *e);
+/* Warns if gradients are reduced beside compute, which is not told to the system itself. */
+void pp_export_warn_overlap(const pp_export *e);
 /* The recomputation that all stages share; stages that differ are refused. */
 pp_status pp_export_recompute(const pp_export *e, pp_recompute *recompute);
 pp_status pp_export_refuse_recompute(const pp_export *e, pp_recompute recompute);

@@ -183,6 +183,9 @@ static void write_training(const pp_plan *plan, pp_text *text) {
     if (plan->dtype == PP_BF16) pp_text_string(text, "  --bf16\n");
     pp_text_printf(text, "  --optimizer %s\n", plan->optimizer == PP_SGD ? "sgd" : "adam");
     if (plan->zero > 0) pp_text_string(text, "  --use-distributed-optimizer\n");
+    if (plan->reduce_buckets > 0 && plan->dp > 1) pp_text_string(text, "  --overlap-grad-reduce\n");
+    if (plan->blocking && plan->virtual_stages > 1)
+        pp_text_string(text, "  --no-overlap-p2p-communication\n");
 }
 
 pp_status pp_export_megatron(pp_export *e) {

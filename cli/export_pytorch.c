@@ -182,6 +182,7 @@ static void warn(const pp_export *e) {
     if (plan->zero > 0)
         pp_warn(
             "ZeRO stage 1 is torch.distributed.optim.ZeroRedundancyOptimizer over the mesh's dp");
+    pp_export_warn_overlap(e);
     pp_export_warn_devices(e);
 }
 

@@ -72,6 +72,12 @@ plan five.json --ranks 2 --dp 1 --schedule 1f1b --recompute every:5 --split 7
 expect 2 '5 do not divide the 6 layers of stage 0' export megatron five.json
 plan attention.json --ranks 2 --dp 1 --schedule 1f1b --recompute attention --split 7
 expect 0 '--recompute-granularity selective --recompute-modules core_attn' export megatron attention.json
+# by hand: plan does not choose these
+sed 's/"blocking": false,/"blocking": true,/' looped.json >blocking.json
+expect 0 '--no-overlap-p2p-communication' export megatron blocking.json
+sed 's/"blocking": false,/"blocking": false, "reduce_buckets": 4,/' even.json >buckets.json
+expect 0 '--overlap-grad-reduce' export megatron buckets.json
+expect 0 'in 4 buckets for each stage: DeepSpeed takes that from' export deepspeed buckets.json
 
 # ---- deepspeed ----
 expect 0 'ACTIVATION_CHECKPOINT_INTERVAL = 5' export deepspeed five.json
