@@ -259,8 +259,23 @@ static pp_status expand_and_predict(const pp_terms *terms, pp_plan *plan, pp_err
     return status;
 }
 
+/* The plan brings its own order, under the name "auto". */
+static bool attach_order(const pp_schedule *order, pp_plan *plan) {
+    pp_text csv = {0};
+    pp_schedule_write_csv(order, &csv);
+    if (!csv.failed) plan->schedule_csv = pp_arena_copy(&plan->arena, csv.bytes, csv.length);
+    pp_text_deinit(&csv);
+    snprintf(plan->schedule, sizeof plan->schedule, "auto");
+    return plan->schedule_csv != NULL;
+}
+
 pp_status pp_assemble_plan(const pp_terms *terms, pp_footprints *footprints, const int *splits,
                            pp_plan **plan, pp_error *error) {
+    return pp_assemble_order(terms, footprints, splits, NULL, plan, error);
+}
+
+pp_status pp_assemble_order(const pp_terms *terms, pp_footprints *footprints, const int *splits,
+                            const pp_schedule *order, pp_plan **plan, pp_error *error) {
     const pp_tables *tables = terms->tables;
     PP_TRY(pp_plan_new(tables->request->model, tables->cluster, terms->ranks, terms->stages,
                        terms->candidate->dp, terms->candidate->tp, plan, error));
@@ -270,9 +285,9 @@ pp_status pp_assemble_plan(const pp_terms *terms, pp_footprints *footprints, con
     }
     note_costs(terms, *plan);
     (*plan)->cost_hash = pp_costs_hash(tables->request->costs);
-    pp_status status = pp_assemble_stages(terms, footprints, splits, *plan)
-                           ? expand_and_predict(terms, *plan, error)
-                           : pp_fail_memory(error);
+    bool done = pp_assemble_stages(terms, footprints, splits, *plan) &&
+                (order == NULL || attach_order(order, *plan));
+    pp_status status = done ? expand_and_predict(terms, *plan, error) : pp_fail_memory(error);
     if (status == PP_OK) return PP_OK;
     pp_plan_free(*plan);
     *plan = NULL;

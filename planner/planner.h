@@ -17,6 +17,7 @@
  *             search_bound.c   proved lower bounds of the step time
  *             search_work.c    one candidate: splits, memory, the best of them
  *             search_time.c    its step time
+ *             search_auto.c    a schedule made to measure
  *             search_refine.c  better splits: moves, and all that could still win
  *             search_miss.c    nothing fits: by how much, and what to change
  * Answering:  assemble.c       from a candidate and its splits to a full pp_plan
@@ -56,7 +57,7 @@ typedef struct pp_plan_request {
     bool runnable;            /* what `run` cannot execute yet (tp > 1, ZeRO-1) only where pinned */
     int ranks, virtual_stages, microbatches, dp, tp;  /* pins */
     int64_t microbatch_size;
-    const char *schedule;     /* pin */
+    const char *schedule;     /* pin; "auto": one made to measure for the splits of the best plans */
     const char *recompute;    /* pin: a policy, of all stages */
     const char *split;        /* method or "3,7,11"; NULL: "optimal" */
     double limit_s;           /* stop after; 0: never */

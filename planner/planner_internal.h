@@ -10,6 +10,7 @@
  *   space       search_space.c     which candidates there are
  *   bounds      search_bound.c     what a candidate can never beat
  *   work        search_work.c      one candidate: split, simulate, refine
+ *   auto        search_auto.c      an order made to measure for its splits
  *   miss        search_miss.c      by how much nothing fitted */
 #ifndef PPSIM_PLANNER_INTERNAL_H
 #define PPSIM_PLANNER_INTERNAL_H
@@ -433,12 +434,18 @@ bool pp_assemble_stages(const pp_terms *terms, pp_footprints *footprints, const 
 /* A finished plan: expanded, simulated, predicted. */
 pp_status pp_assemble_plan(const pp_terms *terms, pp_footprints *footprints, const int *splits,
                            pp_plan **plan, pp_error *error);
+/* The same with another order of compute actions, which the plan brings under the name "auto";
+ * NULL: as the candidate's schedule has it. */
+pp_status pp_assemble_order(const pp_terms *terms, pp_footprints *footprints, const int *splits,
+                            const pp_schedule *order, pp_plan **plan, pp_error *error);
 
 /* ---- bounds -------------------------------------------------------------------------------- */
 
 /* Seconds that no split of the candidate can beat, from totals alone. O(1). INFINITY: its weights
  * alone do not fit. */
 double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate);
+/* The same whatever the order of its actions. */
+double pp_bound_any_order(const pp_tables *tables, const pp_candidate *candidate);
 /* Seconds that no step can beat in which `stage` holds layers first … last. Never falls when the
  * interval grows. Sharper when the order is known. */
 double pp_bound_stage(const pp_terms *terms, int stage, int first, int last);
@@ -521,6 +528,11 @@ bool pp_work_must_stop(const pp_work *work);
 pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error);
 /* First and last layer of a stage under some splits. */
 void pp_work_interval(const pp_work *work, const int *splits, int stage, int *first, int *last);
+
+/* A plan with an order made to measure for these splits of the candidate at hand, or with its own
+ * order where none shorter was found: search_auto.c. budget: of pp_auto_schedule. */
+pp_status pp_work_auto(pp_work *work, const int *splits, int64_t budget, pp_plan **plan,
+                       pp_error *error);
 
 /* Too far from the ceiling to be worth the next two. */
 bool pp_work_is_hopeless(const pp_work *work, double ceiling);

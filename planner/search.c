@@ -51,7 +51,8 @@ typedef struct search {
     bool timed_out;
     pp_plan_request straight; /* what `request` becomes where --split pipedream needs no replicas */
     bool replicated;          /* it does need them: there is no plan to search for */
-    pp_arena arena; /* lists above, and splits of kept plans */
+    bool made_to_measure;     /* --schedule auto: the named schedules are where to start from */
+    pp_arena arena;           /* lists above, and splits of kept plans */
     pp_arena scratch;
 } search;
 
@@ -286,22 +287,46 @@ static pp_status run(search *s) {
 
 static void fill_bounds(search *s) {
     pp_plan_result *result = s->result;
-    double best = s->best[0].seconds, bound = best;
+    double best =
+        s->made_to_measure ? result->best->predicted.iteration_time_s : s->best[0].seconds;
+    double bound = best;
     for (size_t i = 0; i < s->space.count; i++) {
-        bound = fmin(bound, s->space.candidates[i].bound_s);
+        const pp_candidate *candidate = &s->space.candidates[i];
+        bound = fmin(bound, s->made_to_measure ? pp_bound_any_order(&s->tables, candidate)
+                                               : candidate->bound_s);
     }
     result->lower_bound_s = bound;
     result->gap = bound > 0 ? (best - bound) / bound : 0;
 }
 
-static pp_status hand_out(search *s, const kept *from, pp_plan **plan) {
+/* To the workshop, as it was when it was kept. */
+static pp_status take_out(search *s, const kept *from) {
     PP_TRY(pp_work_start(&s->work, &s->space.candidates[from->candidate], s->error));
     int boundaries = s->work.terms.stages - 1;
     memcpy(s->work.splits, from->splits, (size_t)boundaries * sizeof *from->splits);
-    PP_TRY(pp_work_enter(&s->work, from->view, s->error));
+    return pp_work_enter(&s->work, from->view, s->error);
+}
+
+static pp_status hand_out(search *s, const kept *from, pp_plan **plan) {
+    PP_TRY(take_out(s, from));
+    if (s->made_to_measure) return pp_work_auto(&s->work, from->splits, 0, plan, s->error);
     PP_TRY(pp_assemble_plan(&s->work.terms, from->view->footprints, from->splits, plan, s->error));
     assert((*plan)->predicted.iteration_time_s == from->seconds);
     return PP_OK;
+}
+
+/* Orders made to measure may turn the plans around: the fastest comes first, others stay. */
+static void put_fastest_first(search *s) {
+    pp_plan_result *result = s->result;
+    for (int i = 0; i < result->alternative_count; i++) {
+        pp_plan *best = result->best, *other = result->alternatives[i];
+        if (other->predicted.iteration_time_s >= best->predicted.iteration_time_s) continue;
+        kept held = s->best[0];
+        result->best = other;
+        result->alternatives[i] = best;
+        s->best[0] = s->best[i + 1];
+        s->best[i + 1] = held;
+    }
 }
 
 static pp_status hand_out_all(search *s) {
@@ -313,6 +338,8 @@ static pp_status hand_out_all(search *s) {
         result->alternative_count++;
     }
     PP_TRY(hand_out(s, &s->best[0], &result->best));
+    put_fastest_first(s);
+    PP_TRY(take_out(s, &s->best[0]));
     return pp_work_report(&s->work, &result->split, s->error);
 }
 
@@ -338,8 +365,8 @@ static pp_status conclude(search *s) {
     pp_plan_result *result = s->result;
     result->pruned = (int64_t)s->space.count - result->searched;
     if (s->kept_count == 0) return give_up(s);
-    fill_bounds(s);
     PP_TRY(hand_out_all(s));
+    fill_bounds(s);
     result->seconds = pp_now_s() - s->started_s;
     return explain(s);
 }
@@ -384,7 +411,14 @@ static pp_status prepare(search *s) {
 pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result, pp_error *error) {
     *result = pp_allocate_zeroed(1, sizeof **result);
     if (*result == NULL) return pp_fail_memory(error);
-    search s = {.request = request, .result = *result, .error = error, .started_s = pp_now_s()};
+    pp_plan_request named = *request; /* auto starts from the named schedules */
+    bool made_to_measure = request->schedule != NULL && strcmp(request->schedule, "auto") == 0;
+    named.schedule = made_to_measure ? NULL : request->schedule;
+    search s = {.request = &named,
+                .result = *result,
+                .error = error,
+                .started_s = pp_now_s(),
+                .made_to_measure = made_to_measure};
     pp_arena_init(&s.arena);
     pp_arena_init(&s.scratch);
     pp_status status = prepare(&s);

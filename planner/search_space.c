@@ -74,7 +74,7 @@ static pp_status check_names(const pp_plan_request *request, pp_error *error) {
         length += (size_t)snprintf(known + length, sizeof known - length, "%s%s", i ? ", " : "",
                                    families[i].name);
     }
-    return pp_fail(error, PP_E_INPUT, "--schedule", "no schedule is called '%s'; known are %s",
+    return pp_fail(error, PP_E_INPUT, "--schedule", "no schedule is called '%s'; known are %s, auto",
                    request->schedule, known);
 }
 
