@@ -114,8 +114,8 @@ typedef struct writer {
 
 pp_recompute fixture_policy(int index) {
     static const pp_recompute policies[FIXTURE_POLICIES] = {
-        PP_RECOMPUTE_NONE,      PP_RECOMPUTE_EVERY + 2,   PP_RECOMPUTE_FULL,
-        PP_RECOMPUTE_ATTENTION, PP_RECOMPUTE_EVERY + 1,   PP_RECOMPUTE_EXCEPT_LAST,
+        PP_RECOMPUTE_NONE,      PP_RECOMPUTE_EVERY + 2, PP_RECOMPUTE_FULL,
+        PP_RECOMPUTE_ATTENTION, PP_RECOMPUTE_EVERY + 1, PP_RECOMPUTE_EXCEPT_LAST,
         PP_RECOMPUTE_EVERY + 3};
     return policies[index % FIXTURE_POLICIES];
 }

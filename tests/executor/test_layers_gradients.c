@@ -73,6 +73,22 @@ Test(layers_gradients, accumulating) {
 Test(layers_gradients, long_attention) {
     pp_layer layer = {.name = "long", .op = PP_OP_ATTENTION, .dim = 2, .heads = 1, .sequence = 131};
     check_layer(&layer, 1, 1, false);
+    pp_layer llama = {.name = "long_llama",
+                      .op = PP_OP_LLAMA_BLOCK,
+                      .dim = 4,
+                      .heads = 2,
+                      .kv_heads = 1,
+                      .hidden = 3,
+                      .sequence = 67};
+    check_layer(&llama, 1, 1, false);
+    pp_layer bert = {.name = "long_bert",
+                     .op = PP_OP_BERT_BLOCK,
+                     .dim = 8,
+                     .heads = 1,
+                     .hidden = 2,
+                     .sequence = 65,
+                     .dropout = 0.2};
+    check_layer(&bert, 1, 1, false);
 }
 
 /* The planted fault: a gradient with one wrong element is refused. */
