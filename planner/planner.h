@@ -18,6 +18,8 @@
  *             search_work.c    one candidate: splits, memory, the best of them
  *             search_time.c    its step time
  *             search_auto.c    a schedule made to measure
+ *             order_paths.c, capacity.c, search_game.c   bounds where several stages share a rank …
+ *             search_fit.c     … and splits that fit there
  *             search_refine.c  better splits: moves, and all that could still win
  *             search_miss.c    nothing fits: by how much, and what to change
  * Answering:  assemble.c       from a candidate and its splits to a full pp_plan

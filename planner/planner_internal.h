@@ -463,6 +463,14 @@ double pp_rounded(double seconds);
 
 /* ---- one candidate ------------------------------------------------------------------------- */
 
+enum { PP_STARTS = 4 };
+
+/* A split to begin from. */
+typedef struct pp_start {
+    double estimate_s; /* of its step time: never more */
+    int *splits;       /* [stages - 1] */
+} pp_start;
+
 /* The workshop in which candidates are timed, one after the other. Stages are intervals of the view
  * at hand: `wide`, where cuts are looked for, or that of the order in which a cut is tried. */
 typedef struct pp_work {
@@ -490,6 +498,8 @@ typedef struct pp_work {
     int *splits;               /* [stages - 1] the best so far, in best_view … */
     int *trial;                /* … and the one being tried, in the view at hand */
     pp_view *best_view;        /* NULL: none fits */
+    pp_start starts[PP_STARTS]; /* best estimates first … */
+    int start_count;            /* … so many */
     double best_s;             /* its step time; INFINITY: none fits */
     int64_t best_peak_bytes;   /* the largest of its ranks */
     int share;                 /* of a rank's limit that each of its stages may use: 1/share */
@@ -526,6 +536,8 @@ bool pp_work_must_stop(const pp_work *work);
 /* Finds the best splits by the method, starting from work->trial. No split whose bound reaches
  * `ceiling` is of interest to the caller. */
 pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error);
+/* Bytes of a rank under the stages of work->plan. */
+int64_t pp_work_rank_bytes(pp_work *work, int rank);
 /* First and last layer of a stage under some splits. */
 void pp_work_interval(const pp_work *work, const int *splits, int stage, int *first, int *last);
 

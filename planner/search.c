@@ -215,6 +215,7 @@ static pp_status solve(search *s, size_t index) {
     s->result->searched++;
     candidate->tried = true;
     candidate->seconds = work->best_s;
+    raise_bound(candidate, work->bound_s);
     if (work->proved) raise_bound(candidate, fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE));
     return work->best_s < INFINITY ? keep(s, index) : PP_OK;
 }

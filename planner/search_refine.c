@@ -25,6 +25,7 @@
 #define ENUMERATE_ACTIONS 1e6
 #define FAR_ABOVE 1.15
 #define MANY_SPLITS 5000.0
+#define SHARED_SPLITS 1e6 /* where stages share ranks */
 #define ENUMERATE_NODES 50000
 #define REST_CELLS 4e6 /* bounds that the table of rests may cost */
 
@@ -32,13 +33,24 @@ static double actions_of(const pp_work *work) {
     return (double)work->order->first_action[work->order->ranks];
 }
 
-bool pp_work_is_hopeless(const pp_work *work, double ceiling) {
-    if (work->best_s <= FAR_ABOVE * ceiling) return false;
-    double splits = 1; /* (layers - 1) choose (stages - 1) */
-    for (int i = 1; i < work->terms.stages && splits <= MANY_SPLITS; i++) {
+/* (layers - 1) choose (stages - 1), or more than `most`. */
+static double count_splits(const pp_work *work, double most) {
+    double splits = 1;
+    for (int i = 1; i < work->terms.stages && splits <= most; i++) {
         splits *= (double)(work->views->base->layers - i) / i;
     }
-    return splits > MANY_SPLITS;
+    return splits;
+}
+
+bool pp_work_is_hopeless(const pp_work *work, double ceiling) {
+    if (work->best_s <= FAR_ABOVE * ceiling) return false;
+    return count_splits(work, MANY_SPLITS) > MANY_SPLITS;
+}
+
+/* Where the bounds of single stages leave too much to try: see search_game.c for what else can be
+ * proved there. */
+static bool beyond_enumeration(const pp_work *work) {
+    return work->candidate->virtual_stages > 1 && count_splits(work, SHARED_SPLITS) > SHARED_SPLITS;
 }
 
 /* ---- moves --------------------------------------------------------------------------------- */
@@ -185,6 +197,7 @@ pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error) {
     work->proved = work->bound_s >= fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE);
     if (work->proved || (double)stages * layers * layers > REST_CELLS) return PP_OK;
     if (work->tables->lattice != NULL) return PP_OK; /* nothing fits to start from */
+    if (beyond_enumeration(work)) return PP_OK;
     size_t cells = ((size_t)stages + 1) * ((size_t)layers + 1);
     enumeration e = {.work = work,
                      .ceiling = ceiling,

@@ -8,12 +8,17 @@
  *
  * With one stage on each rank a stage's need is its rank's need, so a split in which all stages fit
  * fits. With several it is only a part of it; then the whole is checked when a split is tried, and
- * where it fails the cut is repeated with each stage held to its share of the limit. */
+ * where it fails the cut is repeated with each stage held to its share of the limit, and layers are
+ * moved until every rank fits (search_fit.c). More starting points come from putting the longer
+ * stages into one run along the chain, and from the game (search_game.c) that bounds them all. */
 #include <math.h>
 #include <string.h>
 
+#include "planner/game_internal.h"
 #include "planner/pipedream_internal.h"
-#include "planner/planner_internal.h"
+
+#define RUN_ACTIONS 5e5 /* simulated to find where longer stages go best */
+enum { RUNS_MIN = 8 };
 
 void pp_work_init(pp_work *work, pp_views *views, const pp_split_method *method) {
     *work = (pp_work){.views = views, .method = method};
@@ -94,6 +99,8 @@ static pp_status allocate(pp_work *work, pp_error *error) {
     work->splits = PP_NEW(arena, int, stages);
     work->trial = PP_NEW(arena, int, stages);
     work->flows = PP_NEW(arena, pp_flow, stages);
+    work->start_count = 0;
+    for (int i = 0; i < PP_STARTS; i++) work->starts[i].splits = PP_NEW(arena, int, stages);
     pp_plan *plan = &work->plan;
     *plan = (pp_plan){.cluster = work->views->base->cluster,
                       .order = PP_NEW(arena, int, work->views->base->layers),
@@ -276,8 +283,7 @@ pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {
 
 /* ---- trying -------------------------------------------------------------------------------- */
 
-/* Bytes of a rank under the plan's split. */
-static int64_t rank_bytes(pp_work *work, int rank) {
+int64_t pp_work_rank_bytes(pp_work *work, int rank) {
     const pp_plan *plan = &work->plan;
     for (int s = 0; s < plan->stage_count; s++) work->probe[s] = plan->stages[s].bytes;
     pp_peak_bytes peak = pp_rank_peak_bytes(work->order, rank, work->probe, work->input_slots,
@@ -293,7 +299,7 @@ static bool ranks_fit(pp_work *work, int64_t *peak) {
     for (int s = 0; s < plan->stage_count; s++) {
         int rank = plan->placement[s];
         int64_t total = plan->virtual_stages > 1
-                            ? rank_bytes(work, rank)
+                            ? pp_work_rank_bytes(work, rank)
                             : pp_work_need(work, s, plan->stages[s].first, plan->stages[s].last);
         if (total > work->terms.limit_bytes[rank]) return false;
         if (total > *peak) *peak = total;
@@ -357,6 +363,55 @@ static pp_status cut_pipedream(pp_work *work, double *measure, pp_error *error) 
     return pp_work_enter(work, view, error);
 }
 
+/* What the game came upon. */
+static pp_status try_starts(pp_work *work, pp_error *error) {
+    size_t boundaries = (size_t)work->terms.stages - 1;
+    for (int i = 0; i < work->start_count; i++) {
+        if (work->starts[i].estimate_s >= work->best_s) continue;
+        memcpy(work->trial, work->starts[i].splits, boundaries * sizeof *work->trial);
+        PP_TRY(pp_work_try(work, error));
+    }
+    return PP_OK;
+}
+
+/* Stages as equal as whole members allow, the longer ones next to each other from `first` on, round
+ * the end of the chain. False: another stage would be left without a layer. */
+static bool cut_run(pp_work *work, const pp_capacity *c, int first) {
+    int stages = work->terms.stages, each = c->total / stages, more = c->total % stages;
+    for (int s = 0, layer = 0; s + 1 < stages; s++) {
+        int longer = (s - first + stages) % stages < more, from = layer;
+        int goal = c->members[layer] + each + longer;
+        while (layer < work->tables->layers && c->members[layer] < goal) layer++;
+        if (layer == from || work->tables->layers - layer < stages - 1 - s) return false;
+        work->trial[s] = layer;
+    }
+    return true;
+}
+
+/* With several stages on a rank, where the longer ones lie in the chain decides how it fills and
+ * drains; which place is best depends on the order. */
+pp_status pp_work_try_runs(pp_work *work, const pp_capacity *capacity, pp_error *error) {
+    int stages = work->terms.stages;
+    double most = RUN_ACTIONS / (double)work->order->first_action[work->order->ranks];
+    int step = most >= stages    ? 1
+               : most < RUNS_MIN ? stages / RUNS_MIN + 1
+                                 : stages / (int)most + 1;
+    for (int first = 0; first < stages && !pp_work_must_stop(work); first += step) {
+        if (cut_run(work, capacity, first)) PP_TRY(pp_work_try(work, error));
+    }
+    return PP_OK;
+}
+
+/* With several stages on a rank cuts that respect each stage need not fit. */
+static pp_status try_fits(pp_work *work, pp_error *error) {
+    size_t boundaries = (size_t)work->terms.stages - 1;
+    for (int i = 0; i < work->start_count && work->best_s == INFINITY; i++) {
+        memcpy(work->trial, work->starts[i].splits, boundaries * sizeof *work->trial);
+        PP_TRY(pp_work_fit(work, error));
+    }
+    return PP_OK;
+}
+
 static pp_status cut_baseline(pp_work *work, double *measure, pp_error *error) {
     if (pp_split_is_pipedream(work->method)) return cut_pipedream(work, measure, error);
     if (pp_split_is_bottleneck(work->method)) return cut_anywhere(work, measure, error);
@@ -376,15 +431,48 @@ static pp_status solve_baseline(pp_work *work, pp_error *error) {
     return measure < INFINITY ? pp_work_try(work, error) : PP_OK;
 }
 
+/* All splits are cuts of one order: of a graph that branches these tools say nothing. */
+static bool is_chain(const pp_work *work) {
+    return work->views->complete && work->views->wide->tables->lattice == NULL &&
+           work->view == work->views->wide;
+}
+
+/* The first splits, one of which may fit. */
+static pp_status try_cuts(pp_work *work, pp_error *error) {
+    PP_TRY(pp_work_try(work, error));
+    PP_TRY(try_bottleneck(work, error));
+    if (work->best_s < INFINITY || work->candidate->virtual_stages == 1) return PP_OK;
+    PP_TRY(try_shares(work, error));
+    return work->best_s < INFINITY || !is_chain(work) ? PP_OK : pp_work_fit(work, error);
+}
+
+/* With several stages on a rank, bounds of single stages are weak, and cuts by single stages far
+ * from the best. */
+static pp_status play(pp_work *work, double ceiling, pp_error *error) {
+    pp_capacity capacity;
+    double bound;
+    size_t boundaries = (size_t)work->terms.stages - 1;
+    PP_TRY(pp_capacity_find(work, &capacity, error));
+    if (!capacity.fits) {
+        work->bound_s = INFINITY;
+        return PP_OK;
+    }
+    PP_TRY(pp_work_try_runs(work, &capacity, error));
+    if (work->best_s < INFINITY)
+        memcpy(work->trial, work->splits, boundaries * sizeof *work->trial);
+    PP_TRY(pp_game_bound(work, &capacity, fmin(ceiling, work->best_s), &bound, error));
+    work->bound_s = fmax(work->bound_s, bound);
+    if (work->bound_s >= ceiling) return PP_OK;
+    PP_TRY(try_starts(work, error));
+    return try_fits(work, error);
+}
+
 pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
     work->share = 1;
     if (!pp_split_is_optimal(work->method)) return solve_baseline(work, error);
-    PP_TRY(pp_work_try(work, error));
-    PP_TRY(try_bottleneck(work, error));
-    if (work->best_s == INFINITY && work->candidate->virtual_stages > 1) {
-        PP_TRY(try_shares(work, error));
-    }
-    if (pp_work_is_hopeless(work, ceiling)) return PP_OK;
+    PP_TRY(try_cuts(work, error));
+    if (work->candidate->virtual_stages > 1 && is_chain(work)) PP_TRY(play(work, ceiling, error));
+    if (work->bound_s >= ceiling || pp_work_is_hopeless(work, ceiling)) return PP_OK;
     if (work->best_s < INFINITY) {
         PP_TRY(pp_work_enter(work, work->best_view, error));
         PP_TRY(pp_refine(work, error));
@@ -443,7 +531,7 @@ static int worst_rank(pp_work *work, int64_t *needed) {
     const pp_terms *terms = &work->terms;
     int worst = 0;
     for (int p = 0; p < terms->ranks; p++) {
-        int64_t bytes = rank_bytes(work, p);
+        int64_t bytes = pp_work_rank_bytes(work, p);
         if (p > 0 && bytes - terms->limit_bytes[p] <= *needed - terms->limit_bytes[worst]) continue;
         worst = p;
         *needed = bytes;

@@ -10,7 +10,7 @@
 
 COUNTED_SUITE(search);
 
-enum { WORLDS = 60, BEST = 4, POSITIONS = 8 };
+enum { WORLDS = 60, DEEP_WORLDS = 440, BEST = 4, POSITIONS = 8 };
 
 /* ---- the oracle ---------------------------------------------------------------------------- */
 
@@ -313,6 +313,29 @@ Test(search, equals_trying_everything, .timeout = 300) {
         oracle o = try_everything(&w);
         combinations += o.combinations;
         compare(&w, &o, seed);
+        world_free(&w);
+    }
+    cr_expect_gt(combinations, 500);
+}
+
+/* More layers on more ranks, under one schedule after the other. */
+Test(search, equals_trying_everything_deep, .timeout = 300) {
+    int families, combinations = 0;
+    const pp_schedule_family *family = pp_schedule_families(&families);
+    for (uint64_t seed = 5000; seed < 5000 + DEEP_WORLDS; seed++) {
+        int layers = seed % 8 == 0 ? 12 : 8;
+        world w =
+            world_random(seed, (world_size){layers, seed % 4 == 0 ? 5 : 3, 2, .memory = false});
+        if (seed % 3 != 0) w.request.memory_bytes = 6144 + 1024 * (int64_t)(seed % 20);
+        const pp_schedule_family *only = &family[seed % (uint64_t)families];
+        bool plannable = only->async == NULL && !only->cuts_sequence &&
+                         only->placement != PP_PLACE_BIDIRECTIONAL;
+        w.request.schedule = plannable ? only->name : seed % 2 == 0 ? "interleaved" : "zbv";
+        static const char *const policies[] = {"none", "full", "except-last"};
+        w.request.recompute = policies[seed / 4 % 3];
+        oracle o = try_everything(&w);
+        combinations += o.combinations;
+        if (o.combinations > 0) compare(&w, &o, seed);
         world_free(&w);
     }
     cr_expect_gt(combinations, 500);

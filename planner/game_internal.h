@@ -1,0 +1,86 @@
+/* Several stages on a rank: what bounds such a candidate, and what finds its splits.
+ *
+ *   paths       order_paths.c            the order as a graph, its paths as linear functions of the
+ * split capacity    capacity.c         how many layers a rank can hold at all game search_game.c
+ * the bound of all splits at once, from both fit         search_fit.c       a split that fits */
+#ifndef PPSIM_PLANNER_GAME_INTERNAL_H
+#define PPSIM_PLANNER_GAME_INTERNAL_H
+
+#include "planner/planner_internal.h"
+
+/* ---- paths --------------------------------------------------------------------------------- */
+
+/* Times of layers on a device of the stage's rank: the rank is no faster. */
+const pp_timing *pp_terms_timing(const pp_terms *terms, int stage);
+/* A line below the stage's REDUCE_GRAD as a function of its gradients' bytes. */
+pp_line pp_terms_reduce_line(const pp_terms *terms, int stage);
+
+/* Means over splits of what one stage costs: layers alone, without the cost of actions. */
+typedef struct pp_mix {
+    double forward_s, recompute_s, input_s, weight_s, update_s;
+    double border_bytes; /* behind it */
+    double members;      /* layers of the kind that capacities count */
+} pp_mix;
+
+/* How often what a stage costs is counted in a row. */
+typedef struct pp_row_stage {
+    double forward, recompute, input, weight, update;
+    double border_byte_s; /* per byte of the border behind it */
+    double members;       /* per layer of the kind that capacities count */
+} pp_row_stage;
+
+/* A linear function of the split that no step time is below. */
+typedef struct pp_row {
+    double fixed_s;
+    pp_row_stage *stages; /* [stages] */
+} pp_row;
+
+/* The graph of a candidate's order; in the arena given to pp_paths_init. */
+typedef struct pp_paths {
+    const pp_terms *terms;
+    struct pp_path_node *nodes; /* [count] in topological order */
+    size_t count;               /* 0: the order is too long, or of a kind that is not followed */
+    double *ends;               /* [count] of the last walk */
+    double *times, *links;      /* of stages and kinds, of borders */
+} pp_paths;
+
+pp_status pp_paths_init(pp_paths *paths, const pp_terms *terms, const pp_schedule *order,
+                        pp_arena *arena, pp_error *error);
+/* Length of the longest path for these stages, which becomes *row. O(actions). */
+double pp_paths_longest(pp_paths *paths, const pp_mix *mix, pp_row *row);
+/* Adds `share` times the stages of a split to mix [stages]. */
+void pp_mix_add(const pp_terms *terms, const int *splits, double share, pp_mix *mix);
+
+/* ---- capacity ------------------------------------------------------------------------------ */
+
+/* How many layers of the commonest kind (members) each rank can hold. In the candidate's arena. */
+typedef struct pp_capacity {
+    int member;         /* one of them */
+    int *members;       /* [layers + 1] how many there are among the first layers */
+    int total;          /* of the model */
+    int *least;         /* [stages] members that the stage has in every split */
+    int *held;          /* [ranks] at most, by memory; -1: not even the fewest */
+    int *held_by_stage; /* [stages] the same of one stage beside others that have their fewest */
+    int *most;          /* [ranks] the same, also within a limit of time */
+    bool fits;          /* memory by this count does not rule out every split */
+} pp_capacity;
+
+pp_status pp_capacity_find(pp_work *work, pp_capacity *capacity, pp_error *error);
+/* Fills `most` for splits whose step takes less than limit_s. False: there are none. */
+bool pp_capacity_limit(const pp_terms *terms, double limit_s, pp_capacity *capacity);
+
+/* ---- splits and their bound ---------------------------------------------------------------- */
+
+/* Tries splits into nearly equal stages, the longer ones in one run, with every place of the run.
+ */
+pp_status pp_work_try_runs(pp_work *work, const pp_capacity *capacity, pp_error *error);
+/* Seconds that no split beats that fits, or limit_s if that is less. Begins with work->trial;
+ * leaves splits that looked good in work->starts. */
+pp_status pp_game_bound(pp_work *work, pp_capacity *capacity, double limit_s, double *bound,
+                        pp_error *error);
+
+/* Moves layers in work->trial until every rank holds its stages, if that goes; then simulates it.
+ */
+pp_status pp_work_fit(pp_work *work, pp_error *error);
+
+#endif

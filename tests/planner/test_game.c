@@ -1,0 +1,146 @@
+/* Bounds of candidates with several stages on a rank, against splits that are simulated: none of
+ * those that fit may be faster than a bound, hold more than a capacity, or be shorter than a path.
+ */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+#include "planner/game_internal.h"
+#include "planner_fixture.h"
+#include "tests/live_bytes.h"
+
+COUNTED_SUITE(game);
+
+enum { WORLDS = 150, SPLITS = 60 };
+
+/* Everything that the search has in hand when it works on candidates. */
+typedef struct bench {
+    pp_tables tables;
+    pp_footprints footprints;
+    pp_split_method method;
+    pp_space space;
+    pp_views views;
+    pp_work work;
+    pp_arena arena;
+} bench;
+
+static void open_bench(bench *b, const world *w) {
+    *b = (bench){0};
+    pp_arena_init(&b->arena);
+    cr_assert_eq(pp_split_method_read(NULL, w->model, &b->arena, &b->method, NULL), PP_OK);
+    cr_assert_eq(pp_tables_init(&b->tables, &w->request, NULL), PP_OK);
+    cr_assert_eq(pp_footprints_init(&b->footprints, &b->tables, NULL), PP_OK);
+    cr_assert_eq(pp_space_init(&b->space, &b->tables, &b->method, NULL), PP_OK);
+    cr_assert_eq(pp_views_init(&b->views, &b->tables, &b->footprints, PP_CUTS_ALL, 1, NULL), PP_OK);
+    pp_work_init(&b->work, &b->views, &b->method);
+    b->work.share = 1;
+}
+
+static void close_bench(bench *b) {
+    pp_work_deinit(&b->work);
+    pp_views_deinit(&b->views);
+    pp_space_deinit(&b->space);
+    pp_footprints_deinit(&b->footprints);
+    pp_tables_deinit(&b->tables);
+    pp_arena_deinit(&b->arena);
+}
+
+/* `count` of `of` positions, each set equally likely. */
+static void random_splits(pp_random_key key, uint64_t *counter, int count, int of, int *splits) {
+    for (int at = 1, left = count; left > 0; at++) {
+        double chance = (double)left / (of - at + 1);
+        if (pp_random_unit(key, (*counter)++) < chance) splits[count - left--] = at;
+    }
+}
+
+/* Step time of work->trial; INFINITY: it does not fit. */
+static double time_trial(pp_work *work) {
+    work->best_s = INFINITY;
+    pp_view *view = work->view; /* of one order: trying does not leave it */
+    cr_assert_eq(pp_work_try(work, NULL), PP_OK);
+    cr_assert_eq(work->view, view);
+    return work->best_s;
+}
+
+static void expect_path(const pp_work *work, pp_paths *paths, pp_row *row, double seconds,
+                        uint64_t seed) {
+    pp_mix mix[64] = {0};
+    pp_mix_add(&work->terms, work->trial, 1, mix);
+    double length = pp_paths_longest(paths, mix, row);
+    cr_expect_leq(length, seconds * (1 + 1e-9), "seed %d, %s: a path is longer than the step",
+                  (int)seed, work->candidate->family->name);
+    double sum = row->fixed_s;
+    for (int s = 0; s < work->terms.stages; s++) {
+        const pp_row_stage *r = &row->stages[s];
+        sum += r->forward * mix[s].forward_s + r->recompute * mix[s].recompute_s +
+               r->input * mix[s].input_s + r->weight * mix[s].weight_s +
+               r->update * mix[s].update_s + r->border_byte_s * mix[s].border_bytes;
+    }
+    cr_expect_float_eq(sum, length, 1e-9 * length, "seed %d: the row is not its path", (int)seed);
+}
+
+static void expect_capacity(const pp_work *work, const pp_capacity *c, uint64_t seed) {
+    const pp_terms *terms = &work->terms;
+    int held[64] = {0};
+    cr_expect(c->fits, "seed %d: something fits", (int)seed);
+    for (int s = 0; s < terms->stages; s++) {
+        int first, last;
+        pp_work_interval(work, work->trial, s, &first, &last);
+        int members = c->members[last + 1] - c->members[first];
+        held[terms->placement[s]] += members;
+        cr_expect_leq(members, c->held_by_stage[s], "seed %d: stage %d", (int)seed, s);
+        cr_expect_geq(members, c->least[s], "seed %d: stage %d", (int)seed, s);
+    }
+    for (int p = 0; p < terms->ranks; p++) {
+        cr_expect_leq(held[p], c->held[p], "seed %d: rank %d", (int)seed, p);
+    }
+}
+
+/* The bound holds for every split tried, whatever limit it was asked for. */
+static void check_candidate(bench *b, const pp_candidate *c, pp_random_key key, uint64_t *counter,
+                            uint64_t seed) {
+    pp_work *work = &b->work;
+    double seconds[SPLITS], bound, least = INFINITY;
+    pp_capacity capacity;
+    pp_paths paths;
+    cr_assert_eq(pp_work_start(work, c, NULL), PP_OK);
+    cr_assert_eq(pp_capacity_find(work, &capacity, NULL), PP_OK);
+    cr_assert_eq(pp_paths_init(&paths, &work->terms, work->order, &work->arena, NULL), PP_OK);
+    pp_row row = {.stages = PP_NEW(&work->arena, pp_row_stage, work->terms.stages)};
+    for (int i = 0; i < SPLITS; i++) {
+        random_splits(key, counter, work->terms.stages - 1, b->tables.layers - 1, work->trial);
+        seconds[i] = time_trial(work);
+        if (seconds[i] == INFINITY) continue;
+        least = fmin(least, seconds[i]);
+        expect_path(work, &paths, &row, seconds[i], seed);
+        expect_capacity(work, &capacity, seed);
+    }
+    for (int i = 0; i < 3; i++) {
+        double limit = i == 0 ? seconds[0] : i == 1 ? least * 1.000001 : least * 2;
+        if (limit == INFINITY) continue;
+        cr_assert_eq(pp_game_bound(work, &capacity, limit, &bound, NULL), PP_OK);
+        cr_expect_leq(bound, limit);
+        cr_expect_leq(bound, fmax(least, 0) * (1 + 1e-9), "seed %d, %s K=%d M=%d limit %g: %.12g",
+                      (int)seed, c->family->name, c->ranks, c->microbatches, limit, least);
+    }
+}
+
+Test(game, bounds_hold_for_every_split, .timeout = 200) {
+    int checked = 0;
+    for (uint64_t seed = 0; seed < WORLDS; seed++) {
+        world w = world_random(seed + 1000, (world_size){12, 5, 8, .memory = seed % 3 != 0});
+        pp_random_key key = pp_random_key_make(seed, "game", 0);
+        uint64_t counter = 0;
+        bench b;
+        open_bench(&b, &w);
+        for (int i = 0; i < 4; i++) {
+            size_t which = (size_t)(pp_random_unit(key, counter++) * (double)b.space.count);
+            const pp_candidate *c = &b.space.candidates[which];
+            check_candidate(&b, c, key, &counter, seed);
+            checked += c->virtual_stages > 1;
+        }
+        close_bench(&b);
+        world_free(&w);
+    }
+    cr_expect_geq(checked, WORLDS / 2);
+}
