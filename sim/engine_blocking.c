@@ -3,10 +3,20 @@
  *
  * The schedule has its transfers written out and has passed pp_schedule_check(blocking): each
  * action finds what it needs by the order of its own queue, so the only waits are those of two ends
- * for one another, and of a gradient reduction for its group. */
+ * for one another, and of a gradient reduction for its group.
+ *
+ * Where transfers share network cards, how long one takes depends on which others are under way, so
+ * those that pass cards are events, taken in the order of their times: a beginning, once both ends
+ * are there, the end of the occupancy, moved whenever a rate changes, and the arrival. Compute does
+ * not depend on others and is done ahead: nothing that it leads to lies before the event at hand.
+ */
 #include "sim/engine_internal.h"
+#include "sim/event_queue_internal.h"
+#include "sim/fair_share_internal.h"
 
-typedef enum waits_for { RUNNING, AT_TRANSFER, AT_REDUCTION, FINISHED } waits_for;
+#include <math.h>
+
+typedef enum waits_for { RUNNING, AT_TRANSFER, AT_REDUCTION, TRANSFERS, FINISHED } waits_for;
 
 typedef struct cursor {
     size_t index, end;
@@ -16,10 +26,23 @@ typedef struct cursor {
     bool started;
 } cursor;
 
+/* What a rank sends over cards; it sends one thing at a time. */
+typedef struct parcel {
+    enum { BEGINS, MOVES, ARRIVES } phase;
+    int to;
+    double start_s, whole_s; /* alone it would take so long, … */
+    double occupancy_s;      /* … of which it needs the cards so long */
+    double left_s, since_s, rate;
+    bool shared; /* it has not had its cards for itself throughout */
+} parcel;
+
 typedef struct engine {
     pp_run *run;
     cursor *cursors; /* [ranks] */
-    int32_t *stack;  /* [ranks] that can go on */
+    parcel *parcels; /* [ranks] by sender; NULL: no cards are shared */
+    pp_event_queue events;
+    pp_network network;
+    int32_t *stack; /* [ranks] that can go on */
     int depth;
     int finished;
 } engine;
@@ -30,6 +53,7 @@ typedef struct transfer {
     int peer;            /* rank; -1: the action is none, or has no other end */
     pp_action other_end; /* what the peer must have come to */
     double duration_s;
+    double occupancy_s; /* of it, on cards; 0: it passes none */
     pp_lane lane;
 } transfer;
 
@@ -60,6 +84,7 @@ static transfer transfer_of(const pp_run *run, pp_action action) {
     if (sending.to < 0) return t; /* between stages of one rank: free */
     t.peer = run->schedule->placement[other];
     t.duration_s = sending.occupancy_s + sending.latency_s;
+    if (pp_passes_cards(run, sender, !forward)) t.occupancy_s = sending.occupancy_s;
     t.other_end = action;
     t.other_end.kind = (uint8_t)((unsigned)rule->other & 0x7fu);
     t.other_end.stage = (uint16_t)other;
@@ -101,7 +126,77 @@ static void pass(engine *e, int rank, pp_lane lane, double start_s, double end_s
     c->index++;
 }
 
-/* False: the peer has not come to it yet. */
+/* ---- cards --------------------------------------------------------------------------------- */
+
+/* Both ends are there at start_s. */
+static void begin_on_cards(engine *e, int rank, const transfer *t, double start_s) {
+    int from = t->lane == PP_LANE_SEND ? rank : t->peer;
+    e->parcels[from] = (parcel){.phase = BEGINS,
+                                .to = from == rank ? t->peer : rank,
+                                .start_s = start_s,
+                                .whole_s = t->duration_s,
+                                .occupancy_s = t->occupancy_s};
+    e->cursors[rank].waits = e->cursors[t->peer].waits = TRANSFERS;
+    pp_events_set(&e->events, from, start_s);
+}
+
+/* The parcels whose rates the last change of the network has set. */
+static void take_rates(engine *e, double now_s) {
+    for (int i = 0; i < e->network.changed_count; i++) {
+        int from = e->network.changed[i];
+        parcel *at = &e->parcels[from];
+        double rate = e->network.flows[from].rate;
+        if (rate == at->rate) continue;
+        at->left_s = fmax(0, at->left_s - (now_s - at->since_s) * at->rate);
+        at->since_s = now_s;
+        at->rate = rate;
+        if (rate < 1) at->shared = true;
+        pp_events_set(&e->events, from, now_s + at->left_s / rate);
+    }
+}
+
+static void enter_network(engine *e, int from, double now_s) {
+    const pp_sim_cards *cards = e->run->input->cards;
+    parcel *at = &e->parcels[from];
+    pp_flow *flow = &e->network.flows[from];
+    flow->card[0] = pp_card_out(cards->node[from]);
+    flow->card[1] = pp_card_in(cards->node[at->to]);
+    flow->copies = cards->copies ? cards->copies[from] : 1;
+    at->left_s = at->occupancy_s;
+    at->since_s = now_s;
+    at->rate = 0;
+    at->phase = MOVES;
+    pp_network_start(&e->network, from);
+    take_rates(e, now_s);
+}
+
+static void leave_network(engine *e, int from, double now_s) {
+    parcel *at = &e->parcels[from];
+    double latency_s = at->whole_s - at->occupancy_s;
+    at->phase = ARRIVES;
+    pp_network_stop(&e->network, from);
+    take_rates(e, now_s);
+    pp_events_set(&e->events, from, at->shared ? now_s + latency_s : at->start_s + at->whole_s);
+}
+
+static void handle(engine *e, int from) {
+    double now_s = e->events.time_s[from];
+    parcel *at = &e->parcels[from];
+    if (at->phase == BEGINS) {
+        enter_network(e, from, now_s);
+    } else if (at->phase == MOVES) {
+        leave_network(e, from, now_s);
+    } else {
+        pass(e, from, PP_LANE_SEND, at->start_s, now_s);
+        pass(e, at->to, PP_LANE_RECEIVE, at->start_s, now_s);
+        wake(e, from);
+        wake(e, at->to);
+    }
+}
+
+/* ---- one action ---------------------------------------------------------------------------- */
+
+/* False: the rank cannot go on yet. */
 static bool run_transfer(engine *e, int rank, pp_action action) {
     cursor *c = &e->cursors[rank];
     transfer t = transfer_of(e->run, action);
@@ -116,6 +211,10 @@ static bool run_transfer(engine *e, int rank, pp_action action) {
         return false;
     }
     double start_s = c->time_s > peer->time_s ? c->time_s : peer->time_s;
+    if (e->parcels && t.occupancy_s > 0) {
+        begin_on_cards(e, rank, &t, start_s);
+        return false;
+    }
     double end_s = start_s + t.duration_s;
     pass(e, rank, t.lane, start_s, end_s);
     pass(e, t.peer, t.lane == PP_LANE_SEND ? PP_LANE_RECEIVE : PP_LANE_SEND, start_s, end_s);
@@ -185,7 +284,7 @@ static void run_rank(engine *e, int rank) {
     e->finished++;
 }
 
-/* ---- running ------------------------------------------------------------------------------- */
+/* ---- setting up ---------------------------------------------------------------------------- */
 
 /* Spans are sorted by lane within a rank: how many of each there are says where each lane begins.
  */
@@ -214,6 +313,18 @@ size_t pp_blocking_transfer_count(const pp_run *run, int rank) {
     return count;
 }
 
+static pp_status set_cards(engine *e, pp_error *error) {
+    bool shared;
+    pp_arena *arena = e->run->arena;
+    int ranks = e->run->schedule->ranks;
+    PP_TRY(pp_cards_shared(e->run, &shared, error));
+    if (!shared) return PP_OK;
+    e->parcels = PP_NEW(arena, parcel, ranks);
+    pp_events_init(&e->events, ranks, arena);
+    pp_network_init(&e->network, pp_card_count(e->run->input), ranks, arena);
+    return arena->failed ? pp_fail_memory(error) : PP_OK;
+}
+
 static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     const pp_schedule *schedule = run->schedule;
     *e = (engine){.run = run,
@@ -226,14 +337,23 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
         if (run->spans) place_spans(e, p);
         wake(e, p);
     }
-    return PP_OK;
+    return set_cards(e, error);
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+/* The next thing on the cards. False: nothing is under way. */
+static bool next_event(engine *e) {
+    int from = e->parcels ? pp_events_take(&e->events) : -1;
+    if (from >= 0) handle(e, from);
+    return from >= 0;
 }
 
 pp_status pp_engine_run_blocking(pp_run *run, pp_error *error) {
     engine e;
     PP_TRY(engine_init(&e, run, error));
-    while (e.depth > 0) {
-        run_rank(&e, e.stack[--e.depth]);
+    while (e.depth > 0 || next_event(&e)) {
+        if (e.depth > 0) run_rank(&e, e.stack[--e.depth]);
         if (pp_stop_signal())
             return pp_fail(error, PP_E_INTERRUPTED, NULL, "the simulation was interrupted");
     }

@@ -121,9 +121,6 @@ static pp_status check_option(const char *name, double value, pp_error *error) {
 static pp_status check_cards(const pp_sim_input *input, pp_error *error) {
     const pp_sim_cards *cards = input->cards;
     if (!cards) return PP_OK;
-    if (input->blocking)
-        return pp_fail(error, PP_E_UNSUPPORTED, "cards",
-                       "blocking transfers cannot share network cards; leave out one of the two");
     for (int p = 0; p < input->schedule->ranks; p++) {
         if (cards->node[p] < 0 || cards->node[p] >= PP_RANKS_MAX)
             return pp_fail(error, PP_E_INPUT, "cards", "node %d of rank %d, expected 0 to %d",

@@ -198,7 +198,7 @@ typedef struct pp_sim_input {
     pp_random_key jitter_key;  /* what is drawn follows from it, stage, kind, microbatch, slice */
     const pp_sim_draws *draws; /* [stages] durations are drawn from these, by the same key, and the
                                   bound is 0 likewise; NULL: they are not */
-    const pp_sim_cards *cards; /* NULL: no transfers share anything. Not with blocking */
+    const pp_sim_cards *cards; /* NULL: no transfers share anything */
     double transfer_slowdown;  /* actions of a rank take so many times longer while it sends or
                                   receives; 0 means 1. Under blocking they never do */
     const int *weight_copies;  /* [ranks] copies of the weights of its stages that a rank holds

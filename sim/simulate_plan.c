@@ -80,7 +80,7 @@ static bool cards_matter(const pp_plan *plan, const pp_sim_cards *cards, pp_aren
 pp_status pp_plan_sim_cards(const pp_plan *plan, pp_arena *arena, const pp_sim_cards **cards,
                             pp_error *error) {
     *cards = NULL;
-    if (!plan->cluster->inter.shared_per_node || plan->blocking) return PP_OK;
+    if (!plan->cluster->inter.shared_per_node) return PP_OK;
     pp_sim_cards *made = PP_NEW(arena, pp_sim_cards, 1);
     int *node = PP_NEW(arena, int, plan->ranks), *copies = PP_NEW(arena, int, plan->ranks);
     bool *forward = PP_NEW(arena, bool, plan->stage_count);

@@ -367,3 +367,43 @@ sample sample_lower_round_robin(const sample *s) {
     }
     return lowered;
 }
+
+/* ---- damage -------------------------------------------------------------------------------- */
+
+static void swap_actions(sample_row *row, uint64_t *random) {
+    int a = sample_below(random, row->count), b = sample_below(random, row->count);
+    pp_action t = row->items[a];
+    row->items[a] = row->items[b];
+    row->items[b] = t;
+}
+
+static void move_action(sample_row *row, uint64_t *random) {
+    int a = sample_below(random, row->count), b = sample_below(random, row->count);
+    pp_action moved = row->items[a];
+    for (; a < b; a++) row->items[a] = row->items[a + 1];
+    for (; a > b; a--) row->items[a] = row->items[a - 1];
+    row->items[b] = moved;
+}
+
+void sample_damage(sample *s, uint64_t *random) {
+    int rank = sample_below(random, s->ranks);
+    sample_row *row = &s->row[rank];
+    if (row->count == 0) return;
+    switch (sample_below(random, 8)) {
+    case 0:
+        row->count--;
+        break;
+    case 1:
+        sample_push(s, rank, row->items[sample_below(random, row->count)]);
+        break;
+    case 2:
+    case 3:
+        swap_actions(row, random);
+        break;
+    default:
+        move_action(row, random);
+        break;
+    }
+    for (int i = 0; i < row->count; i++)
+        if (row->items[i].overlapped && sample_below(random, 2)) row->items[i].overlapped = 0;
+}

@@ -47,6 +47,9 @@ int sample_neighbour(const sample *s, int stage, int step); /* step ±1; -1 at t
 uint64_t sample_next(uint64_t *state);
 int sample_below(uint64_t *state, int bound);
 
+/* Drops, doubles, swaps or moves an action of one rank, or parts a pair. */
+void sample_damage(sample *s, uint64_t *random);
+
 /* Reads CSV text that must be right. */
 pp_schedule *sample_read(const char *csv);
 

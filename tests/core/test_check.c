@@ -301,44 +301,6 @@ Test(check, what_is_wrong_is_named) {
 
 /* ---- every interleaving -------------------------------------------------------------------- */
 
-static void swap_actions(sample_row *row, uint64_t *random) {
-    int a = sample_below(random, row->count), b = sample_below(random, row->count);
-    pp_action t = row->items[a];
-    row->items[a] = row->items[b];
-    row->items[b] = t;
-}
-
-static void move_action(sample_row *row, uint64_t *random) {
-    int a = sample_below(random, row->count), b = sample_below(random, row->count);
-    pp_action moved = row->items[a];
-    for (; a < b; a++) row->items[a] = row->items[a + 1];
-    for (; a > b; a--) row->items[a] = row->items[a - 1];
-    row->items[b] = moved;
-}
-
-static void damage(sample *s, uint64_t *random) {
-    int rank = sample_below(random, s->ranks);
-    sample_row *row = &s->row[rank];
-    if (row->count == 0) return;
-    switch (sample_below(random, 8)) {
-    case 0:
-        row->count--;
-        break;
-    case 1:
-        sample_push(s, rank, row->items[sample_below(random, row->count)]);
-        break;
-    case 2:
-    case 3:
-        swap_actions(row, random);
-        break;
-    default:
-        move_action(row, random);
-        break;
-    }
-    for (int i = 0; i < row->count; i++)
-        if (row->items[i].overlapped && sample_below(random, 2)) row->items[i].overlapped = 0;
-}
-
 static void compare(const pp_schedule *schedule, bool blocking, uint64_t seed, int seen[5]) {
     pp_error error;
     explored truth = explore(schedule, blocking);
@@ -364,7 +326,7 @@ Test(check, agrees_with_every_interleaving, .timeout = 120) {
         sample lowered[] = {sample_lower_naive(&order), sample_lower_round_robin(&order)};
         sample *chosen = seed % 4 == 0 ? &order : &lowered[seed % 2];
         int damages = sample_below(&random, 4);
-        for (int i = 0; i < damages; i++) damage(chosen, &random);
+        for (int i = 0; i < damages; i++) sample_damage(chosen, &random);
         pp_schedule *schedule = sample_build(chosen);
         bool lowers = schedule->has_transfers;
         compare(schedule, false, seed, seen);

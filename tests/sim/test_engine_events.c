@@ -245,8 +245,8 @@ static void check_contention(const contention *k) {
     costs c = costs_uniform(2 * k->flows, 0, 0, 0, 0);
     for (int i = 0; i < k->flows; i++) {
         size_t length = strlen(rows);
-        snprintf(rows + length, sizeof rows - length, "%s%dF0\n%dF0", i ? "\n" : "", 2 * i,
-                 2 * i + 1);
+        snprintf(rows + length, sizeof rows - length, "%s%dF0 %dB0\n%dF0 %dB0", i ? "\n" : "",
+                 2 * i, 2 * i, 2 * i + 1, 2 * i + 1);
         c.stage[2 * i].forward_s = k->made[i];
         c.border[2 * i].forward_occupancy_s = k->size[i];
         node[2 * i] = k->from[i];
@@ -268,6 +268,16 @@ static void check_contention(const contention *k) {
                                1e-12, "%s: flow %d arrives at %g", k->name, i,
                                result->rank[2 * i + 1].first_start_s);
         pp_sim_result_free(result);
+        input.blocking =
+            true; /* the receiver then sends nothing back, and is held for its latency */
+        result = simulate(&input);
+        for (int i = 0; i < k->flows; i++)
+            cr_assert_float_eq(result->rank[2 * i + 1].last_end_s,
+                               k->arrives[i] + 2 * 0.5 * latency, 1e-12,
+                               "%s, blocking: flow %d arrives at %g", k->name, i,
+                               result->rank[2 * i + 1].last_end_s);
+        pp_sim_result_free(result);
+        input.blocking = false;
     }
     pp_schedule_free(schedule);
     costs_free(&c);
@@ -276,6 +286,49 @@ static void check_contention(const contention *k) {
 Test(events, shares_by_hand) {
     for (size_t i = 0; i < sizeof contentions / sizeof *contentions; i++)
         check_contention(&contentions[i]);
+}
+
+/* Under blocking too: nothing ends sooner than without cards, a card with one user changes nothing,
+ * twice the costs is twice the time, and the path from the end to the beginning has no gap. */
+Test(events, sharing_only_takes_time_when_ranks_block) {
+    static const char *const names[] = {"1f1b", "gpipe", "zb-h1", "zbv"};
+    int later = 0;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        dice d = {seed};
+        int ranks = 2 + dice_below(&d, 7), node[9], alone[9];
+        pp_schedule *schedule = build(names[dice_below(&d, 4)], ranks, 1 + dice_below(&d, 8));
+        costs c = costs_random(&d, schedule->stages, true);
+        pp_sim_input input = input_of(schedule, &c);
+        for (int p = 0; p < ranks; p++) node[p] = dice_below(&d, 3), alone[p] = p;
+        input.blocking = true;
+        pp_sim_result *plain = simulate(&input);
+        input.cards = &(pp_sim_cards){.node = node};
+        input.keep_spans = true;
+        pp_sim_result *shared = simulate(&input);
+        size_t path[2000], length = pp_critical_path(&input, shared, path, 2000);
+        for (size_t i = 0; i + 1 < length; i++)
+            cr_assert_eq(shared->trace->spans[path[i]].start_s,
+                         shared->trace->spans[path[i + 1]].end_s, "seed %lu", seed);
+        input.keep_spans = false;
+        later += shared->makespan_s > plain->makespan_s;
+        cr_assert_geq(shared->makespan_s, plain->makespan_s * (1 - 1e-12), "seed %lu", seed);
+        cr_assert_leq(shared->lower_bound_s, shared->makespan_s);
+        for (int s = 0; s < schedule->stages; s++) {
+            double *stage = (double *)&c.stage[s], *border = (double *)&c.border[s];
+            for (size_t i = 0; i < sizeof *c.stage / sizeof *stage; i++) stage[i] *= 2;
+            for (size_t i = 0; i < sizeof *c.border / sizeof *border; i++) border[i] *= 2;
+        }
+        pp_sim_result *twice = simulate(&input);
+        cr_assert_eq(twice->makespan_s, 2 * shared->makespan_s, "seed %lu", seed);
+        input.cards = &(pp_sim_cards){.node = alone};
+        pp_sim_result *single = simulate(&input);
+        if (ranks == 2) cr_assert_eq(single->makespan_s, 2 * plain->makespan_s, "seed %lu", seed);
+        pp_sim_result_free(plain), pp_sim_result_free(shared);
+        pp_sim_result_free(twice), pp_sim_result_free(single);
+        pp_schedule_free(schedule);
+        costs_free(&c);
+    }
+    cr_assert_gt(later, 50, "cases in which sharing matters: %d", later);
 }
 
 /* A link of its own passes no card. */
@@ -331,17 +384,15 @@ Test(events, what_makes_no_sense_is_refused) {
     static const struct {
         double slowdown;
         int node, copies;
-        bool blocking;
         pp_status status;
         const char *expected;
     } cases[] = {
-        {0.5, 0, 1, false, PP_E_INPUT, "expected 1 or more"},
-        {-1, 0, 1, false, PP_E_INPUT, "positive"},
-        {NAN, 0, 1, false, PP_E_INPUT, "positive"},
-        {0, -1, 1, false, PP_E_INPUT, "node -1 of rank 1"},
-        {0, PP_RANKS_MAX, 1, false, PP_E_INPUT, "node 65535"},
-        {0, 0, 0, false, PP_E_INPUT, "0 copies of rank 1"},
-        {0, 0, 1, true, PP_E_UNSUPPORTED, "blocking"},
+        {0.5, 0, 1, PP_E_INPUT, "expected 1 or more"},
+        {-1, 0, 1, PP_E_INPUT, "positive"},
+        {NAN, 0, 1, PP_E_INPUT, "positive"},
+        {0, -1, 1, PP_E_INPUT, "node -1 of rank 1"},
+        {0, PP_RANKS_MAX, 1, PP_E_INPUT, "node 65535"},
+        {0, 0, 0, PP_E_INPUT, "0 copies of rank 1"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int node[] = {0, cases[i].node}, copies[] = {1, cases[i].copies};
@@ -349,7 +400,6 @@ Test(events, what_makes_no_sense_is_refused) {
         pp_sim_input input = input_of(schedule, &c);
         input.cards = &cards;
         input.transfer_slowdown = cases[i].slowdown;
-        input.blocking = cases[i].blocking;
         pp_sim_result *result;
         pp_error error = {0};
         cr_assert_eq(pp_simulate(&input, &result, &error), cases[i].status, "case %zu", i);

@@ -199,8 +199,7 @@ Test(plan, ranks_of_a_node_share_its_card) {
     const int devices[] = {0, 2, 1, 3};
     for (int s = 0; s < 4; s++) {
         plan->devices[s] = devices[s];
-        plan->stages[s].forward_s =
-            s == 0 ? 1 : 0; /* outputs at 1, 2 …, then only transfers */
+        plan->stages[s].forward_s = s == 0 ? 1 : 0; /* outputs at 1, 2 …, then only transfers */
         plan->stages[s].input_s = plan->stages[s].weight_s = plan->stages[s].optimizer_s = 0;
     }
     result = simulate_plan(plan);
