@@ -142,6 +142,74 @@ static pp_status find_advice(pp_work *work, const char **advice, pp_space *space
     return PP_OK;
 }
 
+/* ---- a layer that no device holds ---------------------------------------------------------- */
+
+/* The best that any candidate offers to a single layer. */
+typedef struct room {
+    int tp, shards;
+    int64_t bytes;
+    int device; /* that has them */
+} room;
+
+static room most_room(const pp_space *space) {
+    room most = {.tp = 1, .shards = 1};
+    for (size_t i = 0; i < space->count; i++) {
+        const pp_candidate *c = &space->candidates[i];
+        if (c->tp > most.tp) most.tp = c->tp;
+        if (c->zero == 1 && c->dp > most.shards) most.shards = c->dp;
+        for (int p = 0; p < c->ranks; p++) {
+            if (c->arrangement->limit_bytes[p] <= most.bytes) continue;
+            most.bytes = c->arrangement->limit_bytes[p];
+            most.device = c->arrangement->devices[p * c->arrangement->width];
+        }
+    }
+    return most;
+}
+
+/* Weights, gradients and optimizer state of one layer, divided as far as any candidate does. */
+static pp_status layer_bytes(const pp_tables *tables, int layer, const room *most, int64_t *bytes,
+                             pp_error *error) {
+    const pp_plan_request *request = tables->request;
+    pp_arena arena;
+    pp_arena_init(&arena);
+    pp_layout_request ask = {.model = tables->model,
+                             .first = layer,
+                             .last = layer,
+                             .samples = 1,
+                             .dtype = request->dtype,
+                             .optimizer = request->optimizer,
+                             .tp = most->tp};
+    pp_stage_layout layout;
+    pp_status status = pp_stage_layout_make(&ask, &arena, &layout, error);
+    if (status == PP_OK)
+        *bytes = layout.bytes.parameters + layout.bytes.gradients +
+                 layout.bytes.optimizer / most->shards;
+    pp_arena_deinit(&arena);
+    return status;
+}
+
+/* Says so if there is one. */
+static pp_status find_large_layer(const pp_tables *tables, const pp_space *space, char *text,
+                                  size_t size, pp_error *error) {
+    room most = most_room(space);
+    text[0] = '\0';
+    for (int i = 0; i < tables->layers; i++) {
+        int64_t bytes = 0;
+        PP_TRY(layer_bytes(tables, i, &most, &bytes, error));
+        if (bytes <= most.bytes) continue;
+        char needed[32], limit[32];
+        pp_format_bytes((double)bytes, needed);
+        pp_format_bytes((double)most.bytes, limit);
+        snprintf(text, size,
+                 ": layer %d '%s' alone needs %s (%lld bytes) for weights, gradients and optimizer "
+                 "state, and the most there is are %s on device %d ('%s')",
+                 i, tables->model->layers[i].name, needed, (long long)bytes, limit, most.device,
+                 pp_cluster_device(tables->cluster, most.device)->name);
+        return PP_OK;
+    }
+    return PP_OK;
+}
+
 /* ---- the message --------------------------------------------------------------------------- */
 
 static void describe(const pp_candidate *c, char *text, size_t size) {
@@ -155,8 +223,8 @@ static void describe(const pp_candidate *c, char *text, size_t size) {
              pp_recompute_text(c->recompute, policy));
 }
 
-static pp_status fail_near(const miss *nearest, const char *advice, const miss *fits,
-                           pp_error *error) {
+static pp_status fail_near(const miss *nearest, const char *layer, const char *advice,
+                           const miss *fits, pp_error *error) {
     char shape[256], other[256], remedy[512], needed[32], limit[32], excess[32];
     describe(nearest->candidate, shape, sizeof shape);
     pp_format_bytes((double)nearest->needed_bytes, needed);
@@ -172,9 +240,10 @@ static pp_status fail_near(const miss *nearest, const char *advice, const miss *
     }
     return pp_fail(
         error, PP_E_NO_FIT, "--memory",
-        "nothing fits. The nearest miss needs %s (%lld bytes) on rank %d, whose limit is "
+        "nothing fits%s. The nearest miss needs %s (%lld bytes) on rank %d, whose limit is "
         "%s: %s too much (%s); %s",
-        needed, (long long)nearest->needed_bytes, nearest->rank, limit, excess, shape, remedy);
+        layer, needed, (long long)nearest->needed_bytes, nearest->rank, limit, excess, shape,
+        remedy);
 }
 
 pp_status pp_miss_find(pp_work *work, pp_space *space, pp_plan_miss *out, pp_error *error) {
@@ -196,8 +265,10 @@ pp_status pp_miss_find(pp_work *work, pp_space *space, pp_plan_miss *out, pp_err
                           .needed_bytes = nearest.needed_bytes,
                           .limit_bytes = nearest.limit_bytes};
     snprintf(out->schedule, sizeof out->schedule, "%s", nearest.candidate->family->name);
+    char layer[320];
+    PP_TRY(find_large_layer(work->views->base, space, layer, sizeof layer, error));
     pp_status status = find_advice(work, &advice, &other, &fits, error);
-    if (status == PP_OK) status = fail_near(&nearest, advice, &fits, error);
+    if (status == PP_OK) status = fail_near(&nearest, layer, advice, &fits, error);
     pp_space_deinit(&other);
     return status;
 }

@@ -356,3 +356,18 @@ Test(refusals, failing_allocations_leave_nothing_behind, .timeout = 120) {
     world_free(&w);
     pp_platform_set(NULL);
 }
+
+/* No split helps a layer that is larger than every device. */
+Test(refusals, a_layer_that_no_device_holds_is_named) {
+    world w = world_open("gpt2-124m", "dgx-a100:1", 8);
+    w.request.memory_bytes = 30000000;
+    w.request.tp = 1;
+    pp_plan_result *result;
+    pp_error error = {0};
+    cr_assert_eq(pp_plan_search(&w.request, &result, &error), PP_E_NO_FIT);
+    cr_expect(strstr(error.message, "layer 0 'embed' alone needs") &&
+                  strstr(error.message, "device 0"),
+              "%s", error.message);
+    pp_plan_result_free(result);
+    world_free(&w);
+}
