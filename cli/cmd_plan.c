@@ -16,6 +16,8 @@ typedef struct plan_settings {
     bool json, explain, model_missing;
 } plan_settings;
 
+static const plan_settings defaults = {.zero = PP_ZERO_SEARCH};
+
 static const pp_option options[] = {
     {0, "model", NULL, "MODEL", NULL, PP_OPTION_STRING, offsetof(plan_settings, model),
      "a model file, or a name from 'ppsim models'"},
@@ -39,7 +41,7 @@ static const pp_option options[] = {
     {0, "optimizer", NULL, "NAME", "adamw|sgd", PP_OPTION_STRING,
      offsetof(plan_settings, optimizer), "adamw (default) or sgd with momentum"},
     {0, "zero", NULL, "STAGE", NULL, PP_OPTION_NUMBER, offsetof(plan_settings, zero),
-     "1: optimizer state sharded over the replicas (default 0)"},
+     "pin ZeRO: 1 shards the optimizer state over the replicas, 0 does not"},
     {0, "sequence", NULL, "N", NULL, PP_OPTION_SIZE, offsetof(plan_settings, sequence),
      "sequence length instead of the model's own"},
     {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(plan_settings, ranks),
@@ -53,7 +55,7 @@ static const pp_option options[] = {
     {0, "dp", NULL, "D", NULL, PP_OPTION_COUNT, offsetof(plan_settings, dp),
      "pin the data-parallel replicas"},
     {0, "tp", NULL, "T", NULL, PP_OPTION_COUNT, offsetof(plan_settings, tp),
-     "pin the tensor-parallel width"},
+     "pin the tensor-parallel width: devices that each layer is divided over"},
     {0, "schedule", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(plan_settings, schedule),
      "pin the schedule, a name from 'ppsim schedules'"},
     {0, "recompute", NULL, "POLICY", NULL, PP_OPTION_STRING, offsetof(plan_settings, recompute),
@@ -414,6 +416,7 @@ const pp_subcommand pp_cmd_plan = {
         "Searches every combination that is not pinned, under each rank's memory limit, and prints "
         "the one with the shortest step. Exit 3, with the nearest miss, when nothing fits.",
     PP_OPTIONS(options),
+    .defaults = &defaults,
     .settings_size = sizeof(plan_settings),
     .run = run_plan,
 };

@@ -24,6 +24,8 @@ static void describe(const pp_plan *plan, pp_text *text) {
     pp_text_printf(text, "%d rank%s", plan->ranks, plural(plan->ranks));
     if (plan->virtual_stages > 1) pp_text_printf(text, " of %d stages", plan->virtual_stages);
     if (plan->dp > 1) pp_text_printf(text, ", %d replicas", plan->dp);
+    if (plan->tp > 1) pp_text_printf(text, ", layers divided over %d devices", plan->tp);
+    if (plan->dp > 1 && plan->zero == 1) pp_text_printf(text, ", ZeRO-1");
     char policy[PP_RECOMPUTE_LENGTH];
     pp_text_printf(text, ", %s, %d microbatch%s of %lld sample%s, recompute %s", plan->schedule,
                    plan->microbatches, plan->microbatches == 1 ? "" : "es",
@@ -62,6 +64,15 @@ static bool same_replicas(const pp_candidate *a, const pp_candidate *b) {
 static void replicas_value(const pp_candidate *c, char *text, size_t size) {
     snprintf(text, size, "%d replica%s", c->dp, plural(c->dp));
 }
+static bool same_width(const pp_candidate *a, const pp_candidate *b) {
+    return a->tp == b->tp;
+}
+static void width_value(const pp_candidate *c, char *text, size_t size) {
+    if (c->tp == 1)
+        snprintf(text, size, "whole layers");
+    else
+        snprintf(text, size, "layers divided over %d devices", c->tp);
+}
 static bool same_microbatches(const pp_candidate *a, const pp_candidate *b) {
     return a->microbatches == b->microbatches;
 }
@@ -75,6 +86,12 @@ static bool same_schedule(const pp_candidate *a, const pp_candidate *b) {
 static void schedule_value(const pp_candidate *c, char *text, size_t size) {
     snprintf(text, size, "%s", c->family->name);
 }
+static bool same_virtual(const pp_candidate *a, const pp_candidate *b) {
+    return a->virtual_stages == b->virtual_stages;
+}
+static void virtual_value(const pp_candidate *c, char *text, size_t size) {
+    snprintf(text, size, "%d stage%s on each rank", c->virtual_stages, plural(c->virtual_stages));
+}
 static bool same_recompute(const pp_candidate *a, const pp_candidate *b) {
     return a->recompute == b->recompute;
 }
@@ -85,8 +102,10 @@ static void recompute_value(const pp_candidate *c, char *text, size_t size) {
 
 static const dimension dimensions[] = {{"Ranks", same_ranks, ranks_value},
                                        {"Replicas", same_replicas, replicas_value},
+                                       {"Tensor parallelism", same_width, width_value},
                                        {"Microbatches", same_microbatches, microbatches_value},
                                        {"Schedule", same_schedule, schedule_value},
+                                       {"Virtual stages", same_virtual, virtual_value},
                                        {"Recomputation", same_recompute, recompute_value}};
 
 /* What is known of a candidate's step time: it, or a bound below it. INFINITY: no split fits, or

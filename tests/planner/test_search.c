@@ -44,17 +44,25 @@ static double ring_s(const world *w, const shape *c, int first, int stride, int 
     return 2 * (count - 1) * latency + 2 * (count - 1.0) / count * bytes * per_byte;
 }
 
-/* What the first tp devices take to add up what they computed of a layer, as Megatron-LM does. */
+/* All-reduce over tp devices, by the slowest group of the plan. */
+static double group_s(const world *w, const shape *c, double bytes) {
+    double slowest = 0;
+    for (int first = 0; first < c->ranks * c->dp * c->tp; first += c->tp)
+        slowest = fmax(slowest, ring_s(w, c, first, 1, c->tp, bytes));
+    return slowest;
+}
+
+/* What tp devices take to add up what they computed of a layer, as Megatron-LM does. */
 static double sums_s(const world *w, const shape *c, int layer, pp_phase phase) {
     const pp_layer *l = &w->model->layers[layer];
     double rows = (double)c->size * (double)l->sequence;
-    double hidden = ring_s(w, c, 0, 1, c->tp, 4 * rows * (double)l->dim);
+    double hidden = group_s(w, c, 4 * rows * (double)l->dim);
     bool forward = phase == PP_PHASE_FORWARD, input = phase == PP_PHASE_INPUT;
     if (c->tp == 1) return 0;
     if (l->op == PP_OP_EMBEDDING) return forward ? hidden : 0;
     if (l->op == PP_OP_GPT_BLOCK) return forward || input ? 2 * hidden : 0;
     cr_assert_eq(l->op, PP_OP_LM_HEAD);
-    return forward ? 3 * ring_s(w, c, 0, 1, c->tp, 4 * rows) : input ? hidden : 0;
+    return forward ? 3 * group_s(w, c, 4 * rows) : input ? hidden : 0;
 }
 
 static double layer_s(const world *w, const shape *c, int device, int layer, pp_phase phase) {
@@ -123,6 +131,25 @@ static void fill_stage(const world *w, const shape *c, int s, int first, int las
     }
 }
 
+/* The matrix that the first and the last layer share: summed where they are on two ranks, stepped
+ * over once where they are in one stage. (The head has two vectors of dim numbers beside it.) */
+static void add_tie(const world *w, const shape *c, pp_stage *stages) {
+    const pp_layer *embed = &w->model->layers[0];
+    int last = c->order->stages - 1, from = c->order->placement[0];
+    int to = c->order->placement[last], width = c->dp * c->tp;
+    int64_t words = (embed->vocabulary + c->tp - 1) / c->tp;
+    double bytes = 4 * (double)(words * embed->dim), vectors = 8 * (double)embed->dim;
+    if (embed->tie == NULL) return;
+    if (last == 0) {
+        double step = layer_s(w, c, 0, w->model->layer_count - 1, PP_PHASE_OPTIMIZER);
+        stages[0].optimizer_s -= step * bytes / (bytes + vectors) / (c->zero == 1 ? c->dp : 1);
+    }
+    if (from == to) return;
+    double seconds = ring_s(w, c, from * width, (to - from) * width, 2, bytes);
+    stages[0].reduce_s += seconds;
+    stages[last].reduce_s += seconds;
+}
+
 /* Step time of one split, INFINITY if it does not fit. first: [stages + 1] */
 static double time_split(const world *w, const shape *c, const int *first) {
     pp_plan *plan;
@@ -143,6 +170,7 @@ static double time_split(const world *w, const shape *c, const int *first) {
     for (int s = 0; s < stages; s++) {
         fill_stage(w, c, s, first[s], first[s + 1] - 1, &plan->stages[s]);
     }
+    add_tie(w, c, plan->stages);
     cr_assert_eq(pp_simulate_plan(plan, false, NULL, &result, NULL), PP_OK);
     double seconds = result->makespan_s;
     for (int p = 0; p < c->ranks; p++) {
@@ -234,6 +262,8 @@ static void try_sizes(oracle *o, shape c) {
     const pp_schedule_family *family = pp_schedule_families(&families);
     for (c.size = 1; c.size <= batch; c.size++) {
         c.microbatches = (int)((batch + c.size - 1) / c.size);
+        int pinned = o->w->request.microbatches;
+        if (pinned != 0 && c.microbatches != pinned) continue;
         if (c.size > 1 && (batch + c.size - 2) / (c.size - 1) == c.microbatches) continue;
         for (int f = 0; f < families; f++) {
             c.family = &family[f];
@@ -256,8 +286,10 @@ static oracle try_everything(const world *w) {
         for (int tp = 1; tp <= w->cluster->nodes[0].count; tp++) {
             if (w->cluster->nodes[0].count % tp != 0) continue;
             if (pp_model_can_shard(w->model, tp, NULL) != PP_OK) continue;
+            if (w->request.tp != 0 && w->request.tp != tp) continue;
             for (int dp = 1; ranks * dp * tp <= devices; dp++) {
                 if (w->request.global_batch % dp != 0) continue;
+                if (w->request.dp != 0 && w->request.dp != dp) continue;
                 int zero = w->request.zero;
                 shape c = {.ranks = ranks, .dp = dp, .tp = tp, .zero = zero};
                 if (zero == PP_ZERO_SEARCH) c.zero = dp > 1; /* never slower, never larger */
@@ -339,6 +371,105 @@ Test(search, equals_trying_everything_deep, .timeout = 300) {
         world_free(&w);
     }
     cr_expect_gt(combinations, 500);
+}
+
+/* A transformer of one or two blocks on nodes of two or four devices, with links that make dividing
+ * layers cheap or dear and memory that may enforce it. */
+static world divided_world(uint64_t seed) {
+    pp_random_key key = pp_random_key_make(seed, "divided", 0);
+    int dice[8];
+    for (int i = 0; i < 8; i++) dice[i] = (int)pp_random_below(key, (uint64_t)i, 1000);
+    pp_text model = {0}, cluster = {0};
+    int blocks = 1 + dice[0] % 2;
+    pp_text_printf(&model,
+                   "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"small\", "
+                   "\"layers\": [{\"name\": \"embed\", \"op\": \"embedding\", "
+                   "\"vocabulary\": 11, \"dim\": 16, \"sequence\": 8%s}",
+                   dice[1] % 2 ? ", \"tie\": \"w\"" : "");
+    for (int i = 0; i < blocks; i++) {
+        pp_text_printf(&model,
+                       ", {\"name\": \"block%d\", \"op\": \"gpt_block\", \"dim\": 16, "
+                       "\"heads\": %d, \"sequence\": 8}",
+                       i, dice[2] % 3 ? 4 : 2);
+    }
+    pp_text_printf(&model,
+                   ", {\"name\": \"head\", \"op\": \"lm_head\", \"vocabulary\": 11, "
+                   "\"dim\": 16, \"sequence\": 8%s}]}",
+                   dice[1] % 2 ? ", \"tie\": \"w\"" : "");
+    int each = dice[3] % 8 ? 4 : 2;
+    pp_text_printf(&cluster,
+                   "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"box\", "
+                   "\"all_reduce\": \"ring\", \"devices\": [{\"name\": \"d\", \"memory_bytes\": "
+                   "%d, \"flops\": "
+                   "{\"fp32\": 1e9}, \"memory_bandwidth_bytes_per_s\": 1e9}], "
+                   "\"nodes\": [{\"device\": \"d\", \"count\": %d, \"repeat\": %d}], "
+                   "\"intra\": {\"bandwidth_bytes_per_s\": %s, \"latency_s\": 1e-6}, "
+                   "\"inter\": {\"bandwidth_bytes_per_s\": 1e8, \"latency_s\": 1e-5, "
+                   "\"shared_per_node\": false}}",
+                   dice[4] % 2 ? 1 << 28 : 60000 + 100 * dice[5], each, 4 / each,
+                   dice[6] % 3 ? "1e10" : "1e6");
+    world w = world_read(model.bytes, cluster.bytes, 1 + dice[7] % (each == 2 ? 2 : 6));
+    pp_text_deinit(&model);
+    pp_text_deinit(&cluster);
+    w.unequal = each == 2;
+    w.request.zero = seed % 4 == 3 ? 0 : PP_ZERO_SEARCH;
+    return w;
+}
+
+Test(search, equals_trying_every_division, .timeout = 300) {
+    int divided = 0, sharded = 0, whole = 0;
+    for (uint64_t seed = 3000; seed < 3032; seed++) {
+        world w = divided_world(seed);
+        if (seed % 5 == 1) w.request.tp = 2;
+        if (seed % 6 == 1 && w.request.global_batch % 2 == 0) w.request.dp = 2;
+        if (seed % 7 == 1) w.request.schedule = "interleaved";
+        if (seed % 9 == 1) w.request.microbatches = 1;
+        oracle o = try_everything(&w);
+        if (o.combinations > 0) compare(&w, &o, seed);
+        pp_plan_result *result;
+        if (pp_plan_search(&w.request, &result, NULL) == PP_OK) {
+            divided += result->best->tp > 1;
+            sharded += result->best->zero == 1;
+            whole += result->best->tp == 1 && result->best->zero == 0;
+        }
+        pp_plan_result_free(result);
+        world_free(&w);
+    }
+    cr_expect(divided > 2 && sharded > 2 && whole > 2, "%d divided, %d sharded, %d neither",
+              divided, sharded, whole);
+}
+
+/* A plan that is as fast without sharding its optimizer state does not shard it; one that does not
+ * fit without, or is slower, does; and what run cannot execute is left out where that is asked. */
+Test(search, zero_only_where_it_helps) {
+    world w = divided_world(1);
+    w.request.memory_bytes = 1 << 28;
+    w.request.zero = PP_ZERO_SEARCH;
+    w.request.global_batch = 4;
+    w.request.dp = 2;
+    pp_plan_result *result;
+    cr_assert_eq(pp_plan_search(&w.request, &result, NULL), PP_OK);
+    cr_expect_eq(result->best->zero, 1, "half the optimizer's step is saved");
+    double sharded = result->best->predicted.iteration_time_s;
+    pp_plan_result_free(result);
+    w.request.runnable = true;
+    cr_assert_eq(pp_plan_search(&w.request, &result, NULL), PP_OK);
+    cr_expect_eq(result->best->zero, 0);
+    cr_expect_eq(result->best->tp, 1);
+    cr_expect_gt(result->best->predicted.iteration_time_s, sharded);
+    pp_plan_result_free(result);
+    world_free(&w);
+    /* Opaque layers have no optimizer step to save. */
+    w = world_random(7, (world_size){6, 4, 8, .memory = false});
+    w.request.global_batch = 8;
+    w.request.dp = 2;
+    w.request.zero = PP_ZERO_SEARCH;
+    cr_assert_eq(pp_plan_search(&w.request, &result, NULL), PP_OK);
+    cr_expect_eq(result->best->zero, 0);
+    for (int i = 0; i < result->alternative_count; i++)
+        cr_expect_eq(result->alternatives[i]->zero, 0);
+    pp_plan_result_free(result);
+    world_free(&w);
 }
 
 /* ---- the search against itself ------------------------------------------------------------- */

@@ -497,3 +497,66 @@ Test(costs, layers_that_the_store_lacks_are_modelled_where_asked) {
     scratch_remove(&made);
     cr_assert_eq(pp_live_bytes(), 0);
 }
+
+/* ---- parts of layers ---- */
+
+static pp_cost ask_part(const pp_costs *costs, int tp) {
+    return pp_costs_ask(
+        costs, (pp_cost_query){.layer = 0, .phase = PP_PHASE_FORWARD, .samples = 100000, .tp = tp});
+}
+
+/* One of five devices does a fifth of 2·100·100 FLOPs a row, but reads all of the row: 100 + 20
+ * floats at 80 % of 1e11 bytes/s are less than its FLOPs at 55 % of 1e12. */
+Test(costs, parts_are_modelled) {
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    pp_costs *costs =
+        costs_must_open(&(pp_costs_request){.model = model, .cluster = cluster, .dtype = PP_FP32});
+    pp_layer part;
+    cr_assert_eq(pp_layer_shard(&model->layers[0], 5, &part, NULL), PP_OK);
+    pp_layer_work work = pp_layer_work_get(&part, 100000, PP_FP32);
+    double seconds = fmax(work.forward_flops / 0.55e12, work.forward_bytes / 0.8e11) + 5e-6;
+    expect_near(work.forward_flops, 2e9 / 5, "a fifth");
+    expect_near(ask_part(costs, 5).seconds, seconds, "part");
+    cr_assert_eq(ask_part(costs, 5).source, PP_COST_MODELLED);
+    expect_near(ask_part(costs, 0).seconds, ask_part(costs, 1).seconds, "none is one");
+    pp_costs_close(costs);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+}
+
+/* Measured parts come back as they were measured; others are whole layers scaled by the model, or
+ * by their FLOPs where the device gives no rates. */
+Test(costs, parts_are_measured_or_scaled) {
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(model_text), halves = *model;
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    pp_layer parts[4];
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(pp_layer_shard(&model->layers[i], 2, &parts[i], NULL), PP_OK);
+    halves.layers = parts;
+    add_machine_session(made.db, model, PP_FP32, 0, true);
+    add_machine_session(made.db, &halves, PP_FP32, 0, true);
+    pp_costs_request request = {
+        .model = model, .cluster = cluster, .dtype = PP_FP32, .db = made.db};
+    pp_costs *costs = costs_must_open(&request), *modelled;
+    double measured = machine(PP_OP_LINEAR, PP_PHASE_FORWARD, 100000, 0);
+    expect_near(ask_part(costs, 1).seconds, measured, "whole");
+    expect_near(ask_part(costs, 2).seconds, measured, "half, as slow as the whole was measured");
+    cr_assert_eq(ask_part(costs, 2).source, PP_COST_MEASURED);
+    cr_assert_eq(ask_part(costs, 5).source, PP_COST_MODELLED);
+    request.db = NULL;
+    modelled = costs_must_open(&request);
+    double ratio = ask_part(modelled, 5).seconds / ask_part(modelled, 1).seconds;
+    expect_near(ask_part(costs, 5).seconds, ratio * measured, "a fifth, scaled");
+    pp_costs_close(modelled);
+    pp_costs_close(costs);
+    cluster->devices[0].fp32_flops = 0;
+    request.db = made.db;
+    costs = costs_must_open(&request);
+    expect_near(ask_part(costs, 5).seconds, measured / 5, "a fifth of the FLOPs");
+    pp_costs_close(costs);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+    scratch_remove(&made);
+}
