@@ -59,8 +59,10 @@ static double recompute_s(const pp_terms *terms, const pp_stage *stage, int s) {
 
 static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, int first, int last,
                        pp_stage *stage) {
+    pp_footprint_mode mode = terms->mode;
+    mode.recompute = terms->policies[s];
     double overhead = terms->tables->overhead_s;
-    *stage = (pp_stage){.first = first, .last = last, .recompute = terms->candidate->recompute};
+    *stage = (pp_stage){.first = first, .last = last, .recompute = terms->policies[s]};
     stage->forward_s =
         sum_layers(terms, offsetof(pp_timing, forward_each), s, first, last) + overhead;
     stage->input_s = sum_layers(terms, offsetof(pp_timing, input_each), s, first, last) + overhead;
@@ -68,7 +70,7 @@ static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, 
     if (terms->mode.split_backward) stage->weight_s += overhead;
     stage->recompute_s = recompute_s(terms, stage, s);
     stage->optimizer_s = optimizer_s(terms, s, first, last);
-    const pp_stage_bytes *bytes = pp_footprint(footprints, first, last, terms->mode);
+    const pp_stage_bytes *bytes = pp_footprint(footprints, first, last, mode);
     if (bytes == NULL) return false;
     stage->bytes = *bytes;
     if (terms->candidate->dp > 1) {
@@ -248,6 +250,7 @@ static void predict(const pp_tables *tables, const pp_sim_result *result, pp_pla
 static pp_status expand_and_predict(const pp_terms *terms, pp_plan *plan, pp_error *error) {
     pp_schedule *schedule = NULL;
     pp_sim_result *result = NULL;
+    plan->recompute = pp_plan_recompute(plan);
     plan->schedule_hash = 0;
     pp_status status = pp_simulate_plan(plan, false, &schedule, &result, error);
     if (status == PP_OK) {

@@ -119,6 +119,10 @@ static bool measure(pp_work *work, const pp_capacity *c, lean *l, int first, int
     int layers = work->tables->layers;
     const pp_stage_bytes *b = pp_footprint(work->footprints, first, last, work->terms.mode);
     if (b == NULL) return false;
+    pp_stage_bytes dropped =
+        *b; /* recomputing keeps less of what F saves, and no less of the rest */
+    dropped.activation = dropped.released_by_input = 0;
+    if (work->candidate->recompute == PP_RECOMPUTE_MIXED) b = &dropped;
     int m = c->members[last + 1] - c->members[first];
     if (first == 0) take_least(&l->least[FRONT][m], &l->kept[FRONT][m], b);
     if (last == layers - 1) take_least(&l->least[BACK][m], &l->kept[BACK][m], b);

@@ -97,7 +97,10 @@ static bool same_recompute(const pp_candidate *a, const pp_candidate *b) {
 }
 static void recompute_value(const pp_candidate *c, char *text, size_t size) {
     char policy[PP_RECOMPUTE_LENGTH];
-    snprintf(text, size, "recompute %s", pp_recompute_text(c->recompute, policy));
+    if (c->recompute == PP_RECOMPUTE_MIXED)
+        snprintf(text, size, "as little as fits, stage by stage");
+    else
+        snprintf(text, size, "recompute %s", pp_recompute_text(c->recompute, policy));
 }
 
 static const dimension dimensions[] = {{"Ranks", same_ranks, ranks_value},
@@ -262,6 +265,36 @@ static void tell_transfers(const pp_plan *plan, pp_text *text) {
     pp_text_string(text, ".\n");
 }
 
+/* "stages 0, 1: attention" of the stages with the same policy as s; nothing if an earlier one has
+ * it. */
+static void tell_policy(const pp_plan *plan, int s, const char **between, pp_text *text) {
+    char policy[PP_RECOMPUTE_LENGTH];
+    double seconds = 0;
+    int count = 0;
+    for (int t = 0; t < plan->stage_count; t++) {
+        if (plan->stages[t].recompute != plan->stages[s].recompute) continue;
+        if (t < s) return;
+        seconds = fmax(seconds, plan->stages[t].recompute_s);
+        pp_text_printf(text, "%s%d", count++ > 0 ? " and " : *between, t);
+    }
+    pp_text_printf(text, " (%s", pp_recompute_text(plan->stages[s].recompute, policy));
+    if (seconds > 0)
+        pp_text_printf(text, ", up to %s a microbatch", seconds_text(seconds, (char[32]){0}));
+    pp_text_string(text, ")");
+    *between = "; stage ";
+}
+
+static void tell_recompute(const pp_story *story, pp_text *text) {
+    const pp_plan *plan = story->result->best;
+    const char *between = "Recomputing: stage ";
+    for (int s = 0; s < plan->stage_count; s++)
+        if (plan->stages[s].recompute != PP_RECOMPUTE_NONE) tell_policy(plan, s, &between, text);
+    if (between[0] == 'R') return;
+    bool chosen = story->chosen->recompute == PP_RECOMPUTE_MIXED;
+    pp_text_string(text, chosen ? ": nothing that takes less time fits the memory of their ranks.\n"
+                                : ".\n");
+}
+
 static void tell_reduction(const pp_plan *plan, pp_text *text) {
     double longest = 0;
     int at = 0;
@@ -371,6 +404,7 @@ pp_status pp_explain(const pp_story *story, pp_text *text, pp_error *error) {
     tell_slowest(plan, text);
     tell_idle(plan, text);
     tell_memory(story, text);
+    tell_recompute(story, text);
     tell_transfers(plan, text);
     tell_reduction(plan, text);
     tell_alternatives(story->result, text);

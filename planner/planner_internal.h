@@ -170,10 +170,10 @@ typedef struct pp_arrangement {
     const int *devices;          /* [ranks·width] tp fastest, then replica, then rank */
     const pp_kinds *kinds;       /* of all of them */
     const pp_kinds **rank_kinds; /* [ranks] */
-    int64_t *limit_bytes;        /* [ranks] memory of the smallest device of the rank, or --memory */
-    double limit_total;          /* Σ limit_bytes */
-    pp_link *ahead, *back;       /* [ranks] the slowest link to the next rank, the last's is the
-                                    first, and from there */
+    int64_t *limit_bytes;  /* [ranks] memory of the smallest device of the rank, or --memory */
+    double limit_total;    /* Σ limit_bytes */
+    pp_link *ahead, *back; /* [ranks] the slowest link to the next rank, the last's is the
+                              first, and from there */
 } pp_arrangement;
 
 typedef struct pp_arrangements {
@@ -311,7 +311,7 @@ typedef struct pp_candidate {
     int64_t size;      /* samples of a microbatch */
     double last_scale; /* times of the last microbatch over those of a full one */
     const pp_schedule_family *family;
-    pp_recompute recompute;
+    pp_recompute recompute; /* mixed: chosen stage by stage, as little as fits */
     const pp_arrangement *arrangement;
     pp_timing *timing; /* on the fastest of its kinds of devices */
     double capacity;   /* in such fastest devices: ranks, unless some are slower */
@@ -338,6 +338,12 @@ void pp_space_deinit(pp_space *space);
 /* Replicas that share out the optimizer state. */
 static inline int pp_candidate_shards(const pp_candidate *candidate) {
     return candidate->zero == 1 ? candidate->dp : 1;
+}
+
+/* What is recomputed on every stage, whatever else is chosen: none of a mixed candidate. */
+static inline pp_recompute pp_candidate_policy(const pp_candidate *candidate) {
+    bool mixed = candidate->recompute == PP_RECOMPUTE_MIXED;
+    return mixed ? PP_RECOMPUTE_NONE : candidate->recompute;
 }
 
 static inline int pp_candidate_stages(const pp_candidate *candidate) {
@@ -379,6 +385,10 @@ typedef struct pp_terms {
     const pp_timing *timing;   /* of the candidate, expanded */
     const pp_timing **on_kind; /* [kinds of the tables] those that it uses, expanded */
     pp_footprint_mode mode;
+    pp_recompute others; /* what P, Q and J of other stages take for granted; mode has that of the
+                            stage asked about */
+    pp_recompute *policies; /* [stages] for assembling: chosen stage by stage where the candidate
+                               says mixed */
     int stages, ranks;
     int *placement;             /* [stages] */
     const int64_t *limit_bytes; /* [ranks] */
@@ -496,12 +506,14 @@ typedef struct pp_work {
     int *groups;               /* [stages] that reduce together */
     pp_flow *flows;            /* [stages] of the order */
     int *splits;               /* [stages - 1] the best so far, in best_view … */
+    pp_recompute *policies;    /* [stages] of the best … */
     int *trial;                /* … and the one being tried, in the view at hand */
     pp_view *best_view;        /* NULL: none fits */
     pp_start starts[PP_STARTS]; /* best estimates first … */
     int start_count;            /* … so many */
     double best_s;             /* its step time; INFINITY: none fits */
     int64_t best_peak_bytes;   /* the largest of its ranks */
+    bool shared;               /* policies were chosen by such shares: there may be better ones */
     int share;                 /* of a rank's limit that each of its stages may use: 1/share */
     double deadline_s;         /* on pp_now_s's clock; 0: none */
     int64_t simulations;       /* of this candidate */
@@ -521,7 +533,13 @@ pp_status pp_work_enter(pp_work *work, pp_view *view, pp_error *error);
 /* Least of the largest pp_bound_stage over all known splits that fit; INFINITY: none does. Leaves
  * the split in work->trial. Proved if work->views->complete. */
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error);
-/* Bytes that `stage` needs by itself as layers first … last; INT64_MAX: out of memory. */
+/* The policy that takes least time of those that fit a stage as layers first … last, and the bytes
+ * that it needs by itself; if none fits, the one that needs least. INT64_MAX: out of memory. A
+ * pinned candidate has one policy. Mixed ones choose among none, attention and every:N, which leave
+ * the order alone: then no step gets slower when one of its stages gets faster, so that for each
+ * split the choice is the best of all (with one stage on each rank: ranks choose by themselves). */
+pp_recompute pp_work_policy(pp_work *work, int stage, int first, int last, int64_t *need);
+/* Those bytes alone. */
 int64_t pp_work_need(pp_work *work, int stage, int first, int last);
 /* Whether that is within its rank's limit. Cheap where there is room to spare. */
 bool pp_work_fits(pp_work *work, int stage, int first, int last);

@@ -27,8 +27,9 @@ typedef struct kept {
     size_t candidate;
     double seconds;
     int64_t peak_bytes;
-    pp_view *view; /* whose positions … */
-    int *splits;   /* … these are: [stages - 1] */
+    pp_view *view;          /* whose positions … */
+    int *splits;            /* … these are: [stages - 1] */
+    pp_recompute *policies; /* [stages] */
 } kept;
 
 typedef struct search {
@@ -144,13 +145,15 @@ static bool replace_shape(search *s, const kept *found) {
 static pp_status keep(search *s, size_t candidate) {
     const pp_work *work = &s->work;
     int boundaries = work->terms.stages - 1;
-    kept found = {candidate, work->best_s, work->best_peak_bytes, work->best_view, NULL};
+    kept found = {candidate, work->best_s, work->best_peak_bytes, work->best_view, NULL, NULL};
     if (replace_shape(s, &found)) return PP_OK;
     int place = s->kept_count;
     while (place > 0 && compare(s, &found, &s->best[place - 1]) < 0) place--;
     if (place == s->wanted) return PP_OK;
     found.splits = PP_NEW(&s->arena, int, boundaries + 1);
-    if (found.splits == NULL) return pp_fail_memory(s->error);
+    found.policies = PP_NEW(&s->arena, pp_recompute, boundaries + 1);
+    if (s->arena.failed) return pp_fail_memory(s->error);
+    memcpy(found.policies, work->policies, ((size_t)boundaries + 1) * sizeof *found.policies);
     memcpy(found.splits, work->splits, (size_t)boundaries * sizeof *found.splits);
     if (s->kept_count < s->wanted) s->kept_count++;
     size_t moved = (size_t)(s->kept_count - 1 - place);
@@ -305,7 +308,11 @@ static pp_status take_out(search *s, const kept *from) {
     PP_TRY(pp_work_start(&s->work, &s->space.candidates[from->candidate], s->error));
     int boundaries = s->work.terms.stages - 1;
     memcpy(s->work.splits, from->splits, (size_t)boundaries * sizeof *from->splits);
-    return pp_work_enter(&s->work, from->view, s->error);
+    PP_TRY(pp_work_enter(&s->work, from->view, s->error));
+    size_t policies = ((size_t)boundaries + 1) * sizeof *from->policies;
+    memcpy(s->work.terms.policies, from->policies, policies);
+    memcpy(s->work.policies, from->policies, policies);
+    return PP_OK;
 }
 
 /* Where the optimizer state need not be sharded, it is not: only ZeRO-1 was listed, since it is

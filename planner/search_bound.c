@@ -27,7 +27,8 @@
  * stages is I_k in J, and Q is 0, since only W may follow the last I.
  *
  * What a policy recomputes inside the backward passes (attention, every:N) is part of B_k, or I_k,
- * everywhere; it has no R.
+ * everywhere; it has no R. Where stages choose their policies, nothing is known of others than the
+ * one asked about: they count as recomputing nothing.
  *
  * On unequal devices F_s and B_s are those of the slowest device of the stage's rank; P, Q and J,
  * which do not know where the other stages are cut, take each layer on the fastest kind there is.
@@ -165,7 +166,7 @@ static double forward_before(const pp_terms *terms, int stage, int first) {
 
 static double gates_before(const pp_terms *terms, int stage, int first) {
     const pp_timing *timing = terms->timing;
-    const double *inside = pp_timing_inside(timing, terms->mode.recompute);
+    const double *inside = pp_timing_inside(timing, terms->others);
     double weight = terms->mode.split_backward ? 0 : timing->weight[first];
     return timing->input[first] + (inside != NULL ? inside[first] : 0) + weight +
            stage * terms->tables->overhead_s;

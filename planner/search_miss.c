@@ -46,7 +46,7 @@ static pp_status measure_leanest(pp_work *work, const pp_space *space, size_t fi
         if (i + 1 == end || all[i].dp != all[i + 1].dp) smallest = all[i].size;
         bool few = space->count <= FEW_CANDIDATES;
         bool outer = all[i].dp == all[first].dp || all[i].dp == all[end - 1].dp;
-        bool lean = pinned || all[i].recompute == PP_RECOMPUTE_FULL;
+        bool lean = pinned || all[i].recompute != PP_RECOMPUTE_EXCEPT_LAST;
         if (!few && (!outer || !lean || all[i].size != smallest)) continue;
         PP_TRY(measure(work, &all[i], nearest, error));
     }

@@ -209,6 +209,7 @@ pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error) {
     for (size_t i = 0; i < cells; i++) e.rest[i] = INFINITY;
     fill_rests(&e);
     bool all = descend(&e, 0, 0);
-    work->proved = all && work->views->wide == &work->views->file; /* else other orders are left */
+    work->proved = all && !work->shared &&                  /* else other policies are left … */
+                   work->views->wide == &work->views->file; /* … or other orders */
     return work->failure != PP_OK ? pp_fail_memory(error) : e.status;
 }

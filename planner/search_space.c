@@ -189,7 +189,7 @@ static bool family_accepts(lister *l, const pp_candidate *c, pp_error *refusal) 
                                    .ranks = c->ranks,
                                    .microbatches = c->microbatches,
                                    .virtual_stages = c->virtual_stages,
-                                   .recompute = c->recompute};
+                                   .recompute = pp_candidate_policy(c)};
     if (!can_be_planned(l, c->family)) return false;
     if (c->family->validate == NULL) return true;
     return c->family->validate(&request, refusal) == PP_OK;
@@ -231,8 +231,10 @@ static pp_status list_policies(lister *l, pp_candidate c) {
         pp_recompute_from_name(pinned, &c.recompute);
         return list_families(l, c);
     }
-    for (int i = PP_RECOMPUTE_NONE; i <= PP_RECOMPUTE_EXCEPT_LAST; i++) {
-        c.recompute = i;
+    static const pp_recompute policies[] = {PP_RECOMPUTE_MIXED, PP_RECOMPUTE_FULL,
+                                            PP_RECOMPUTE_EXCEPT_LAST};
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
+        c.recompute = policies[i];
         /* With one microbatch, all but the last is none. */
         bool idle = c.recompute == PP_RECOMPUTE_EXCEPT_LAST && c.microbatches == 1;
         if (idle) continue;

@@ -72,7 +72,7 @@ static pp_status build_order(pp_work *work, pp_error *error) {
                                    .ranks = c->ranks,
                                    .microbatches = c->microbatches,
                                    .virtual_stages = c->virtual_stages,
-                                   .recompute = c->recompute};
+                                   .recompute = pp_candidate_policy(c)};
     PP_TRY(pp_schedule_build(&request, &work->order, error));
     if (work->order->slices > 1) {
         return pp_fail(
@@ -97,6 +97,7 @@ static pp_status allocate(pp_work *work, pp_error *error) {
     work->alive = PP_NEW(arena, int, stages);
     work->probe = PP_NEW(arena, pp_stage_bytes, stages);
     work->splits = PP_NEW(arena, int, stages);
+    work->policies = PP_NEW(arena, pp_recompute, stages);
     work->trial = PP_NEW(arena, int, stages);
     work->flows = PP_NEW(arena, pp_flow, stages);
     work->start_count = 0;
@@ -117,7 +118,7 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     work->best_peak_bytes = 0;
     work->simulations = 0;
     work->bound_s = 0;
-    work->proved = false;
+    work->proved = work->shared = false;
     work->failure = PP_OK;
     PP_TRY(build_order(work, error));
     PP_TRY(allocate(work, error));
@@ -177,20 +178,57 @@ static int64_t follow(pp_work *work, int stage, const pp_stage_bytes *bytes) {
     return peak.total >= 0 ? peak.total : INT64_MAX;
 }
 
-int64_t pp_work_need(pp_work *work, int stage, int first, int last) {
-    const pp_terms *terms = &work->terms;
-    const pp_stage_bytes *bytes = pp_footprint(work->footprints, first, last, terms->mode);
+static int64_t need_under(pp_work *work, pp_recompute policy, int stage, int first, int last) {
+    pp_footprint_mode mode = work->terms.mode;
+    mode.recompute = policy;
+    const pp_stage_bytes *bytes = pp_footprint(work->footprints, first, last, mode);
     if (bytes == NULL) {
         work->failure = PP_E_OUT_OF_MEMORY;
         return INT64_MAX;
     }
     if (work->alive[stage] > 0 && bytes->checkpoint == 0) return add_up(work, stage, bytes);
-    uint64_t key = pp_footprint_key(work->footprints, first, last, terms->mode);
+    uint64_t key = pp_footprint_key(work->footprints, first, last, mode);
     key = pp_hash(key, &stage, sizeof stage) | 1;
     int64_t need;
     if (pp_memo_find(&work->needs, key, &need)) return need;
     need = follow(work, stage, bytes);
     pp_memo_put(&work->needs, key, need);
+    return need;
+}
+
+/* The next in the order of time; -1: it was the last. All every:N take the same, so they come from
+ * the largest groups to the smallest, one N for each number of groups. */
+static pp_recompute next_policy(pp_recompute policy, int layers) {
+    if (policy == PP_RECOMPUTE_NONE) return PP_RECOMPUTE_ATTENTION;
+    if (policy == PP_RECOMPUTE_ATTENTION) return PP_RECOMPUTE_EVERY + layers;
+    int group = pp_recompute_group(policy), groups = (layers + group - 1) / group + 1;
+    int smaller = (layers + groups - 1) / groups;
+    if (group == 1) return -1;
+    return PP_RECOMPUTE_EVERY + (smaller < group ? smaller : group - 1);
+}
+
+static int64_t limit_of(const pp_work *work, int stage) {
+    return work->terms.limit_bytes[work->terms.placement[stage]] / work->share;
+}
+
+pp_recompute pp_work_policy(pp_work *work, int stage, int first, int last, int64_t *need) {
+    pp_recompute policy = work->terms.others, leanest = policy;
+    *need = need_under(work, policy, stage, first, last);
+    if (work->candidate->recompute != PP_RECOMPUTE_MIXED) return policy;
+    while (*need > limit_of(work, stage) && work->failure == PP_OK) {
+        policy = next_policy(policy, last - first + 1);
+        if (policy < 0) break;
+        int64_t other = need_under(work, policy, stage, first, last);
+        if (other >= *need) continue;
+        *need = other;
+        leanest = policy;
+    }
+    return leanest;
+}
+
+int64_t pp_work_need(pp_work *work, int stage, int first, int last) {
+    int64_t need;
+    pp_work_policy(work, stage, first, last, &need);
     return need;
 }
 
@@ -210,7 +248,7 @@ static double most_bytes(const pp_work *work, int stage, int first, int last) {
 }
 
 bool pp_work_fits(pp_work *work, int stage, int first, int last) {
-    int64_t limit = work->terms.limit_bytes[work->terms.placement[stage]] / work->share;
+    int64_t limit = limit_of(work, stage);
     if (pp_bound_bytes(&work->terms, first, last) > limit) return false;
     if (most_bytes(work, stage, first, last) <= (double)limit) return true;
     return pp_work_need(work, stage, first, last) <= limit;
@@ -236,8 +274,13 @@ static double cut_floor(const void *context, int stage, int first, int last) {
 
 static double cut_exact(const void *context, int stage, int first, int last) {
     const limited_cut *cut = context;
+    pp_terms *terms = &cut->work->terms;
+    int64_t need;
     if (!pp_work_fits(cut->work, stage, first, last)) return INFINITY;
-    return cut->measure(&cut->work->terms, stage, first, last);
+    terms->mode.recompute = pp_work_policy(cut->work, stage, first, last, &need);
+    double measured = cut->measure(terms, stage, first, last);
+    terms->mode.recompute = terms->others;
+    return measured;
 }
 
 static double cut_border(const void *context, int stage, int next) {
@@ -300,18 +343,46 @@ static bool ranks_fit(pp_work *work, int64_t *peak) {
         int rank = plan->placement[s];
         int64_t total = plan->virtual_stages > 1
                             ? pp_work_rank_bytes(work, rank)
-                            : pp_work_need(work, s, plan->stages[s].first, plan->stages[s].last);
+                            : need_under(work, plan->stages[s].recompute, s, plan->stages[s].first,
+                                         plan->stages[s].last);
         if (total > work->terms.limit_bytes[rank]) return false;
         if (total > *peak) *peak = total;
     }
     return true;
 }
 
+/* The stages of work->trial, each with the policy that it may have of its rank's memory. */
+static pp_status assemble(pp_work *work, pp_error *error) {
+    pp_terms *terms = &work->terms;
+    for (int s = 0; s < terms->stages; s++) {
+        int first, last;
+        int64_t need;
+        pp_work_interval(work, work->trial, s, &first, &last);
+        terms->policies[s] = pp_work_policy(work, s, first, last, &need);
+    }
+    if (work->failure != PP_OK) return pp_fail_memory(error);
+    return pp_assemble_stages(terms, work->footprints, work->trial, &work->plan)
+               ? PP_OK
+               : pp_fail_memory(error);
+}
+
+/* Where stages of a rank do not fit together, each has to do with its share. */
+static pp_status assemble_trial(pp_work *work, pp_error *error) {
+    int64_t peak;
+    int share = work->share, stages = work->candidate->virtual_stages;
+    PP_TRY(assemble(work, error));
+    bool alone = stages == 1 || work->candidate->recompute != PP_RECOMPUTE_MIXED;
+    if (alone || ranks_fit(work, &peak)) return PP_OK;
+    work->share = stages;
+    work->shared = true;
+    pp_status status = assemble(work, error);
+    work->share = share;
+    return status;
+}
+
 pp_status pp_work_try(pp_work *work, pp_error *error) {
     PP_TRY(settle(work, error));
-    if (!pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)) {
-        return pp_fail_memory(error);
-    }
+    PP_TRY(assemble_trial(work, error));
     double seconds;
     int64_t peak;
     PP_TRY(pp_work_time(work, &seconds, error));
@@ -320,6 +391,8 @@ pp_status pp_work_try(pp_work *work, pp_error *error) {
     work->best_peak_bytes = peak;
     work->best_view = work->view;
     memcpy(work->splits, work->trial, (size_t)(work->terms.stages - 1) * sizeof *work->splits);
+    memcpy(work->policies, work->terms.policies,
+           (size_t)work->terms.stages * sizeof *work->policies);
     return PP_OK;
 }
 
@@ -482,16 +555,18 @@ pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
 
 /* ---- reports ------------------------------------------------------------------------------- */
 
-static double slowest(const pp_work *work, const int *splits, bool lanes) {
+static double slowest(pp_work *work, const int *splits, bool lanes) {
     double slowest = 0;
     for (int s = 0; s < work->terms.stages; s++) {
         int first, last;
         pp_work_interval(work, splits, s, &first, &last);
+        work->terms.mode.recompute = work->policies[s];
         slowest = fmax(slowest, pp_terms_visit_s(&work->terms, s, first, last));
         if (lanes && s + 1 < work->terms.stages) {
             slowest = fmax(slowest, pp_terms_lane_s(&work->terms, s, last + 1));
         }
     }
+    work->terms.mode.recompute = work->terms.others;
     return slowest;
 }
 
@@ -548,10 +623,7 @@ pp_status pp_work_least_excess(pp_work *work, int *rank, int64_t *needed, pp_err
     work->share = work->candidate->virtual_stages;
     PP_TRY(pp_chain_cut(&problem, &work->arena, work->trial, &excess, error));
     PP_TRY(settle(work, error));
-    if (work->failure != PP_OK ||
-        !pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)) {
-        return pp_fail_memory(error);
-    }
+    PP_TRY(assemble(work, error));
     *rank = worst_rank(work, needed);
     return PP_OK;
 }

@@ -112,6 +112,7 @@ static pp_status fill_times(pp_terms *terms, pp_view *view, pp_error *error) {
 pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error) {
     const pp_tables *tables = view->tables;
+    pp_recompute policy = pp_candidate_policy(candidate);
     int stages = pp_candidate_stages(candidate), ranks = candidate->ranks;
     *terms = (pp_terms){.tables = tables,
                         .candidate = candidate,
@@ -120,7 +121,9 @@ pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *cand
                                  .tp = candidate->tp,
                                  .shards = pp_candidate_shards(candidate),
                                  .split_backward = candidate->family->splits_backward,
-                                 .recompute = candidate->recompute},
+                                 .recompute = policy},
+                        .others = policy,
+                        .policies = PP_NEW(arena, pp_recompute, stages),
                         .stages = stages,
                         .ranks = ranks,
                         .placement = PP_NEW(arena, int, stages),
@@ -136,6 +139,7 @@ pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *cand
     if (arena->failed) return pp_fail_memory(error);
     for (int s = 0; s < stages; s++) {
         terms->placement[s] = placement != NULL ? placement[s] : s % ranks;
+        terms->policies[s] = policy;
     }
     PP_TRY(fill_times(terms, view, error));
     PP_TRY(fill_reductions(terms, arena, error));

@@ -19,9 +19,10 @@ typedef struct shape {
     int ranks, dp, tp, zero, microbatches, each; /* each: stages on a rank */
     int64_t size;
     const pp_schedule_family *family;
-    const pp_schedule *order; /* of the family, for the placement */
-    pp_recompute recompute;
-    int devices[POSITIONS]; /* of each position, tp fastest, then replica, then rank */
+    const pp_schedule *order;  /* of the family, for the placement */
+    pp_recompute recompute;    /* mixed: every combination of `policies` */
+    pp_recompute policies[16]; /* of each stage */
+    int devices[POSITIONS];    /* of each position, tp fastest, then replica, then rank */
 } shape;
 
 typedef struct oracle {
@@ -96,6 +97,21 @@ static double slowest_s(const world *w, const shape *c, int rank, int first, int
     return slowest;
 }
 
+static double attention_s(const world *w, const shape *c, int rank, int first, int last) {
+    double slowest = 0;
+    for (int d = 0; d < c->dp * c->tp; d++) {
+        double seconds = 0;
+        for (int i = first; i <= last; i++) {
+            int device = c->devices[rank * c->dp * c->tp + d];
+            int kind = (int)(pp_cluster_device(w->cluster, device) - w->cluster->devices);
+            pp_cost_query query = {.kind = kind, .layer = i, .samples = c->size, .tp = c->tp};
+            seconds += pp_costs_attention(w->costs, query).seconds;
+        }
+        slowest = fmax(slowest, seconds);
+    }
+    return slowest;
+}
+
 static void fill_stage(const world *w, const shape *c, int s, int first, int last,
                        pp_stage *stage) {
     pp_arena arena;
@@ -107,20 +123,22 @@ static void fill_stage(const world *w, const shape *c, int s, int first, int las
                              .dtype = PP_FP32,
                              .optimizer = PP_ADAMW,
                              .split_backward = c->family->splits_backward,
-                             .recompute = c->recompute,
+                             .recompute = c->policies[s],
                              .dp = c->dp,
                              .tp = c->tp};
     pp_stage_layout layout;
     cr_assert_eq(pp_stage_layout_make(&ask, &arena, &layout, NULL), PP_OK);
-    *stage =
-        (pp_stage){.first = first, .last = last, .recompute = c->recompute, .bytes = layout.bytes};
+    *stage = (pp_stage){
+        .first = first, .last = last, .recompute = c->policies[s], .bytes = layout.bytes};
     pp_arena_deinit(&arena);
     int rank = c->order->placement[s], first_position = rank * c->dp * c->tp;
     stage->forward_s = slowest_s(w, c, rank, first, last, PP_PHASE_FORWARD);
     stage->input_s = slowest_s(w, c, rank, first, last, PP_PHASE_INPUT);
     stage->weight_s = slowest_s(w, c, rank, first, last, PP_PHASE_WEIGHT);
     stage->optimizer_s = slowest_s(w, c, rank, first, last, PP_PHASE_OPTIMIZER);
-    if (c->recompute != PP_RECOMPUTE_NONE) stage->recompute_s = stage->forward_s;
+    if (c->policies[s] != PP_RECOMPUTE_NONE) stage->recompute_s = stage->forward_s;
+    if (c->policies[s] == PP_RECOMPUTE_ATTENTION)
+        stage->recompute_s = attention_s(w, c, rank, first, last);
     if (c->zero == 1) {
         stage->optimizer_s /= c->dp;
         stage->bytes.optimizer = (stage->bytes.optimizer + c->dp - 1) / c->dp;
@@ -151,7 +169,7 @@ static void add_tie(const world *w, const shape *c, pp_stage *stages) {
 }
 
 /* Step time of one split, INFINITY if it does not fit. first: [stages + 1] */
-static double time_split(const world *w, const shape *c, const int *first) {
+static double time_policies(const world *w, const shape *c, const int *first) {
     pp_plan *plan;
     pp_sim_result *result;
     int stages = c->order->stages;
@@ -182,6 +200,35 @@ static double time_split(const world *w, const shape *c, const int *first) {
     }
     pp_sim_result_free(result);
     pp_plan_free(plan);
+    return seconds;
+}
+
+/* Over the policies of the stages from `stage` on. */
+static double best_policies(const world *w, shape *c, const int *first, int stage) {
+    if (stage == c->order->stages) return time_policies(w, c, first);
+    double best = INFINITY;
+    int layers = first[stage + 1] - first[stage];
+    for (int i = 0; i < layers + 2; i++) {
+        c->policies[stage] = i == 0   ? PP_RECOMPUTE_NONE
+                             : i == 1 ? PP_RECOMPUTE_ATTENTION
+                                      : PP_RECOMPUTE_EVERY + i - 1;
+        best = fmin(best, best_policies(w, c, first, stage + 1));
+    }
+    return best;
+}
+
+/* Worlds in which stages that share a rank had to recompute: there the search is no proof. */
+static bool loose;
+
+static double time_split(const world *w, const shape *asked, const int *first) {
+    shape c = *asked;
+    bool mixed = c.recompute == PP_RECOMPUTE_MIXED;
+    for (int s = 0; s < c.order->stages; s++)
+        c.policies[s] = mixed ? PP_RECOMPUTE_NONE : c.recompute;
+    double seconds = time_policies(w, &c, first); /* recomputing nothing is fastest */
+    if (!mixed || seconds < INFINITY) return seconds;
+    seconds = best_policies(w, &c, first, 0);
+    if (c.each > 1 && seconds < INFINITY) loose = true;
     return seconds;
 }
 
@@ -267,8 +314,12 @@ static void try_sizes(oracle *o, shape c) {
         if (c.size > 1 && (batch + c.size - 2) / (c.size - 1) == c.microbatches) continue;
         for (int f = 0; f < families; f++) {
             c.family = &family[f];
-            for (int r = 0; r <= PP_RECOMPUTE_EXCEPT_LAST; r++) {
-                c.recompute = (pp_recompute)r;
+            const char *policy = o->w->request.recompute;
+            static const pp_recompute policies[] = {PP_RECOMPUTE_MIXED, PP_RECOMPUTE_FULL,
+                                                    PP_RECOMPUTE_EXCEPT_LAST};
+            for (int r = 0; r < (policy ? 1 : 3); r++) {
+                c.recompute = policies[r];
+                if (policy) pp_recompute_from_name(policy, &c.recompute);
                 for (c.each = c.family->natural_virtual; c.each <= layers; c.each++) {
                     try_shape(o, c);
                 }
@@ -316,11 +367,12 @@ static void compare(const world *w, const oracle *o, uint64_t seed) {
     } else {
         cr_assert_eq(status, PP_OK, "seed %d: %s", (int)seed, error.message);
         double found = result->best->predicted.iteration_time_s;
-        cr_expect(close_to(found, o->fastest[0]), "seed %d: %.12g, but %.12g can be had", (int)seed,
-                  found, o->fastest[0]);
+        cr_expect(loose ? found >= o->fastest[0] * (1 - 1e-9) : close_to(found, o->fastest[0]),
+                  "seed %d: %.12g, but %.12g can be had", (int)seed, found, o->fastest[0]);
         cr_expect_leq(result->lower_bound_s, o->fastest[0], "seed %d: the bound is wrong",
                       (int)seed);
         for (int i = 1; i < BEST; i++) {
+            if (loose) break;
             bool there = i <= result->alternative_count;
             cr_expect_eq(there, o->fastest[i] < INFINITY, "seed %d: runner-up %d", (int)seed, i);
             if (!there || o->fastest[i] == INFINITY) continue;
@@ -333,21 +385,27 @@ static void compare(const world *w, const oracle *o, uint64_t seed) {
 }
 
 Test(search, equals_trying_everything, .timeout = 300) {
-    int combinations = 0;
+    int combinations = 0, strict = 0;
     for (uint64_t seed = 0; seed < WORLDS; seed++) {
         world_size large = {6, 4, 8, .memory = false}; /* all devices alike */
         world_size small = {seed % 2 ? 5 : 6, 3, 6, .memory = seed % 4 != 1, .unequal = seed % 4};
-        world w = world_random(seed, seed % 4 == 3 ? large : small);
+        world_size mixed = {5, 2, 4, .memory = true}; /* policies stage by stage */
+        world w = world_random(seed, seed % 6 == 0 ? mixed : seed % 4 == 3 ? large : small);
         if (seed % 5 == 1) w.request.schedule = "1f1b";
+        static const char *const pins[] = {"none", "full", "every:1", "attention", "every:2"};
+        if (seed % 6 != 0) w.request.recompute = pins[seed % 5];
         if (seed % 7 == 1) w.request.recompute = "except-last";
         if (seed % 11 == 1) w.request.ranks = 2 <= pp_cluster_device_count(w.cluster) ? 2 : 1;
         if (seed % 13 == 1) w.request.memory_bytes = 9000;
+        loose = false;
         oracle o = try_everything(&w);
         combinations += o.combinations;
+        strict += !loose;
         compare(&w, &o, seed);
         world_free(&w);
     }
     cr_expect_gt(combinations, 500);
+    cr_expect_gt(strict, WORLDS / 2);
 }
 
 /* More layers on more ranks, under one schedule after the other. */
