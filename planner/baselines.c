@@ -1,9 +1,10 @@
 /* The ways to split that people know from other tools, by name, so that they can be compared.
  *
- * Each but `uniform`, `bottleneck` (search_work.c), `pipedream` and an explicit list gives every layer a weight
- * and minimises the heaviest stage, exactly, in the file's order. They look neither at memory
- * limits nor at transfers; that is what makes them baselines. A plan that they lead to must still
- * fit. */
+ * Each but `uniform`, `bottleneck` (search_work.c), `pipedream` and an explicit list gives every
+ * layer a weight and parts the file's order by it as the tool does that the method is known from
+ * (partition.c): torchgpipe's blocks for time and memory, DeepSpeed's balanced partition for
+ * parameters and type:REGEX. They look neither at memory limits nor at transfers; that is what
+ * makes them baselines. A plan that they lead to must still fit. */
 #include <ctype.h>
 #include <math.h>
 #include <regex.h>
@@ -12,24 +13,23 @@
 
 #include "planner/planner_internal.h"
 
+typedef bool part_weights(const double *weights, int items, int stages, pp_arena *arena,
+                          int *splits);
+
 struct pp_split_row {
     const char *name;
     const char *what;
-    /* Weight of a layer; NULL: no weights. */
+    /* Weight of a layer, and how layers are parted by it; NULL: no weights. */
     double (*weigh)(const pp_split_method *method, const pp_split_load *load, int layer);
+    part_weights *part;
 };
 
 /* ---- weights ------------------------------------------------------------------------------- */
 
-static double sum_of(const double *sums, int layer) {
-    return sums[layer + 1] - sums[layer];
-}
-
 static double weigh_time(const pp_split_method *method, const pp_split_load *load, int layer) {
     (void)method;
     const pp_timing *timing = load->timing;
-    return sum_of(timing->forward, layer) + sum_of(timing->input, layer) +
-           sum_of(timing->weight, layer);
+    return timing->forward_each[layer] + timing->input_each[layer] + timing->weight_each[layer];
 }
 
 /* Elements; of opaque layers, which have bytes alone, as many as those bytes hold. */
@@ -55,18 +55,23 @@ static double weigh_matches(const pp_split_method *method, const pp_split_load *
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
-enum { OPTIMAL, UNIFORM, TYPE, EXPLICIT, BOTTLENECK, PIPEDREAM };
+enum { OPTIMAL, UNIFORM, TYPE, EXPLICIT, BOTTLENECK, PIPEDREAM, PARAMETERS, TIME, MEMORY };
 
 static const pp_split_row rows[] = {
-    [OPTIMAL] = {"optimal", "least step time, memory and transfers considered (default)", NULL},
-    [UNIFORM] = {"uniform", "equal numbers of layers", NULL},
-    [TYPE] = {"type:REGEX", "equal numbers of layers whose op or name matches", weigh_matches},
-    [EXPLICIT] = {"3,7,11", "the first layer of each stage but the first", NULL},
-    [BOTTLENECK] = {"bottleneck", "fastest slowest stage, transfers and memory aside", NULL},
-    [PIPEDREAM] = {"pipedream", "PipeDream's programme, with replicas of stages unless --dp 1", NULL},
-    {"parameters", "equal numbers of parameters", weigh_parameters},
-    {"time", "equal forward and backward times of the layers", weigh_time},
-    {"memory", "equal bytes of weights, optimizer state and activations", weigh_memory},
+    [OPTIMAL] = {"optimal", "least step time, memory and transfers considered (default)", NULL,
+                 NULL},
+    [UNIFORM] = {"uniform", "equal numbers of layers", NULL, NULL},
+    [TYPE] = {"type:REGEX", "equal numbers of layers whose op or name matches", weigh_matches,
+              pp_split_even},
+    [EXPLICIT] = {"3,7,11", "the first layer of each stage but the first", NULL, NULL},
+    [BOTTLENECK] = {"bottleneck", "fastest slowest stage, transfers and memory aside", NULL, NULL},
+    [PIPEDREAM] = {"pipedream", "PipeDream's programme, with replicas of stages unless --dp 1",
+                   NULL, NULL},
+    [PARAMETERS] = {"parameters", "equal numbers of parameters", weigh_parameters, pp_split_even},
+    [TIME] = {"time", "equal forward and backward times of the layers", weigh_time,
+              pp_split_blocks},
+    [MEMORY] = {"memory", "equal bytes of weights, optimizer state and activations", weigh_memory,
+                pp_split_blocks},
 };
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
 
@@ -171,30 +176,30 @@ pp_status pp_split_method_read(const char *text, const pp_model *model, pp_arena
 
 /* ---- splitting ----------------------------------------------------------------------------- */
 
-static void split_uniform(int layers, int stages, int *splits) {
-    int least = layers / stages, remainder = layers % stages;
-    for (int s = 1; s < stages; s++) splits[s - 1] = s * least + (s < remainder ? s : remainder);
-}
-
-static double weight_between(const void *context, int stage, int first, int last) {
-    (void)stage;
-    const double *sums = context;
-    return sums[last + 1] - sums[first];
+static double heaviest_stage(const double *weights, int layers, const int *splits, int stages) {
+    double heaviest = 0;
+    for (int s = 0; s < stages; s++) {
+        double weight = 0;
+        int end = s < stages - 1 ? splits[s] : layers;
+        for (int i = s > 0 ? splits[s - 1] : 0; i < end; i++) weight += weights[i];
+        heaviest = fmax(heaviest, weight);
+    }
+    return heaviest;
 }
 
 static pp_status split_by_weight(const pp_split_method *method, const pp_split_load *load,
                                  int stages, pp_arena *arena, int *splits, double *measure,
                                  pp_error *error) {
     int layers = load->tables->layers;
-    double *sums = PP_NEW(arena, double, layers + 1);
-    if (sums == NULL) return pp_fail_memory(error);
+    double *weights = PP_NEW(arena, double, layers);
+    if (weights == NULL) return pp_fail_memory(error);
     for (int i = 0; i < layers; i++) {
-        sums[i + 1] = sums[i] + method->row->weigh(method, load, i);
-        if (isnan(sums[i + 1])) return pp_fail_memory(error);
+        weights[i] = method->row->weigh(method, load, i);
+        if (isnan(weights[i])) return pp_fail_memory(error);
     }
-    pp_chain_problem problem = {
-        .items = layers, .stages = stages, .floor = weight_between, .context = sums};
-    return pp_chain_cut(&problem, arena, splits, measure, error);
+    if (!method->row->part(weights, layers, stages, arena, splits)) return pp_fail_memory(error);
+    *measure = heaviest_stage(weights, layers, splits, stages);
+    return PP_OK;
 }
 
 pp_status pp_split_baseline(const pp_split_method *method, const pp_split_load *load, int stages,
@@ -206,7 +211,15 @@ pp_status pp_split_baseline(const pp_split_method *method, const pp_split_load *
     if (method->cuts != NULL) {
         memcpy(splits, method->cuts, (size_t)(stages - 1) * sizeof *splits);
     } else {
-        split_uniform(load->tables->layers, stages, splits);
+        pp_split_uniform(load->tables->layers, stages, splits);
     }
     return PP_OK;
+}
+
+const pp_split_method *pp_split_plain(int index) {
+    static const pp_split_method plain[] = {{.row = &rows[UNIFORM]},
+                                            {.row = &rows[PARAMETERS]},
+                                            {.row = &rows[TIME]},
+                                            {.row = &rows[MEMORY]}};
+    return index < (int)(sizeof plain / sizeof *plain) ? &plain[index] : NULL;
 }

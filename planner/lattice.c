@@ -115,6 +115,26 @@ static int find_root(const graph *g) {
     return root;
 }
 
+static bool can_run(const pp_model *model) {
+    for (int i = 0; i < model->layer_count; i++) {
+        if (model->layers[i].op == PP_OP_OPAQUE) return false;
+    }
+    return true;
+}
+
+/* The gradient of an output is the sum of what its readers return, in the order of the plan. Two
+ * may change places; more must not, or a run would differ from others by rounding. So each reader
+ * but the first is as if it read the one before. */
+static void keep_readers(graph *g) {
+    const pp_edge *edges = g->model->edges; /* sorted by (from, to) */
+    for (int e = 0, first = 0; e < g->model->edge_count; e++) {
+        if (edges[e].from != edges[first].from) first = e;
+        if (e < first + 2) continue;
+        if (e == first + 2) put(row_of(g->reads, g, edges[e - 1].to), edges[first].to);
+        put(row_of(g->reads, g, edges[e].to), edges[e - 1].to);
+    }
+}
+
 static bool graph_init(graph *g, const pp_model *model, pp_arena *arena) {
     int n = model->layer_count, words = (n + WORD_BITS - 1) / WORD_BITS;
     *g = (graph){.model = model, .layers = n, .words = words};
@@ -125,6 +145,7 @@ static bool graph_init(graph *g, const pp_model *model, pp_arena *arena) {
     for (int e = 0; e < model->edge_count; e++) {
         put(row_of(g->reads, g, model->edges[e].to), model->edges[e].from);
     }
+    if (can_run(model)) keep_readers(g);
     for (int i = 0; i < n; i++) { /* in the file's order, which is topological */
         word *needed = row_of(g->needed, g, i);
         put(needed, i);

@@ -154,6 +154,9 @@ static pp_status find_cuts(const pp_model *model, pp_arena *arena, pp_lattice *l
                            pp_error *error) {
     PP_TRY(pp_lattice_make(model, PP_CUTS_TOUCHED, CUTS_MAX, arena, lattice, error));
     if (lattice->family == PP_CUTS_TOUCHED) return PP_OK;
+    /* Parts that nothing leads to from the first source, which PipeDream would leave out. */
+    PP_TRY(pp_lattice_make(model, PP_CUTS_ALL, CUTS_MAX, arena, lattice, error));
+    if (lattice->family == PP_CUTS_ALL) return PP_OK;
     return pp_fail(error, PP_E_UNSUPPORTED, "--split",
                    "%s can be cut in more than %d places, too many for pipedream's programme; "
                    "--split optimal and bottleneck look at good ones among them",

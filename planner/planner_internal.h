@@ -265,6 +265,14 @@ void pp_views_ask(pp_views *views, const pp_plan_request *request);
 /* The view's counterpart of a timing of the base tables, expanded. */
 pp_status pp_view_timing(pp_view *view, pp_timing *timing, const pp_timing **seen, pp_error *error);
 
+/* ---- published partitions ------------------------------------------------------------------ */
+
+/* torchgpipe's blocks, DeepSpeed's balanced partition, equal numbers with the remainder in front.
+ * Fill splits [stages - 1]; items >= stages. False: out of memory. Even costs O(items² · stages). */
+bool pp_split_blocks(const double *weights, int items, int stages, pp_arena *arena, int *splits);
+bool pp_split_even(const double *weights, int items, int stages, pp_arena *arena, int *splits);
+void pp_split_uniform(int items, int stages, int *splits);
+
 /* ---- split methods ------------------------------------------------------------------------- */
 
 typedef struct pp_split_row pp_split_row;
@@ -287,6 +295,10 @@ bool pp_split_is_optimal(const pp_split_method *method);
 /* True for the pure least largest stage; for PipeDream's programme. */
 bool pp_split_is_bottleneck(const pp_split_method *method);
 bool pp_split_is_pipedream(const pp_split_method *method);
+
+/* The methods that need no argument and no lattice, to compare with; NULL behind the last. Shared,
+ * never to be changed. */
+const pp_split_method *pp_split_plain(int index);
 
 /* What a baseline balances. */
 typedef struct pp_split_load {

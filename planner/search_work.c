@@ -485,23 +485,48 @@ static pp_status try_fits(pp_work *work, pp_error *error) {
     return PP_OK;
 }
 
-static pp_status cut_baseline(pp_work *work, double *measure, pp_error *error) {
-    if (pp_split_is_pipedream(work->method)) return cut_pipedream(work, measure, error);
-    if (pp_split_is_bottleneck(work->method)) return cut_anywhere(work, measure, error);
+static pp_status cut_baseline(pp_work *work, const pp_split_method *method, double *measure,
+                              pp_error *error) {
+    if (pp_split_is_pipedream(method)) return cut_pipedream(work, measure, error);
+    if (pp_split_is_bottleneck(method)) return cut_anywhere(work, measure, error);
     PP_TRY(pp_work_enter(work, &work->views->file, error));
     pp_split_load load = {.tables = work->tables,
                           .timing = work->terms.timing,
                           .footprints = work->footprints,
                           .mode = work->terms.mode,
                           .recompute = work->candidate->recompute};
-    return pp_split_baseline(work->method, &load, work->terms.stages, &work->arena, work->trial,
-                             measure, error);
+    return pp_split_baseline(method, &load, work->terms.stages, &work->arena, work->trial, measure,
+                             error);
 }
 
-static pp_status solve_baseline(pp_work *work, pp_error *error) {
+static pp_status try_baseline(pp_work *work, const pp_split_method *method, pp_error *error) {
     double measure;
-    PP_TRY(cut_baseline(work, &measure, error));
+    PP_TRY(cut_baseline(work, method, &measure, error));
     return measure < INFINITY ? pp_work_try(work, error) : PP_OK;
+}
+
+/* Orders longer than this are left to refinement. */
+enum { SHORT_ACTIONS = 8192 };
+
+static pp_status try_pipedream(pp_work *work, pp_error *error) {
+    pp_error reason = {0};
+    double seconds;
+    if (work->candidate->dp > 1 || work->candidate->tp > 1) return PP_OK;
+    pp_status status = cut_pipedream(work, &seconds, &reason);
+    if (status == PP_OK && seconds < INFINITY) return pp_work_try(work, error);
+    return status == PP_E_OUT_OF_MEMORY ? pp_fail_memory(error) : PP_OK; /* it knows no such case */
+}
+
+/* Refinement ends in a local optimum; nobody's way to split shall be better. */
+static pp_status try_others(pp_work *work, pp_error *error) {
+    double largest;
+    if (work->order->first_action[work->order->ranks] > SHORT_ACTIONS) return PP_OK;
+    for (int i = 0; pp_split_plain(i) != NULL; i++) {
+        PP_TRY(try_baseline(work, pp_split_plain(i), error));
+    }
+    PP_TRY(cut_anywhere(work, &largest, error));
+    PP_TRY(pp_work_try(work, error));
+    return try_pipedream(work, error);
 }
 
 /* All splits are cuts of one order: of a graph that branches these tools say nothing. */
@@ -542,7 +567,7 @@ static pp_status play(pp_work *work, double ceiling, pp_error *error) {
 
 pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
     work->share = 1;
-    if (!pp_split_is_optimal(work->method)) return solve_baseline(work, error);
+    if (!pp_split_is_optimal(work->method)) return try_baseline(work, work->method, error);
     PP_TRY(try_cuts(work, error));
     if (work->candidate->virtual_stages > 1 && is_chain(work)) PP_TRY(play(work, ceiling, error));
     if (work->bound_s >= ceiling || pp_work_is_hopeless(work, ceiling)) return PP_OK;
@@ -550,7 +575,8 @@ pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
         PP_TRY(pp_work_enter(work, work->best_view, error));
         PP_TRY(pp_refine(work, error));
     }
-    return pp_enumerate(work, ceiling, error);
+    PP_TRY(pp_enumerate(work, ceiling, error));
+    return work->proved ? PP_OK : try_others(work, error);
 }
 
 /* ---- reports ------------------------------------------------------------------------------- */
@@ -581,7 +607,7 @@ pp_status pp_work_report(pp_work *work, pp_plan_split *split, pp_error *error) {
     work->share = 1;
     memcpy(split->method, work->method->name, sizeof split->method);
     if (!pp_split_has_measure(work->method)) return report_seconds(work, split, error);
-    PP_TRY(cut_baseline(work, &split->bottleneck_s, error));
+    PP_TRY(cut_baseline(work, work->method, &split->bottleneck_s, error));
     split->lower_bound_s = split->bottleneck_s;
     return PP_OK;
 }
