@@ -243,6 +243,7 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
 
 static ALWAYS_INLINE void wake(engine *e, uint32_t rank) {
     e->stack[e->depth++] = rank;
+    __builtin_prefetch(&e->cursors[rank]); /* it goes next, as soon as this one waits */
 }
 
 /* The rank that comes to this action cannot go on: leaves word with whoever produces its input. The
