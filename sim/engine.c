@@ -223,8 +223,8 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     const pp_schedule *schedule = run->schedule;
     double scale = run->input->last_microbatch_scale;
     *e = (engine){.run = run, .nothing = NOTHING, .scale = scale > 0 ? scale : 1};
-    e->has_extras = schedule->slices > 1 || pp_durations_vary(run->input) || run->input->launch_s > 0 ||
-                    run->input->load_s > 0;
+    e->has_extras = schedule->slices > 1 || pp_durations_vary(run->input) ||
+                    run->input->launch_s > 0 || run->input->load_s > 0;
     size_t row = pp_stage_units(schedule) + ROW_PADDING;
     size_t count = (size_t)schedule->stages * row; /* < 2^16 · 2^33 */
     e->slots = pp_allocate(count * sizeof *e->slots);
