@@ -10,6 +10,7 @@
 
 typedef struct plan_settings {
     const char *model, *cluster, *db, *out, *dtype, *optimizer, *schedule, *recompute, *split;
+    const char *objective;
     int64_t batch, memory_bytes, microbatch_size, zero, sequence;
     int ranks, virtual_stages, microbatches, dp, tp;
     double limit_s;
@@ -64,6 +65,9 @@ static const pp_option options[] = {
      "optimal (default), bottleneck, uniform, parameters, time, memory, pipedream, type:REGEX, or "
      "positions "
      "of the first layers of stages 1, 2, … as in 3,7,11"},
+    {0, "objective", NULL, "WHAT", NULL, PP_OPTION_STRING, offsetof(plan_settings, objective),
+     "time (default) or throughput: the shortest step; memory: the smallest peak; devices: the "
+     "fewest; cost: the cheapest step by the cluster's prices; of several such plans the fastest"},
     {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(plan_settings, limit_s),
      "stop searching after S seconds and give the best plan so far with its gap"},
 };
@@ -173,6 +177,7 @@ static void fill_request(const plan_settings *settings, planning *p) {
     r->schedule = settings->schedule;
     r->recompute = settings->recompute;
     r->split = settings->split;
+    r->objective = settings->objective;
     r->limit_s = settings->limit_s;
     r->progress = show_progress;
 }
@@ -299,8 +304,12 @@ static void result_json(const planning *p, pp_text *text) {
         pp_json_null(&json);
     pp_json_key(&json, "alternatives");
     alternatives_json(result, &json);
+    pp_json_key(&json, "objective");
+    pp_json_string(&json, pp_objective_name(result->objective));
     pp_json_key(&json, "lower_bound");
-    pp_json_double(&json, result->lower_bound_s);
+    pp_json_double(&json, result->lower_bound);
+    pp_json_key(&json, "lower_bound_unit");
+    pp_json_string(&json, pp_objective_unit(result->objective));
     pp_json_key(&json, "gap");
     pp_json_double(&json, result->gap);
     pp_json_key(&json, "stats");
@@ -355,8 +364,9 @@ static void result_text(const planning *p, bool explain, pp_text *text) {
         pp_text_printf(text, ", %s tokens/s", pp_format_rate(predicted->tokens_per_s, rate));
     pp_text_printf(text, ")\nbubble       %.2f %%\n", 100 * predicted->bubble_fraction);
     if (predicted->mfu > 0) pp_text_printf(text, "MFU          %.2f %%\n", 100 * predicted->mfu);
-    pp_text_printf(text, "lower bound  %s, gap %.2f %%\n",
-                   pp_format_seconds(result->lower_bound_s, buffer), 100 * result->gap);
+    pp_text_printf(text, "lower bound  %s, gap %.2f %% (objective: %s)\n",
+                   pp_objective_text(result->objective, result->lower_bound, buffer),
+                   100 * result->gap, pp_objective_name(result->objective));
     pp_text_printf(text, "searched     %lld plans simulated, %lld ruled out by bounds\n",
                    (long long)result->searched, (long long)result->pruned);
     tell_unrunnable(result->best, text);

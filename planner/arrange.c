@@ -17,6 +17,7 @@ static bool describe_rank(pp_tables *tables, pp_arrangement *made, int p) {
     for (int i = 0; i < width; i++) {
         int64_t memory = pp_cluster_device(tables->cluster, here[i])->memory_bytes;
         if (memory < least) least = memory;
+        made->cost_per_hour += pp_cluster_device(tables->cluster, here[i])->cost_per_hour;
     }
     int64_t asked = tables->request->memory_bytes;
     made->limit_bytes[p] = asked > 0 ? asked : least;

@@ -21,6 +21,8 @@
  *             order_paths.c, capacity.c, search_game.c   bounds where several stages share a rank …
  *             search_fit.c     … and splits that fit there
  *             search_refine.c  better splits: moves, and all that could still win
+ *             objective.c      what is wanted of a plan: time, memory, devices, cost
+ *             search_memory.c  the smallest peak memory
  *             search_miss.c    nothing fits: by how much, and what to change
  * Answering:  assemble.c       from a candidate and its splits to a full pp_plan
  *             explain.c        why this plan, in sentences */
@@ -63,6 +65,9 @@ typedef struct pp_plan_request {
     const char *recompute;    /* pin: a policy, of all stages */
     const char *split;        /* method or "3,7,11"; NULL: "optimal" */
     double limit_s;           /* stop after; 0: never */
+    const char *objective;    /* NULL or "time": the shortest step; "throughput": the same; "memory":
+                                 the smallest peak; "devices": the fewest; "cost": the cheapest step.
+                                 Of several such plans the fastest */
     int alternative_count;    /* runners-up wanted; 0: 3 */
     void (*progress)(void *context, double fraction); /* may be NULL; called from this thread */
     void *progress_context;
@@ -93,13 +98,22 @@ typedef struct pp_plan_miss {
     int64_t needed_bytes, limit_bytes;
 } pp_plan_miss;
 
+/* What a plan was chosen for. */
+typedef struct pp_objective pp_objective;
+const char *pp_objective_name(const pp_objective *objective);
+const char *pp_objective_unit(const pp_objective *objective); /* "s", "bytes", … */
+/* "12.3 ms", "40 GiB", "3 devices", "0.25 a step": a value for people, in the buffer. */
+const char *pp_objective_text(const pp_objective *objective, double value, char buffer[32]);
+
 typedef struct pp_plan_result {
+    const pp_objective *objective;
     pp_plan *best;            /* NULL when nothing fits, or stages have replicas: split.stages */
     pp_plan **alternatives;   /* [alternative_count], next best of other shape, fastest first */
     int alternative_count;
     pp_plan_split split;
     double lower_bound_s;     /* of the iteration time over everything searched */
-    double gap;               /* (best - bound) / bound */
+    double lower_bound;       /* of what the objective counts, in its unit */
+    double gap;               /* (best - lower_bound) / lower_bound */
     int64_t searched, pruned;
     double seconds;           /* wall clock */
     pp_plan_miss miss;

@@ -140,6 +140,7 @@ typedef struct pp_tables {
     double flops_per_sample;  /* of F, I and W; 0: unknown */
     int64_t sequence;         /* tokens of a sample; 0: not a sequence model */
     double fastest_bandwidth; /* of any link */
+    int64_t cap_bytes;        /* of the file's order: no rank may hold more; 0: its own limit alone */
     pp_memo weights_of;       /* tp → pp_weights */
     pp_memo timing_of;        /* samples, kinds and division → pp_timing */
     pp_arena arena;
@@ -172,6 +173,7 @@ typedef struct pp_arrangement {
     const pp_kinds **rank_kinds; /* [ranks] */
     int64_t *limit_bytes;  /* [ranks] memory of the smallest device of the rank, or --memory */
     double limit_total;    /* Σ limit_bytes */
+    double cost_per_hour;  /* of all devices */
     pp_link *ahead, *back; /* [ranks] the slowest link to the next rank, the last's is the
                               first, and from there */
 } pp_arrangement;

@@ -16,52 +16,28 @@
 #include <string.h>
 
 #include "planner/pipedream_internal.h"
-#include "planner/planner_internal.h"
+#include "planner/search_internal.h"
 
 enum { ALTERNATIVES = 3, PROGRESS_EVERY = 64 };
 /* Cuts of a model that branches: more are too many to go through for each candidate, or once. */
 enum { CUTS_TO_SEARCH = 2048, CUTS_TO_SPLIT = 20000 };
 
-/* A plan worth keeping. */
-typedef struct kept {
-    size_t candidate;
-    double seconds;
-    int64_t peak_bytes;
-    pp_view *view;          /* whose positions … */
-    int *splits;            /* … these are: [stages - 1] */
-    pp_recompute *policies; /* [stages] */
-} kept;
-
-typedef struct search {
-    const pp_plan_request *request;
-    pp_plan_result *result;
-    pp_error *error;
-    pp_tables tables;
-    pp_footprints footprints; /* of the file's order, as the tables */
-    pp_views views;
-    pp_split_method method;
-    pp_space space;
-    pp_work work;
-    size_t *heap; /* candidates by (bound, index) */
-    size_t heap_count;
-    double *group_bounds; /* [groups][2] of level 1, by whether the backward is split; 0: unknown */
-    kept *best;           /* [wanted] the fastest so far, in order */
-    int kept_count, wanted;
-    pp_error unsupported; /* why a candidate could not be planned */
-    double started_s;
-    bool timed_out;
-    pp_plan_request straight; /* what `request` becomes where --split pipedream needs no replicas */
-    bool replicated;          /* it does need them: there is no plan to search for */
-    bool made_to_measure;     /* --schedule auto: the named schedules are where to start from */
-    pp_arena arena;           /* lists above, and splits of kept plans */
-    pp_arena scratch;
-} search;
-
 /* ---- the heap ------------------------------------------------------------------------------ */
 
+static int compare_numbers(double a, double b) {
+    return (a > b) - (a < b);
+}
+
+/* Negative where the first candidate may have the better plan. */
+static int compare_bounds(const search *s, const pp_candidate *a, const pp_candidate *b) {
+    int order =
+        compare_numbers(s->objective->value(a, a->bound_s), s->objective->value(b, b->bound_s));
+    return order != 0 ? order : compare_numbers(a->bound_s, b->bound_s);
+}
+
 static bool sooner(const search *s, size_t a, size_t b) {
-    double first = s->space.candidates[a].bound_s, second = s->space.candidates[b].bound_s;
-    return first < second || (first == second && a < b);
+    int order = compare_bounds(s, &s->space.candidates[a], &s->space.candidates[b]);
+    return order < 0 || (order == 0 && a < b);
 }
 
 static void swap(size_t *a, size_t *b) {
@@ -99,15 +75,16 @@ static size_t heap_pop(search *s) {
 
 /* ---- the plans kept ------------------------------------------------------------------------ */
 
-static int compare_numbers(double a, double b) {
-    return (a > b) - (a < b);
+static double value_of(const search *s, const kept *k) {
+    return s->objective->value(&s->space.candidates[k->candidate], k->seconds);
 }
 
 /* Negative if a is the better plan. */
 static int compare(const search *s, const kept *a, const kept *b) {
     const pp_candidate *first = &s->space.candidates[a->candidate];
     const pp_candidate *second = &s->space.candidates[b->candidate];
-    int order = compare_numbers(pp_rounded(a->seconds), pp_rounded(b->seconds));
+    int order = compare_numbers(pp_rounded(value_of(s, a)), pp_rounded(value_of(s, b)));
+    if (order == 0) order = compare_numbers(pp_rounded(a->seconds), pp_rounded(b->seconds));
     if (order == 0)
         order =
             first->ranks * first->arrangement->width - second->ranks * second->arrangement->width;
@@ -116,10 +93,17 @@ static int compare(const search *s, const kept *a, const kept *b) {
     return order != 0 ? order : a->candidate < b->candidate ? -1 : 1;
 }
 
-/* A plan slower than this is not among those wanted. */
-static double ceiling_of(const search *s) {
-    if (s->kept_count < s->wanted) return INFINITY;
-    return s->best[s->wanted - 1].seconds * (1 + PP_NEGLIGIBLE);
+/* A plan of the candidate that is slower than this is not among those wanted: the largest of the
+ * times whose value is no more than that of the last of these, whose own time decides where the
+ * value does not depend on it. */
+static double ceiling_of(const search *s, const pp_candidate *candidate) {
+    if (s->kept_count < s->wanted) return s->ceiling_s;
+    const kept *last = &s->best[s->wanted - 1];
+    double value = value_of(s, last), other = s->objective->value(candidate, 1);
+    double most = value / other;
+    if (s->objective->timeless)
+        most = other < value ? INFINITY : other > value ? -1 : last->seconds;
+    return fmin(most * (1 + PP_NEGLIGIBLE), s->ceiling_s);
 }
 
 /* The same plan on other devices. */
@@ -200,7 +184,7 @@ static pp_status bound_order(search *s, pp_candidate *candidate, bool *fits) {
 /* Another candidate promises more by now. It goes first: a better plan found there may spare this
  * one the simulations. */
 static bool must_wait(const search *s, const pp_candidate *candidate) {
-    return s->heap_count > 0 && s->space.candidates[s->heap[0]].bound_s < candidate->bound_s;
+    return s->heap_count > 0 && compare_bounds(s, &s->space.candidates[s->heap[0]], candidate) < 0;
 }
 
 static pp_status solve(search *s, size_t index) {
@@ -208,12 +192,12 @@ static pp_status solve(search *s, size_t index) {
     pp_work *work = &s->work;
     bool fits;
     PP_TRY(bound_order(s, candidate, &fits));
-    if (!fits || candidate->bound_s > ceiling_of(s)) return PP_OK;
+    double ceiling = ceiling_of(s, candidate);
+    if (!fits || candidate->bound_s > ceiling) return PP_OK;
     if (must_wait(s, candidate)) {
         heap_push(s, index);
         return PP_OK;
     }
-    double ceiling = ceiling_of(s);
     PP_TRY(pp_work_solve(work, ceiling, s->error));
     s->result->searched++;
     candidate->tried = true;
@@ -247,19 +231,25 @@ static pp_status take(search *s, size_t index) {
 
 /* ---- the loop ------------------------------------------------------------------------------ */
 
-static pp_status fill_heap(search *s) {
+static pp_status make_heap(search *s) {
     if ((size_t)s->wanted > s->space.count) s->wanted = (int)s->space.count;
     s->heap = PP_NEW(&s->arena, size_t, s->space.count);
     s->best = PP_NEW(&s->arena, kept, s->wanted);
     s->group_bounds = PP_NEW(&s->arena, double, 2 * s->space.group_count);
     if (s->arena.failed) return pp_fail_memory(s->error);
+    return PP_OK;
+}
+
+static void fill_heap(search *s) {
+    s->kept_count = 0;
+    s->heap_count = 0;
     for (size_t i = 0; i < s->space.count; i++) {
         pp_candidate *candidate = &s->space.candidates[i];
         candidate->seconds = INFINITY;
-        candidate->bound_s = pp_bound_totals(&s->tables, candidate);
-        if (candidate->bound_s < INFINITY) heap_push(s, i);
+        candidate->tried = false;
+        raise_bound(candidate, pp_bound_totals(&s->tables, candidate));
+        if (candidate->bound_s <= s->ceiling_s && candidate->bound_s < INFINITY) heap_push(s, i);
     }
-    return PP_OK;
 }
 
 static void report_progress(const search *s, int64_t steps) {
@@ -269,9 +259,11 @@ static void report_progress(const search *s, int64_t steps) {
     request->progress(request->progress_context, 1 - left);
 }
 
-static pp_status run(search *s) {
+pp_status pp_search_pass(search *s) {
+    fill_heap(s);
     for (int64_t steps = 0; s->heap_count > 0; steps++) {
-        if (s->space.candidates[s->heap[0]].bound_s > ceiling_of(s)) break;
+        const pp_candidate *next = &s->space.candidates[s->heap[0]];
+        if (next->bound_s > ceiling_of(s, next)) break;
         if (pp_stop_signal() != 0) {
             return pp_fail(s->error, PP_E_INTERRUPTED, NULL, "interrupted while searching plans");
         }
@@ -289,18 +281,35 @@ static pp_status run(search *s) {
 
 /* ---- the result ---------------------------------------------------------------------------- */
 
+static void bound_gap(pp_plan_result *result, double best) {
+    double bound = result->lower_bound;
+    result->gap = bound > 0 ? (best - bound) / bound : 0;
+}
+
+static double finished_seconds(const search *s) {
+    return s->made_to_measure ? s->result->best->predicted.iteration_time_s : s->best[0].seconds;
+}
+
 static void fill_bounds(search *s) {
     pp_plan_result *result = s->result;
-    double best =
-        s->made_to_measure ? result->best->predicted.iteration_time_s : s->best[0].seconds;
-    double bound = best;
+    const pp_objective *objective = s->objective;
+    double seconds = finished_seconds(s);
+    double best = objective->value(&s->space.candidates[s->best[0].candidate], seconds);
+    result->lower_bound_s = seconds;
+    result->lower_bound = best;
     for (size_t i = 0; i < s->space.count; i++) {
         const pp_candidate *candidate = &s->space.candidates[i];
-        bound = fmin(bound, s->made_to_measure ? pp_bound_any_order(&s->tables, candidate)
-                                               : candidate->bound_s);
+        double bound =
+            s->made_to_measure ? pp_bound_any_order(&s->tables, candidate) : candidate->bound_s;
+        if (bound == INFINITY) continue;
+        result->lower_bound_s = fmin(result->lower_bound_s, bound);
+        result->lower_bound = fmin(result->lower_bound, objective->value(candidate, bound));
     }
-    result->lower_bound_s = bound;
-    result->gap = bound > 0 ? (best - bound) / bound : 0;
+    if (objective->least_memory) {
+        result->lower_bound = (double)s->least_bytes;
+        best = (double)s->best[0].peak_bytes;
+    }
+    bound_gap(result, best);
 }
 
 /* To the workshop, as it was when it was kept. */
@@ -334,8 +343,7 @@ static pp_status settle_zero(search *s, kept *from) {
     return PP_OK;
 }
 
-static pp_status hand_out(search *s, kept *from, pp_plan **plan) {
-    PP_TRY(settle_zero(s, from));
+pp_status pp_search_hand_out(search *s, const kept *from, pp_plan **plan) {
     PP_TRY(take_out(s, from));
     if (s->made_to_measure) return pp_work_auto(&s->work, from->splits, 0, plan, s->error);
     PP_TRY(pp_assemble_plan(&s->work.terms, from->view->footprints, from->splits, plan, s->error));
@@ -343,12 +351,27 @@ static pp_status hand_out(search *s, kept *from, pp_plan **plan) {
     return PP_OK;
 }
 
-/* Orders made to measure may turn the plans around: the fastest comes first, others stay. */
-static void put_fastest_first(search *s) {
+static pp_status hand_out(search *s, kept *from, pp_plan **plan) {
+    PP_TRY(settle_zero(s, from));
+    return pp_search_hand_out(s, from, plan);
+}
+
+/* Than the first of the plans kept, when both take so long. */
+static bool is_better(const search *s, int i, double seconds, double best_seconds) {
+    const pp_candidate *candidates = s->space.candidates;
+    double value = s->objective->value(&candidates[s->best[i].candidate], seconds);
+    double best = s->objective->value(&candidates[s->best[0].candidate], best_seconds);
+    return value < best || (value == best && seconds < best_seconds);
+}
+
+/* Orders made to measure may turn the plans around: the best comes first, others stay. */
+static void put_best_first(search *s) {
     pp_plan_result *result = s->result;
     for (int i = 0; i < result->alternative_count; i++) {
         pp_plan *best = result->best, *other = result->alternatives[i];
-        if (other->predicted.iteration_time_s >= best->predicted.iteration_time_s) continue;
+        if (!is_better(s, i + 1, other->predicted.iteration_time_s,
+                       best->predicted.iteration_time_s))
+            continue;
         kept held = s->best[0];
         result->best = other;
         result->alternatives[i] = best;
@@ -366,7 +389,7 @@ static pp_status hand_out_all(search *s) {
         result->alternative_count++;
     }
     PP_TRY(hand_out(s, &s->best[0], &result->best));
-    put_fastest_first(s);
+    put_best_first(s);
     PP_TRY(take_out(s, &s->best[0]));
     return pp_work_report(&s->work, &result->split, s->error);
 }
@@ -420,6 +443,8 @@ static pp_status replicate(search *s) {
 
 static pp_status prepare(search *s) {
     const pp_plan_request *request = s->request;
+    PP_TRY(pp_objective_find(request->objective, request->cluster, &s->objective, s->error));
+    s->result->objective = s->objective;
     s->wanted = 1 + (request->alternative_count > 0 ? request->alternative_count : ALTERNATIVES);
     PP_TRY(pp_split_method_read(request->split, request->model, &s->arena, &s->method, s->error));
     PP_TRY(pp_tables_init(&s->tables, request, s->error));
@@ -433,7 +458,12 @@ static pp_status prepare(search *s) {
     PP_TRY(pp_views_init(&s->views, &s->tables, &s->footprints, PP_CUTS_ALL, limit, s->error));
     pp_work_init(&s->work, &s->views, &s->method);
     if (request->limit_s > 0) s->work.deadline_s = s->started_s + request->limit_s;
-    return fill_heap(s);
+    return make_heap(s);
+}
+
+static pp_status search_objective(search *s) {
+    if (s->objective->least_memory) PP_TRY(pp_search_least_memory(s, &s->least_bytes));
+    return pp_search_pass(s);
 }
 
 pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result, pp_error *error) {
@@ -446,11 +476,12 @@ pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result
                 .result = *result,
                 .error = error,
                 .started_s = pp_now_s(),
+                .ceiling_s = INFINITY,
                 .made_to_measure = made_to_measure};
     pp_arena_init(&s.arena);
     pp_arena_init(&s.scratch);
     pp_status status = prepare(&s);
-    if (status == PP_OK && !s.replicated) status = run(&s);
+    if (status == PP_OK && !s.replicated) status = search_objective(&s);
     if (status == PP_OK && !s.replicated) status = conclude(&s);
     (*result)->seconds = pp_now_s() - s.started_s;
     pp_work_deinit(&s.work);

@@ -140,8 +140,9 @@ static int64_t static_bytes(const pp_weights *weights, const pp_candidate *c, in
 
 /* Weights, gradients and optimizer state are somewhere, whatever the split. */
 static bool weights_fit(const pp_tables *tables, const pp_candidate *c) {
-    return (double)static_bytes(c->timing->division.weights, c, 0, tables->layers - 1) <=
-           c->arrangement->limit_total;
+    double limit = c->arrangement->limit_total;
+    if (tables->cap_bytes > 0) limit = fmin(limit, (double)tables->cap_bytes * c->ranks);
+    return (double)static_bytes(c->timing->division.weights, c, 0, tables->layers - 1) <= limit;
 }
 
 double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate) {

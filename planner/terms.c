@@ -109,6 +109,15 @@ static pp_status fill_times(pp_terms *terms, pp_view *view, pp_error *error) {
     return PP_OK;
 }
 
+/* The arrangement's, or the cap where that is less. NULL: out of memory. */
+static const int64_t *limits_of(const pp_tables *base, const pp_arrangement *a, pp_arena *arena) {
+    if (base->cap_bytes == 0) return a->limit_bytes;
+    int64_t *limits = PP_NEW(arena, int64_t, a->ranks);
+    for (int p = 0; p < a->ranks && limits != NULL; p++)
+        limits[p] = a->limit_bytes[p] < base->cap_bytes ? a->limit_bytes[p] : base->cap_bytes;
+    return limits;
+}
+
 pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error) {
     const pp_tables *tables = view->tables;
@@ -127,7 +136,7 @@ pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *cand
                         .stages = stages,
                         .ranks = ranks,
                         .placement = PP_NEW(arena, int, stages),
-                        .limit_bytes = candidate->arrangement->limit_bytes,
+                        .limit_bytes = limits_of(view->base, candidate->arrangement, arena),
                         .on_kind = PP_NEW(arena, const pp_timing *, tables->kind_count),
                         .reduce = PP_NEW(arena, pp_all_reduce, ranks),
                         .tie_devices = PP_NEW(arena, int, tables->tied_count + 1),
