@@ -6,8 +6,8 @@
  * fits under it: the candidate is out. Else the chain cut that makes the largest need of a stage
  * least gives a split, and the cap falls to its peak; with one stage on each rank and equal limits
  * that is the candidate's own smallest peak, and the next cut proves it. Elsewhere splits are
- * looked for under one byte less until none is found; where that is no proof, the candidate's
- * average is what remains as its bound. */
+ * looked for under one byte less until none is found; where that is no proof, the smallest cap
+ * under which it is not ruled out remains as its bound. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,8 @@
 #include "planner/game_internal.h"
 #include "planner/search_internal.h"
 
-enum { VISITS_MAX = 20000, ROUNDS_MAX = 64 };
+/* Bounds are found to one part in so many. */
+enum { VISITS_MAX = 20000, ROUNDS_MAX = 64, PRECISION = 256 };
 
 /* A candidate and what it needs at the least. */
 typedef struct lean {
@@ -133,11 +134,29 @@ static pp_status lower(search *s, const pp_candidate *c, int64_t *least, bool *p
     return PP_OK;
 }
 
+/* What the candidate is proved to need: bisection of the caps under which it is ruled out. *floor:
+ * known so far; raised. */
+static pp_status raise_floor(search *s, const pp_candidate *c, int64_t least, int64_t *floor) {
+    int64_t high = least - 1;
+    if (!s->views.complete) return PP_OK;
+    while (high - *floor > high / PRECISION) {
+        bool may;
+        int64_t middle = *floor + (high - *floor) / 2;
+        PP_TRY(start(s, c, middle));
+        PP_TRY(may_fit(s, &may));
+        if (may)
+            high = middle;
+        else
+            *floor = middle + 1;
+    }
+    return PP_OK;
+}
+
 /* ---- all of them --------------------------------------------------------------------------- */
 
 /* PP_E_UNSUPPORTED is no failure: the candidate is out. */
-static pp_status visit(search *s, size_t index, int64_t *least, bool *proved) {
-    pp_candidate *c = &s->space.candidates[index];
+static pp_status visit(search *s, lean *entry, int64_t *least, bool *proved) {
+    pp_candidate *c = &s->space.candidates[entry->index];
     pp_error reason = {0};
     pp_error *error = s->error;
     bool may = false;
@@ -146,6 +165,7 @@ static pp_status visit(search *s, size_t index, int64_t *least, bool *proved) {
     pp_status status = start(s, c, *least < INT64_MAX ? *least : 0);
     if (status == PP_OK) status = may_fit(s, &may);
     if (status == PP_OK && may) status = lower(s, c, least, proved);
+    if (status == PP_OK && may && !*proved) status = raise_floor(s, c, *least, &entry->floor_bytes);
     s->error = error;
     if (status == PP_E_UNSUPPORTED) {
         s->unsupported = reason;
@@ -171,7 +191,7 @@ pp_status pp_search_least_memory(search *s, int64_t *bound) {
         }
         bool enough = visits++ >= VISITS_MAX || pp_work_must_stop(&s->work);
         proved = false;
-        if (!enough || least == INT64_MAX) PP_TRY(visit(s, list[i].index, &least, &proved));
+        if (!enough || least == INT64_MAX) PP_TRY(visit(s, &list[i], &least, &proved));
         if (!proved && list[i].floor_bytes < *bound) *bound = list[i].floor_bytes;
         if (pp_stop_signal() != 0) break;
     }
