@@ -125,9 +125,10 @@ static bool is_special(const char *path) {
     return stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
 }
 
+/* A reader that left (EPIPE) has what it wanted, and is no error. */
 static pp_status write_open(int file, const char *path, const pp_text *contents, pp_error *error) {
     if (file < 0) return fail_errno(error, PP_E_IO, path, "opened");
-    bool written = write_all(file, contents->bytes, contents->length);
+    bool written = write_all(file, contents->bytes, contents->length) || errno == EPIPE;
     if (!written) fail_errno(error, PP_E_IO, path, "written");
     close(file);
     return written ? PP_OK : PP_E_IO;
