@@ -14,7 +14,7 @@ typedef struct plan_settings {
     int64_t batch, memory_bytes, microbatch_size, zero, sequence;
     int ranks, virtual_stages, microbatches, dp, tp;
     double limit_s;
-    bool json, explain, model_missing;
+    bool json, explain, exact, model_missing;
 } plan_settings;
 
 static const plan_settings defaults = {.zero = PP_ZERO_SEARCH};
@@ -68,6 +68,8 @@ static const pp_option options[] = {
     {0, "objective", NULL, "WHAT", NULL, PP_OPTION_STRING, offsetof(plan_settings, objective),
      "time (default) or throughput: the shortest step; memory: the smallest peak; devices: the "
      "fewest; cost: the cheapest step by the cluster's prices; of several such plans the fastest"},
+    {0, "exact", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, exact),
+     "search until the best plan is proved, however long that takes"},
     {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(plan_settings, limit_s),
      "stop searching after S seconds and give the best plan so far with its gap"},
 };
@@ -179,6 +181,7 @@ static void fill_request(const plan_settings *settings, planning *p) {
     r->split = settings->split;
     r->objective = settings->objective;
     r->limit_s = settings->limit_s;
+    r->exact = settings->exact;
     r->progress = show_progress;
 }
 

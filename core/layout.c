@@ -41,6 +41,13 @@ typedef struct interval {
     int birth, death;
 } interval;
 
+/* The tensors of a layer. */
+typedef struct tensor_list {
+    pp_layer shape;
+    int count;
+    pp_tensor tensors[PP_LAYER_TENSORS];
+} tensor_list;
+
 typedef struct builder {
     const pp_layout_request *request;
     const pp_model *model;
@@ -58,6 +65,11 @@ typedef struct builder {
     int group_layers;        /* of every:N, else 0 */
     bool *starts_group;      /* [model layers] the output is read by a later group of the stage */
     int64_t again_end;       /* in AGAIN: of the group being laid out */
+    tensor_list **lists;     /* [model layers] NULL: not asked for yet */
+    tensor_list *newest;
+    tensor_list none; /* when memory is out, or a layer cannot be divided: */
+    pp_status status;
+    pp_error *error;
 } builder;
 
 static int64_t aligned(int64_t size_bytes) {
@@ -158,18 +170,38 @@ static void append_row(builder *b, int layer, int tensor, pp_region region, int6
     add_row(b, layer, tensor, region, b->layout->region_bytes[region], size);
 }
 
-/* Of one device. */
-static int tensors_of(const builder *b, int layer, pp_tensor tensors[PP_LAYER_TENSORS]) {
-    pp_layer local;
-    pp_layer_shard(&b->model->layers[layer], b->request->tp, &local, NULL); /* it can: checked */
-    return pp_layer_tensors(&local, b->request->samples, b->request->dtype, tensors);
+/* What a layer's tensors follow from. */
+static pp_layer shape_of(const pp_layer *layer) {
+    pp_layer shape = *layer;
+    shape.name = NULL;
+    shape.tie = layer->tie ? "" : NULL;
+    return shape;
+}
+
+/* Of one device. Layers of one shape, which mostly follow each other, share their list. */
+static const tensor_list *tensors_of(builder *b, int layer) {
+    pp_layer shape = shape_of(&b->model->layers[layer]), local;
+    if (b->lists[layer]) return b->lists[layer];
+    if (b->newest && memcmp(&b->newest->shape, &shape, sizeof shape) == 0)
+        return b->lists[layer] = b->newest;
+    tensor_list *list = PP_NEW(b->arena, tensor_list, 1);
+    if (!list) return &b->none;
+    pp_status status = pp_layer_shard(&b->model->layers[layer], b->request->tp, &local, b->error);
+    if (status != PP_OK) {
+        b->status = status;
+        return &b->none;
+    }
+    list->shape = shape;
+    list->count = pp_layer_tensors(&local, b->request->samples, b->request->dtype, list->tensors);
+    return b->lists[layer] = b->newest = list;
 }
 
 /* Index of the output among the layer's tensors, or -1; *size its bytes. */
-static int output_of(const builder *b, int layer, int64_t *size) {
-    pp_tensor tensors[PP_LAYER_TENSORS];
-    int count = tensors_of(b, layer, tensors);
-    for (int t = 0; t < count; t++) {
+static int output_of(builder *b, int layer, int64_t *size) {
+    const tensor_list *list = tensors_of(b, layer);
+    const pp_tensor *tensors = list->tensors;
+    *size = 0;
+    for (int t = 0; t < list->count; t++) {
         if (tensors[t].role != PP_TENSOR_OUTPUT) continue;
         *size = pp_tensor_bytes(&tensors[t]);
         return t;
@@ -200,14 +232,13 @@ static int64_t place(builder *b, int64_t base, int64_t size, int birth, int deat
 /* ---- tensors that outlive an action -------------------------------------------------------- */
 
 /* Row of an earlier layer of the stage that shares this tied parameter, or NULL. */
-static const pp_buffer *tied_row(const builder *b, int layer) {
+static const pp_buffer *tied_row(builder *b, int layer) {
     const pp_layer *layers = b->model->layers;
     for (int i = 0; i < b->layout->buffer_count; i++) {
         const pp_buffer *row = &b->layout->buffers[i];
         const char *tie = layers[row->layer].tie;
         if (!tie || row->region != PP_REGION_PARAMETERS) continue;
-        pp_tensor tensors[PP_LAYER_TENSORS];
-        tensors_of(b, row->layer, tensors);
+        const pp_tensor *tensors = tensors_of(b, row->layer)->tensors;
         if (tensors[row->tensor].tied && strcmp(tie, layers[layer].tie) == 0) return row;
     }
     return NULL;
@@ -245,8 +276,8 @@ static void add_saved(builder *b, int layer, int tensor, pp_region region, const
 /* Rows of everything of a layer but what lives in WORKSPACE. */
 static void add_lasting(builder *b, int i) {
     int layer = b->layout->layers[i];
-    pp_tensor tensors[PP_LAYER_TENSORS];
-    int count = tensors_of(b, layer, tensors);
+    const pp_tensor *tensors = tensors_of(b, layer)->tensors;
+    int count = tensors_of(b, layer)->count;
     if (b->group_layers == 0 || i % b->group_layers == 0) b->again_end = 0;
     for (int t = 0; t < count; t++) {
         pp_region region = PP_REGION_WORKSPACE;
@@ -294,8 +325,8 @@ static bool in_scratch(const builder *b, pp_tensor_role role) {
 }
 
 static void add_scratch(builder *b, int layer) {
-    pp_tensor tensors[PP_LAYER_TENSORS];
-    int count = tensors_of(b, layer, tensors);
+    const pp_tensor *tensors = tensors_of(b, layer)->tensors;
+    int count = tensors_of(b, layer)->count;
     int64_t offset = 0;
     for (int t = 0; t < count; t++) {
         if (!in_scratch(b, tensors[t].role)) continue;
@@ -384,12 +415,12 @@ static bool tie_is_shared(const pp_model *model, int layer) {
 }
 
 /* The largest parameter that REDUCE_GRAD adds up over stages or replicas. */
-static int64_t largest_reduced(const builder *b) {
+static int64_t largest_reduced(builder *b) {
     int64_t largest = 0;
     for (int i = 0; i < b->layout->layer_count; i++) {
         int layer = b->layout->layers[i];
-        pp_tensor tensors[PP_LAYER_TENSORS];
-        int count = tensors_of(b, layer, tensors);
+        const pp_tensor *tensors = tensors_of(b, layer)->tensors;
+        int count = tensors_of(b, layer)->count;
         for (int t = 0; t < count; t++) {
             bool reduced =
                 b->request->dp > 1 || (tensors[t].tied && tie_is_shared(b->model, layer));
@@ -426,6 +457,7 @@ static void allocate_lists(builder *b) {
     b->last_reader = PP_NEW(b->arena, int, count);
     b->output_region = PP_NEW(b->arena, pp_region, count);
     b->starts_group = PP_NEW(b->arena, bool, count);
+    b->lists = PP_NEW(b->arena, tensor_list *, count);
     b->placed = PP_NEW(b->arena, interval, own);
     b->layout->layers = PP_NEW(b->arena, int, own);
     b->layout->inputs = PP_NEW(b->arena, int, count);
@@ -434,10 +466,9 @@ static void allocate_lists(builder *b) {
 
 static void allocate_rows(builder *b) {
     const pp_stage_layout *layout = b->layout;
-    pp_tensor tensors[PP_LAYER_TENSORS];
     int64_t rows = 2 * layout->input_count + layout->output_count; /* the borders */
     for (int i = 0; i < layout->layer_count; i++)
-        rows += 1 + 2 * tensors_of(b, layout->layers[i], tensors); /* 1: its gradient */
+        rows += 1 + 2 * tensors_of(b, layout->layers[i])->count; /* 1: its gradient */
     b->layout->buffers = PP_NEW(b->arena, pp_buffer, rows);
 }
 
@@ -457,8 +488,8 @@ pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena
     assert(0 <= request->first && request->first <= request->last);
     assert(request->last < model->layer_count && request->samples > 0);
     *layout = (pp_stage_layout){.recompute = request->recompute};
-    PP_TRY(pp_model_can_shard(model, request->tp, error));
-    builder b = {.request = request, .model = model, .arena = arena, .layout = layout};
+    builder b = {
+        .request = request, .model = model, .arena = arena, .layout = layout, .error = error};
     b.group_layers = pp_recompute_group(request->recompute);
     allocate_lists(&b);
     bool *before = PP_NEW(arena, bool, model->layer_count);
@@ -471,7 +502,7 @@ pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena
     layout->output_count = collect(behind, model->layer_count, layout->outputs);
     allocate_rows(&b);
     if (arena->failed) return pp_fail_memory(error);
-    add_rows(&b);
-    fill_bytes(&b);
-    return PP_OK;
+    if (b.status == PP_OK) add_rows(&b);
+    if (b.status == PP_OK) fill_bytes(&b);
+    return arena->failed ? pp_fail_memory(error) : b.status;
 }

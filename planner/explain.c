@@ -341,7 +341,10 @@ static void tell_proof(const pp_story *story, pp_text *text) {
     }
     pp_text_printf(text, "; %lld of %lld combinations were simulated%s.\n",
                    (long long)result->searched, (long long)(result->searched + result->pruned),
-                   story->timed_out ? " before the time was up" : ", the rest ruled out by bounds");
+                   story->timed_out ? " before the time was up"
+                   : story->tired   ? " before the search had cost enough (--exact goes on until "
+                                      "the best plan is proved)"
+                                    : ", the rest ruled out by bounds");
     if (strcmp(result->split.method, "optimal") != 0) {
         pp_text_printf(text,
                        "The split was asked for (%s); the bound holds for every way to split.\n",

@@ -85,7 +85,7 @@ static pp_status list_readers(pp_footprints *footprints, pp_error *error) {
 }
 
 static uint64_t add(uint64_t hash, uint64_t value) {
-    return pp_hash(hash, &value, sizeof value);
+    return pp_mix64(hash, value);
 }
 
 /* What comes in over the border: shape of each output, and whether it is relayed further. */
@@ -201,6 +201,10 @@ static const pp_stage_bytes *make_layout(pp_footprints *footprints, int first, i
     bytes->optimizer = (bytes->optimizer + mode.shards - 1) / mode.shards;
     if (!pp_memo_put(&footprints->layouts, key, (int64_t)(intptr_t)bytes)) return NULL;
     return bytes;
+}
+
+uint64_t pp_footprint_kind(pp_footprints *footprints, int first, int last) {
+    return kind_of(footprints, first, last);
 }
 
 uint64_t pp_footprint_key(pp_footprints *footprints, int first, int last, pp_footprint_mode mode) {

@@ -61,6 +61,14 @@ typedef struct pp_memo {
     size_t capacity, count;
 } pp_memo;
 
+/* A hash of numbers, one after the other: of two words that differ, the results agree no more often
+ * than those of chance (the finaliser of MurmurHash3). */
+static inline uint64_t pp_mix64(uint64_t hash, uint64_t value) {
+    uint64_t mixed = (hash ^ value) * UINT64_C(0xff51afd7ed558ccd);
+    mixed = (mixed ^ (mixed >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
+    return mixed ^ (mixed >> 29);
+}
+
 bool pp_memo_find(const pp_memo *memo, uint64_t key, int64_t *value);
 bool pp_memo_put(pp_memo *memo, uint64_t key, int64_t value); /* key not 0; false: out of memory */
 void pp_memo_clear(pp_memo *memo);                            /* keeps the memory */
@@ -140,9 +148,9 @@ typedef struct pp_tables {
     double flops_per_sample;  /* of F, I and W; 0: unknown */
     int64_t sequence;         /* tokens of a sample; 0: not a sequence model */
     double fastest_bandwidth; /* of any link */
-    int64_t cap_bytes;        /* of the file's order: no rank may hold more; 0: its own limit alone */
-    pp_memo weights_of;       /* tp → pp_weights */
-    pp_memo timing_of;        /* samples, kinds and division → pp_timing */
+    int64_t cap_bytes;  /* of the file's order: no rank may hold more; 0: its own limit alone */
+    pp_memo weights_of; /* tp → pp_weights */
+    pp_memo timing_of;  /* samples, kinds and division → pp_timing */
     pp_arena arena;
 } pp_tables;
 
@@ -229,6 +237,8 @@ void pp_footprints_deinit(pp_footprints *footprints);
  * memory. Lives as long as the footprints. */
 const pp_stage_bytes *pp_footprint(pp_footprints *footprints, int first, int last,
                                    pp_footprint_mode mode);
+/* Equal for intervals whose bytes are equal in every mode. */
+uint64_t pp_footprint_kind(pp_footprints *footprints, int first, int last);
 /* Equal for intervals whose bytes are equal; never 0. */
 uint64_t pp_footprint_key(pp_footprints *footprints, int first, int last, pp_footprint_mode mode);
 
@@ -270,7 +280,8 @@ pp_status pp_view_timing(pp_view *view, pp_timing *timing, const pp_timing **see
 /* ---- published partitions ------------------------------------------------------------------ */
 
 /* torchgpipe's blocks, DeepSpeed's balanced partition, equal numbers with the remainder in front.
- * Fill splits [stages - 1]; items >= stages. False: out of memory. Even costs O(items² · stages). */
+ * Fill splits [stages - 1]; items >= stages. False: out of memory. Even costs O(items² · stages).
+ */
 bool pp_split_blocks(const double *weights, int items, int stages, pp_arena *arena, int *splits);
 bool pp_split_even(const double *weights, int items, int stages, pp_arena *arena, int *splits);
 void pp_split_uniform(int items, int stages, int *splits);
@@ -332,6 +343,7 @@ typedef struct pp_candidate {
     double bound_s;    /* no split of it is faster; INFINITY: it does not fit */
     double seconds;    /* step time of its best split; INFINITY: none simulated that fits */
     bool tried;        /* splits of it were simulated */
+    bool sketched;     /* some were, early: pp_work_sketch */
     int group;         /* equal where nothing but the family differs */
     int level;         /* how sharp bound_s is: 0, 1; 2: sharpest */
 } pp_candidate;
@@ -465,6 +477,8 @@ pp_status pp_assemble_order(const pp_terms *terms, pp_footprints *footprints, co
 
 /* ---- bounds -------------------------------------------------------------------------------- */
 
+/* Seconds of the fullest rank's own work, updates included: no split makes it less. O(ranks). */
+double pp_bound_load(const pp_tables *tables, const pp_candidate *candidate);
 /* Seconds that no split of the candidate can beat, from totals alone. O(1). INFINITY: its weights
  * alone do not fit. */
 double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate);
@@ -507,6 +521,7 @@ typedef struct pp_work {
     pp_terms terms;
     pp_schedule *order;                /* compute actions */
     int *input_slots, *gradient_slots; /* [stages] */
+    int *alike;                        /* [stages] the first stage whose needs are the same */
     int *alive;                /* [stages] activations at the peak; 0: follow the order each time */
     pp_stage_bytes *probe;     /* [stages] all zero but the one asked for */
     pp_memo needs;             /* (stage, kind of interval) → bytes */
@@ -525,16 +540,17 @@ typedef struct pp_work {
     pp_view *best_view;        /* NULL: none fits */
     pp_start starts[PP_STARTS]; /* best estimates first … */
     int start_count;            /* … so many */
-    double best_s;             /* its step time; INFINITY: none fits */
-    int64_t best_peak_bytes;   /* the largest of its ranks */
-    bool shared;               /* policies were chosen by such shares: there may be better ones */
-    int share;                 /* of a rank's limit that each of its stages may use: 1/share */
-    double deadline_s;         /* on pp_now_s's clock; 0: none */
-    int64_t simulations;       /* of this candidate */
-    double bound_s;            /* of pp_work_bound; 0: not asked yet */
-    bool proved;               /* best_s is the least over all splits */
-    pp_status failure;         /* what went wrong inside a callback */
-    pp_arena arena;            /* reset for each candidate */
+    double best_s;              /* its step time; INFINITY: none fits */
+    int64_t best_peak_bytes;    /* the largest of its ranks */
+    bool shared;                /* policies were chosen by such shares: there may be better ones */
+    int share;                  /* of a rank's limit that each of its stages may use: 1/share */
+    double deadline_s;          /* on pp_now_s's clock; 0: none */
+    int64_t simulations;        /* of this candidate */
+    double effort;              /* actions looked at since pp_work_init, of all candidates */
+    double bound_s;             /* of pp_work_bound; 0: not asked yet */
+    bool proved;                /* best_s is the least over all splits */
+    pp_status failure;          /* what went wrong inside a callback */
+    pp_arena arena;             /* reset for each candidate */
 } pp_work;
 
 void pp_work_init(pp_work *work, pp_views *views, const pp_split_method *method);
@@ -542,6 +558,9 @@ void pp_work_deinit(pp_work *work);
 /* Takes up a candidate: its order, slots and terms. PP_E_UNSUPPORTED: of a kind that cannot be
  * planned yet. */
 pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *error);
+/* Some splits that come to mind, without improving them: best_s is what a plan of the candidate is
+ * about worth. bound_s INFINITY: it cannot fit. */
+pp_status pp_work_sketch(pp_work *work, pp_error *error);
 /* Takes another view to hand. */
 pp_status pp_work_enter(pp_work *work, pp_view *view, pp_error *error);
 /* Least of the largest pp_bound_stage over all known splits that fit; INFINITY: none does. Leaves
@@ -586,6 +605,27 @@ pp_status pp_refine(pp_work *work, pp_error *error);
  * bounded; sets work->proved if it saw them all. */
 pp_status pp_enumerate(pp_work *work, double ceiling, pp_error *error);
 
+/* ---- guesses ------------------------------------------------------------------------------- */
+
+/* What the candidate will about take; INFINITY: it cannot fit. Proves nothing. O(ranks). */
+double pp_guess(const pp_tables *tables, const pp_candidate *candidate);
+
+/* Candidates, the best guess first. */
+typedef struct pp_guesses {
+    size_t *heap;
+    double *seconds; /* of the candidate in the same place */
+    size_t count;
+} pp_guesses;
+
+typedef bool pp_guess_match(const pp_candidate *candidate, const pp_candidate *like);
+
+/* All of the space that may fit, matches and was not sketched before. Start zeroed; the arrays come
+ * from the arena the first time. False: out of memory. */
+bool pp_guesses_make(pp_guesses *guesses, const pp_tables *tables, const pp_space *space,
+                     pp_guess_match *match, const pp_candidate *like, pp_arena *arena);
+/* Takes the best out; there must be one. */
+size_t pp_guesses_next(pp_guesses *guesses, double *seconds);
+
 /* ---- reports ------------------------------------------------------------------------------- */
 
 /* True if the method has a measure of its own (parameters, bytes, …) rather than a stage's seconds.
@@ -609,6 +649,7 @@ typedef struct pp_story {
     const pp_candidate *chosen;
     const pp_plan_result *result; /* complete but for the explanation */
     bool timed_out;
+    bool tired; /* it had cost enough before all was proved */
 } pp_story;
 pp_status pp_explain(const pp_story *story, pp_text *text, pp_error *error);
 

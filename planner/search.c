@@ -8,6 +8,12 @@
  * that is wanted, the last of the runners-up: no candidate left can then be among them. The least
  * bound over all that could fit is a bound for the whole space, printed with the gap.
  *
+ * Before that some candidates are sketched by what may be expected of them (search_guess.c), and
+ * the best sketches solved: with good plans at hand the bounds rule out most of the rest. What is
+ * looked for becomes less as the search costs more (stages_of_search): first all runners-up, then
+ * only what would improve the best plan noticeably, and at last nothing; `exact` does without. Cost
+ * is counted in actions looked at, not in seconds, so the result is the same everywhere.
+ *
  * One thread and one order, with ties broken by (time, devices, ranks, peak bytes, listing), so the
  * result does not depend on the machine. */
 #include <assert.h>
@@ -93,17 +99,42 @@ static int compare(const search *s, const kept *a, const kept *b) {
     return order != 0 ? order : a->candidate < b->candidate ? -1 : 1;
 }
 
-/* A plan of the candidate that is slower than this is not among those wanted: the largest of the
- * times whose value is no more than that of the last of these, whose own time decides where the
- * value does not depend on it. */
+/* What is still looked for, by what the search has cost. */
+static const struct {
+    double effort;    /* up to here: actions looked at */
+    double tolerance; /* plans that are faster by more than this share */
+} stages_of_search[] = {{1e7, 0}, {2e7, 2e-3}, {4e7, 1e-2}};
+enum { SEARCH_STAGES = sizeof stages_of_search / sizeof *stages_of_search };
+
+/* Of the table above; SEARCH_STAGES: it has cost enough. */
+static int stage_of_search(const search *s) {
+    int stage = 0;
+    if (s->request->exact || s->kept_count == 0) return 0;
+    while (stage < SEARCH_STAGES && s->work.effort > stages_of_search[stage].effort) stage++;
+    return stage;
+}
+
+/* The slowest a plan of the candidate may be for its value to be no more than this share of a kept
+ * one's; where the value does not depend on the time, the time decides between equal ones. */
+static double slowest_against(const search *s, const pp_candidate *candidate, const kept *than,
+                              double share) {
+    double value = value_of(s, than), other = s->objective->value(candidate, 1);
+    if (!s->objective->timeless) return value / other * share;
+    return other < value ? INFINITY : other > value ? -1 : than->seconds * share;
+}
+
+/* A plan of the candidate that is slower than this is not among those wanted: at first the last of
+ * the runners-up, later one that would be hardly better than the best. */
 static double ceiling_of(const search *s, const pp_candidate *candidate) {
-    if (s->kept_count < s->wanted) return s->ceiling_s;
-    const kept *last = &s->best[s->wanted - 1];
-    double value = value_of(s, last), other = s->objective->value(candidate, 1);
-    double most = value / other;
-    if (s->objective->timeless)
-        most = other < value ? INFINITY : other > value ? -1 : last->seconds;
-    return fmin(most * (1 + PP_NEGLIGIBLE), s->ceiling_s);
+    int stage = stage_of_search(s);
+    double ceiling = INFINITY;
+    if (stage > 0) {
+        if (stage == SEARCH_STAGES) stage--;
+        ceiling = slowest_against(s, candidate, &s->best[0], 1 - stages_of_search[stage].tolerance);
+    } else if (s->kept_count == s->wanted) {
+        ceiling = slowest_against(s, candidate, &s->best[s->wanted - 1], 1 + PP_NEGLIGIBLE);
+    }
+    return fmin(ceiling, s->ceiling_s);
 }
 
 /* The same plan on other devices. */
@@ -187,24 +218,156 @@ static bool must_wait(const search *s, const pp_candidate *candidate) {
     return s->heap_count > 0 && compare_bounds(s, &s->space.candidates[s->heap[0]], candidate) < 0;
 }
 
-static pp_status solve(search *s, size_t index) {
+/* What is in the workshop, bounded. */
+static pp_status solve_now(search *s, size_t index) {
     pp_candidate *candidate = &s->space.candidates[index];
     pp_work *work = &s->work;
+    double ceiling = ceiling_of(s, candidate);
+    PP_TRY(pp_work_solve(work, ceiling, s->error));
+    s->result->searched++;
+    candidate->tried = true;
+    candidate->seconds = fmin(candidate->seconds, work->best_s);
+    raise_bound(candidate, work->bound_s);
+    if (work->proved) raise_bound(candidate, fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE));
+    return work->best_s < INFINITY ? keep(s, index) : PP_OK;
+}
+
+static pp_status solve(search *s, size_t index) {
+    pp_candidate *candidate = &s->space.candidates[index];
     bool fits;
     PP_TRY(bound_order(s, candidate, &fits));
-    double ceiling = ceiling_of(s, candidate);
-    if (!fits || candidate->bound_s > ceiling) return PP_OK;
+    if (!fits || candidate->bound_s > ceiling_of(s, candidate)) return PP_OK;
     if (must_wait(s, candidate)) {
         heap_push(s, index);
         return PP_OK;
     }
-    PP_TRY(pp_work_solve(work, ceiling, s->error));
-    s->result->searched++;
-    candidate->tried = true;
-    candidate->seconds = work->best_s;
-    raise_bound(candidate, work->bound_s);
-    if (work->proved) raise_bound(candidate, fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE));
-    return work->best_s < INFINITY ? keep(s, index) : PP_OK;
+    return solve_now(s, index);
+}
+
+/* ---- the best guesses ---------------------------------------------------------------------- */
+
+/* Rounds of sketches: which candidates, like which of the best so far, and how many of each. */
+typedef struct sketch_round {
+    pp_guess_match *match;
+    int likes; /* 0: like none */
+    int most;
+} sketch_round;
+
+static bool is_plain(const pp_candidate *c, const pp_candidate *like) {
+    (void)like;
+    return c->virtual_stages == 1 && strcmp(c->family->name, "1f1b") == 0;
+}
+
+static bool is_any(const pp_candidate *c, const pp_candidate *like) {
+    (void)c, (void)like;
+    return true;
+}
+
+/* Another schedule of the same work on the same ranks. */
+static bool is_same_work(const pp_candidate *c, const pp_candidate *like) {
+    return c->ranks == like->ranks && c->dp == like->dp && c->tp == like->tp &&
+           c->zero == like->zero && c->size == like->size;
+}
+
+/* The same schedule of other work. */
+static bool is_same_schedule(const pp_candidate *c, const pp_candidate *like) {
+    return c->family == like->family && c->virtual_stages == like->virtual_stages;
+}
+
+static const sketch_round rounds[] = {
+    {is_plain, 0, 96}, {is_any, 0, 32}, {is_same_work, 6, 32}, {is_same_schedule, 2, 32}};
+enum { ROUNDS = sizeof rounds / sizeof *rounds, LIKES = 6, SOLVED_SKETCHES = 4 };
+#define SKETCH_EFFORT 1.5e7 /* of all rounds */
+#define FAR_FROM_BEST 1.25  /* guesses are not that wrong */
+
+/* The best sketches so far. */
+typedef struct sketches {
+    pp_guesses guesses;
+    size_t best[LIKES];
+    double seconds[LIKES];
+    int count;
+} sketches;
+
+static void note_sketch(sketches *of, size_t index, double seconds) {
+    int place = of->count;
+    while (place > 0 && seconds < of->seconds[place - 1]) place--;
+    if (place == LIKES) return;
+    if (of->count < LIKES) of->count++;
+    for (int i = of->count - 1; i > place; i--) {
+        of->best[i] = of->best[i - 1];
+        of->seconds[i] = of->seconds[i - 1];
+    }
+    of->best[place] = index;
+    of->seconds[place] = seconds;
+}
+
+/* Takes a candidate to the workshop; those that cannot be planned are left out from now on. */
+static pp_status take_up(search *s, pp_candidate *candidate) {
+    pp_error reason = {0};
+    pp_status status = pp_work_start(&s->work, candidate, &reason);
+    if (status == PP_E_UNSUPPORTED) {
+        s->unsupported = reason;
+        candidate->bound_s = INFINITY;
+    } else if (status != PP_OK && s->error != NULL) {
+        *s->error = reason;
+    }
+    return status;
+}
+
+static pp_status sketch(search *s, sketches *of, size_t index) {
+    pp_candidate *candidate = &s->space.candidates[index];
+    candidate->sketched = true;
+    pp_status status = take_up(s, candidate);
+    if (status != PP_OK) return status == PP_E_UNSUPPORTED ? PP_OK : status;
+    PP_TRY(pp_work_sketch(&s->work, s->error));
+    if (!(s->work.best_s <= s->ceiling_s)) return PP_OK;
+    note_sketch(of, index, s->work.best_s);
+    return keep(s, index);
+}
+
+static bool sketched_enough(const search *s) {
+    return s->work.effort > SKETCH_EFFORT || pp_work_must_stop(&s->work);
+}
+
+static pp_status sketch_like(search *s, sketches *of, const sketch_round *round,
+                             const pp_candidate *like) {
+    pp_guesses *guesses = &of->guesses;
+    if (!pp_guesses_make(guesses, &s->tables, &s->space, round->match, like, &s->arena)) {
+        return pp_fail_memory(s->error);
+    }
+    for (int i = 0; i < round->most && guesses->count > 0 && !sketched_enough(s); i++) {
+        double seconds;
+        size_t index = pp_guesses_next(guesses, &seconds);
+        if (of->count > 0 && seconds > FAR_FROM_BEST * of->seconds[0]) break;
+        PP_TRY(sketch(s, of, index));
+    }
+    return PP_OK;
+}
+
+/* The best sketches as well as they can be done. */
+static pp_status solve_sketches(search *s, const sketches *of) {
+    for (int i = 0; i < of->count && i < SOLVED_SKETCHES && !pp_work_must_stop(&s->work); i++) {
+        bool fits;
+        pp_candidate *candidate = &s->space.candidates[of->best[i]];
+        PP_TRY(take_up(s, candidate));
+        PP_TRY(bound_order(s, candidate, &fits));
+        if (fits) PP_TRY(solve_now(s, of->best[i]));
+    }
+    return PP_OK;
+}
+
+static pp_status try_guesses(search *s) {
+    sketches of = {.count = 0};
+    for (int r = 0; r < ROUNDS; r++) {
+        size_t likes[LIKES];
+        int count = of.count < rounds[r].likes ? of.count : rounds[r].likes;
+        memcpy(likes, of.best, sizeof likes);
+        if (rounds[r].likes == 0) PP_TRY(sketch_like(s, &of, &rounds[r], NULL));
+        for (int i = 0; i < count; i++) {
+            PP_TRY(sketch_like(s, &of, &rounds[r], &s->space.candidates[likes[i]]));
+        }
+    }
+    return solve_sketches(s, &of);
 }
 
 static pp_status take(search *s, size_t index) {
@@ -240,16 +403,23 @@ static pp_status make_heap(search *s) {
     return PP_OK;
 }
 
-static void fill_heap(search *s) {
+/* Candidates with bounds of nothing but sums, and the first plans. */
+static pp_status fill_heap(search *s) {
     s->kept_count = 0;
     s->heap_count = 0;
+    s->work.effort = 0;
     for (size_t i = 0; i < s->space.count; i++) {
         pp_candidate *candidate = &s->space.candidates[i];
         candidate->seconds = INFINITY;
-        candidate->tried = false;
+        candidate->tried = candidate->sketched = false;
         raise_bound(candidate, pp_bound_totals(&s->tables, candidate));
-        if (candidate->bound_s <= s->ceiling_s && candidate->bound_s < INFINITY) heap_push(s, i);
     }
+    PP_TRY(try_guesses(s));
+    for (size_t i = 0; i < s->space.count; i++) {
+        double bound = s->space.candidates[i].bound_s;
+        if (bound <= s->ceiling_s && bound < INFINITY) heap_push(s, i);
+    }
+    return PP_OK;
 }
 
 static void report_progress(const search *s, int64_t steps) {
@@ -260,15 +430,16 @@ static void report_progress(const search *s, int64_t steps) {
 }
 
 pp_status pp_search_pass(search *s) {
-    fill_heap(s);
+    PP_TRY(fill_heap(s));
     for (int64_t steps = 0; s->heap_count > 0; steps++) {
         const pp_candidate *next = &s->space.candidates[s->heap[0]];
         if (next->bound_s > ceiling_of(s, next)) break;
         if (pp_stop_signal() != 0) {
             return pp_fail(s->error, PP_E_INTERRUPTED, NULL, "interrupted while searching plans");
         }
+        s->tired = stage_of_search(s) == SEARCH_STAGES;
         s->timed_out = s->kept_count > 0 && pp_work_must_stop(&s->work);
-        if (s->timed_out) break;
+        if (s->tired || s->timed_out) break;
         PP_TRY(take(s, heap_pop(s)));
         report_progress(s, steps);
     }
@@ -399,7 +570,8 @@ static pp_status explain(search *s) {
                       .space = &s->space,
                       .chosen = &s->space.candidates[s->best[0].candidate],
                       .result = s->result,
-                      .timed_out = s->timed_out};
+                      .timed_out = s->timed_out,
+                      .tired = s->tired};
     return pp_explain(&story, &s->result->explanation, s->error);
 }
 

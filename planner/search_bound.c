@@ -145,6 +145,11 @@ static bool weights_fit(const pp_tables *tables, const pp_candidate *c) {
     return (double)static_bytes(c->timing->division.weights, c, 0, tables->layers - 1) <= limit;
 }
 
+double pp_bound_load(const pp_tables *tables, const pp_candidate *candidate) {
+    totals t = totals_of(tables, candidate);
+    return fmax(average_bound(tables, candidate, &t), fullest_bound(tables, candidate, &t));
+}
+
 double pp_bound_totals(const pp_tables *tables, const pp_candidate *candidate) {
     if (!weights_fit(tables, candidate)) return INFINITY;
     totals t = totals_of(tables, candidate);

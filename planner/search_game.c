@@ -1,7 +1,7 @@
 /* A bound of one candidate over all its splits at once: the game between splits and paths.
  *
- * Every path through the graph of the order (order_paths.c) is a linear function of the split that no
- * step time is below. So is every weighted mean of paths, and the least of such a mean over all
+ * Every path through the graph of the order (order_paths.c) is a linear function of the split that
+ * no step time is below. So is every weighted mean of paths, and the least of such a mean over all
  * splits is a bound of the candidate. That least is found by a chain programme, since the mean is a
  * sum over stages; with A_s(j) the sums over layers 0 … j-1 weighted as stage s weights them,
  *
@@ -39,7 +39,8 @@ enum { MOVES = 64, FEWEST_MOVES = 8, BASE_ROWS = 64, ROWS = BASE_ROWS + MOVES };
 #define FULLER 1.3 /* a rank's share of time when its own row is looked for */
 #define CLOSE_ENOUGH 1e-3
 #define CAUTION (1 - 1e-10)
-#define GAME_ACTIONS 3e7 /* that all walks together may look at */
+#define SIMPLEX_EFFORT 1e3 /* solving the game of what was found so far, in actions */
+#define GAME_ACTIONS 3e7   /* that all walks together may look at */
 
 typedef struct split_move {
     int *splits;
@@ -397,6 +398,7 @@ static pp_status prepare(game *g, pp_work *work, double limit_s, pp_error *error
 /* One move of both sides. False: no more can be won. */
 static bool move(game *g, double *bound) {
     solve_game(g);
+    g->work->effort += (double)g->paths.count + SIMPLEX_EFFORT;
     mean_row(g);
     *bound = fmax(*bound, CAUTION * best_response(g));
     if (*bound >= g->enough_s) return false;

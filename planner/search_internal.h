@@ -2,6 +2,7 @@
  *
  *   search.c            a pass: candidates by their bounds, pruned, simulated
  *   objective.c         what is wanted of a plan, as a table
+ *   search_guess.c      what a candidate will about take: which are tried first
  *   search_memory.c     the smallest peak memory that any plan has
  *   search_frontier.c   step time against peak memory: a pass under each of some limits */
 #ifndef PPSIM_SEARCH_INTERNAL_H
@@ -62,6 +63,7 @@ typedef struct search {
     pp_error unsupported; /* why a candidate could not be planned */
     double started_s;
     bool timed_out;
+    bool tired;               /* the search has cost enough before all was proved */
     pp_plan_request straight; /* what `request` becomes where --split pipedream needs no replicas */
     bool replicated;          /* it does need them: there is no plan to search for */
     bool made_to_measure;     /* --schedule auto: the named schedules are where to start from */

@@ -109,5 +109,6 @@ pp_status pp_work_time(pp_work *work, double *seconds, pp_error *error) {
     *seconds = result->makespan_s;
     pp_sim_result_free(result);
     work->simulations++;
+    work->effort += (double)work->expanded->first_action[work->expanded->ranks];
     return PP_OK;
 }

@@ -17,7 +17,9 @@
 #include "planner/game_internal.h"
 #include "planner/pipedream_internal.h"
 
-#define RUN_ACTIONS 5e5 /* simulated to find where longer stages go best */
+#define CUT_EFFORT 5     /* an interval of layers as a stage, in simulated actions */
+#define START_EFFORT 0.5 /* building an order and looking it through, in simulations of it */
+#define RUN_ACTIONS 5e5  /* simulated to find where longer stages go best */
 enum { RUNS_MIN = 8 };
 
 void pp_work_init(pp_work *work, pp_views *views, const pp_split_method *method) {
@@ -66,6 +68,18 @@ static void count_alive(pp_work *work) {
     }
 }
 
+/* Stages that hold as many activations and slots need the same; others are followed one by one. */
+static void find_alike(pp_work *work) {
+    for (int s = 0; s < work->order->stages; s++) {
+        int other = work->alive[s] > 0 ? 0 : s;
+        while (other < s && (work->alive[other] != work->alive[s] ||
+                             work->input_slots[other] != work->input_slots[s] ||
+                             work->gradient_slots[other] != work->gradient_slots[s]))
+            other++;
+        work->alike[s] = other;
+    }
+}
+
 static pp_status build_order(pp_work *work, pp_error *error) {
     const pp_candidate *c = work->candidate;
     pp_schedule_request request = {.name = c->family->name,
@@ -95,6 +109,7 @@ static pp_status allocate(pp_work *work, pp_error *error) {
     work->input_slots = PP_NEW(arena, int, stages);
     work->gradient_slots = PP_NEW(arena, int, stages);
     work->alive = PP_NEW(arena, int, stages);
+    work->alike = PP_NEW(arena, int, stages);
     work->probe = PP_NEW(arena, pp_stage_bytes, stages);
     work->splits = PP_NEW(arena, int, stages);
     work->policies = PP_NEW(arena, pp_recompute, stages);
@@ -121,10 +136,12 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     work->proved = work->shared = false;
     work->failure = PP_OK;
     PP_TRY(build_order(work, error));
+    work->effort += START_EFFORT * (double)work->order->first_action[work->order->ranks];
     PP_TRY(allocate(work, error));
     if (!pp_flows_make(work->order, &work->arena, work->flows)) return pp_fail_memory(error);
     PP_TRY(pp_schedule_slots(work->order, work->input_slots, work->gradient_slots, error));
     count_alive(work);
+    find_alike(work);
     PP_TRY(pp_work_enter(work, work->views->wide, error));
     pp_assemble_header(&work->terms, &work->plan);
     return pp_work_prepare_times(work, error);
@@ -181,17 +198,17 @@ static int64_t follow(pp_work *work, int stage, const pp_stage_bytes *bytes) {
 static int64_t need_under(pp_work *work, pp_recompute policy, int stage, int first, int last) {
     pp_footprint_mode mode = work->terms.mode;
     mode.recompute = policy;
+    uint64_t kind = pp_footprint_kind(work->footprints, first, last);
+    uint64_t key = pp_mix64(pp_mix64(kind, (uint64_t)work->alike[stage]), (uint64_t)policy) | 1;
+    int64_t need;
+    if (pp_memo_find(&work->needs, key, &need)) return need;
     const pp_stage_bytes *bytes = pp_footprint(work->footprints, first, last, mode);
     if (bytes == NULL) {
         work->failure = PP_E_OUT_OF_MEMORY;
         return INT64_MAX;
     }
-    if (work->alive[stage] > 0 && bytes->checkpoint == 0) return add_up(work, stage, bytes);
-    uint64_t key = pp_footprint_key(work->footprints, first, last, mode);
-    key = pp_hash(key, &stage, sizeof stage) | 1;
-    int64_t need;
-    if (pp_memo_find(&work->needs, key, &need)) return need;
-    need = follow(work, stage, bytes);
+    bool simple = work->alive[stage] > 0 && bytes->checkpoint == 0;
+    need = simple ? add_up(work, stage, bytes) : follow(work, stage, bytes);
     pp_memo_put(&work->needs, key, need);
     return need;
 }
@@ -305,6 +322,7 @@ static pp_chain_problem wide_problem(const pp_work *work, const void *context) {
 static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, double *largest,
                         pp_error *error) {
     PP_TRY(pp_work_enter(work, work->views->wide, error));
+    work->effort += CUT_EFFORT * work->terms.stages * work->tables->layers;
     limited_cut cut = {work, measure};
     pp_chain_problem problem = wide_problem(work, &cut);
     problem.floor = cut_floor;
@@ -563,6 +581,15 @@ static pp_status play(pp_work *work, double ceiling, pp_error *error) {
     if (work->bound_s >= ceiling) return PP_OK;
     PP_TRY(try_starts(work, error));
     return try_fits(work, error);
+}
+
+pp_status pp_work_sketch(pp_work *work, pp_error *error) {
+    double bound;
+    work->share = 1;
+    PP_TRY(pp_work_bound(work, &bound, error));
+    if (bound == INFINITY) return PP_OK;
+    if (!pp_split_is_optimal(work->method)) return try_baseline(work, work->method, error);
+    return try_cuts(work, error);
 }
 
 pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {

@@ -1,0 +1,95 @@
+/* What a candidate will about take, before anything of it is built.
+ *
+ * Best bound first is the order in which a proof is complete soonest, but bounds that know neither
+ * order nor memory promise most where they know least, and a search that follows them alone finds
+ * its first good plan late. So a few candidates are tried first by what is expected of them:
+ *
+ *     seconds = work of the fullest rank / (1 - bubble)
+ *
+ * with the bubble of the family's closed form on equal stages, or (K-1)/(K-1+MV), a third of it
+ * where the backward is split, outside its domain. A guess proves nothing and decides nothing: it
+ * only finds good plans early, and with them the proof can leave out most of the rest. */
+#include <math.h>
+
+#include "planner/planner_internal.h"
+
+static double generic_bubble(const pp_candidate *c) {
+    double ramp = (c->ranks - 1) * (c->family->splits_backward ? 1.0 / 3 : 1);
+    return ramp / (ramp + (double)c->microbatches * c->virtual_stages);
+}
+
+static double bubble_of(const pp_candidate *c) {
+    const pp_timing *timing = c->timing;
+    double stages = pp_candidate_stages(c);
+    pp_schedule_request request = {.name = c->family->name,
+                                   .ranks = c->ranks,
+                                   .microbatches = c->microbatches,
+                                   .virtual_stages = c->virtual_stages};
+    pp_uniform cost = {.forward_s = timing->forward_total_s / stages,
+                       .input_s = timing->input_total_s / stages,
+                       .weight_s = timing->weight_total_s / stages};
+    double bubble = c->family->closed_form_bubble != NULL
+                        ? c->family->closed_form_bubble(&request, &cost)
+                        : NAN;
+    return bubble >= 0 && bubble < 1 ? bubble : generic_bubble(c);
+}
+
+double pp_guess(const pp_tables *tables, const pp_candidate *candidate) {
+    if (candidate->bound_s == INFINITY) return INFINITY;
+    return pp_bound_load(tables, candidate) / (1 - bubble_of(candidate));
+}
+
+/* ---- the best guesses ---------------------------------------------------------------------- */
+
+static bool sooner(const pp_guesses *g, size_t a, size_t b) {
+    return g->seconds[a] < g->seconds[b] ||
+           (g->seconds[a] == g->seconds[b] && g->heap[a] < g->heap[b]);
+}
+
+static void swap(pp_guesses *g, size_t a, size_t b) {
+    size_t index = g->heap[a];
+    double seconds = g->seconds[a];
+    g->heap[a] = g->heap[b];
+    g->seconds[a] = g->seconds[b];
+    g->heap[b] = index;
+    g->seconds[b] = seconds;
+}
+
+static void sift_down(pp_guesses *g, size_t at) {
+    for (;;) {
+        size_t least = at, left = 2 * at + 1, right = left + 1;
+        if (left < g->count && sooner(g, left, least)) least = left;
+        if (right < g->count && sooner(g, right, least)) least = right;
+        if (least == at) return;
+        swap(g, at, least);
+        at = least;
+    }
+}
+
+bool pp_guesses_make(pp_guesses *g, const pp_tables *tables, const pp_space *space,
+                     pp_guess_match *match, const pp_candidate *like, pp_arena *arena) {
+    if (g->heap == NULL) g->heap = PP_NEW(arena, size_t, space->count);
+    if (g->seconds == NULL) g->seconds = PP_NEW(arena, double, space->count);
+    if (arena->failed) return false;
+    g->count = 0;
+    for (size_t i = 0; i < space->count; i++) {
+        const pp_candidate *c = &space->candidates[i];
+        if (c->sketched || !match(c, like)) continue;
+        double seconds = pp_guess(tables, c);
+        if (seconds == INFINITY) continue;
+        g->heap[g->count] = i;
+        g->seconds[g->count++] = seconds;
+    }
+    for (size_t i = g->count / 2; i-- > 0;) sift_down(g, i);
+    return true;
+}
+
+size_t pp_guesses_next(pp_guesses *g, double *seconds) {
+    size_t best = g->heap[0];
+    *seconds = g->seconds[0];
+    g->count--;
+    g->heap[0] = g->heap[g->count];
+    g->seconds[0] = g->seconds[g->count];
+    sift_down(g, 0);
+    return best;
+}
