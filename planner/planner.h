@@ -14,6 +14,7 @@
  *             memo.c           a small map of numbers
  * Searching:  search.c         every combination, best bound first
  *             search_space.c   which combinations there are; contradictory requests
+ *             search_guess.c   what is tried first
  *             search_bound.c   proved lower bounds of the step time
  *             search_work.c    one candidate: splits, memory, the best of them
  *             search_time.c    its step time
@@ -54,22 +55,22 @@ typedef struct pp_plan_request {
     const pp_cluster *cluster;
     const pp_costs *costs;
     int64_t global_batch;
-    int64_t memory_bytes; /* per device; 0: the device's own */
+    int64_t memory_bytes;     /* per device; 0: the device's own */
     pp_dtype dtype;
     pp_optimizer optimizer;
-    int zero;      /* ZeRO stage of the optimizer state: 0, 1 or PP_ZERO_SEARCH */
-    bool runnable; /* what `run` cannot execute yet (tp > 1, ZeRO-1) only where pinned */
-    int ranks, virtual_stages, microbatches, dp, tp; /* pins */
+    int zero;                 /* ZeRO stage of the optimizer state: 0, 1 or PP_ZERO_SEARCH */
+    bool runnable;            /* what `run` cannot execute yet (tp > 1, ZeRO-1) only where pinned */
+    int ranks, virtual_stages, microbatches, dp, tp;  /* pins */
     int64_t microbatch_size;
-    const char *schedule;  /* pin; "auto": one made to measure for the splits of the best plans */
-    const char *recompute; /* pin: a policy, of all stages */
-    const char *split;     /* method or "3,7,11"; NULL: "optimal" */
-    double limit_s;        /* stop after; 0: never */
-    const char *objective; /* NULL or "time": the shortest step; "throughput": the same; "memory":
-                              the smallest peak; "devices": the fewest; "cost": the cheapest step.
-                              Of several such plans the fastest */
-    bool exact;            /* go on until the best plan is proved, however long that takes */
-    int alternative_count; /* runners-up wanted; 0: 3 */
+    const char *schedule;     /* pin; "auto": one made to measure for the splits of the best plans */
+    const char *recompute;    /* pin: a policy, of all stages */
+    const char *split;        /* method or "3,7,11"; NULL: "optimal" */
+    double limit_s;           /* stop after; 0: never */
+    const char *objective;    /* NULL or "time": the shortest step; "throughput": the same; "memory":
+                                 the smallest peak; "devices": the fewest; "cost": the cheapest step.
+                                 Of several such plans the fastest */
+    bool exact;               /* go on until the best plan is proved, however long that takes */
+    int alternative_count;    /* runners-up wanted; 0: 3 */
     void (*progress)(void *context, double fraction); /* may be NULL; called from this thread */
     void *progress_context;
 } pp_plan_request;
@@ -78,23 +79,23 @@ typedef struct pp_plan_request {
 typedef struct pp_split_stage {
     int first, last; /* positions in the split's order, inclusive */
     int replicas;
-    double seconds; /* of F, I and W on one of them */
+    double seconds;  /* of F, I and W on one of them */
 } pp_split_stage;
 
 typedef struct pp_plan_split {
     char method[64];
-    double bottleneck_s;  /* slowest stage, by the method's own measure */
-    double lower_bound_s; /* proved for this K */
+    double bottleneck_s;      /* slowest stage, by the method's own measure */
+    double lower_bound_s;     /* proved for this K */
     /* Where single stages have replicas (--split pipedream), which no plan can say yet: */
-    int *order;             /* [layers] */
-    pp_split_stage *stages; /* [stage_count]; NULL: the best plan has the stages */
+    int *order;               /* [layers] */
+    pp_split_stage *stages;   /* [stage_count]; NULL: the best plan has the stages */
     int stage_count;
 } pp_plan_split;
 
 /* The nearest miss when nothing fits. */
 typedef struct pp_plan_miss {
     bool known;
-    int ranks, microbatches, dp, rank; /* which candidate, which rank is worst */
+    int ranks, microbatches, dp, rank;   /* which candidate, which rank is worst */
     char schedule[64];
     int64_t needed_bytes, limit_bytes;
 } pp_plan_miss;
@@ -108,17 +109,17 @@ const char *pp_objective_text(const pp_objective *objective, double value, char 
 
 typedef struct pp_plan_result {
     const pp_objective *objective;
-    pp_plan *best;          /* NULL when nothing fits, or stages have replicas: split.stages */
-    pp_plan **alternatives; /* [alternative_count], next best of other shape, fastest first */
+    pp_plan *best;            /* NULL when nothing fits, or stages have replicas: split.stages */
+    pp_plan **alternatives;   /* [alternative_count], next best of other shape, fastest first */
     int alternative_count;
     pp_plan_split split;
-    double lower_bound_s; /* of the iteration time over everything searched */
-    double lower_bound;   /* of what the objective counts, in its unit */
-    double gap;           /* (best - lower_bound) / lower_bound */
+    double lower_bound_s;     /* of the iteration time over everything searched */
+    double lower_bound;       /* of what the objective counts, in its unit */
+    double gap;               /* (best - lower_bound) / lower_bound */
     int64_t searched, pruned;
-    double seconds; /* wall clock */
+    double seconds;           /* wall clock */
     pp_plan_miss miss;
-    pp_text explanation; /* --explain, some lines */
+    pp_text explanation;      /* --explain, some lines */
 } pp_plan_result;
 
 /* Finds the plan with the smallest step time. PP_E_NO_FIT (with *result filled as far as possible:

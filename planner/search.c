@@ -320,7 +320,7 @@ static pp_status sketch(search *s, sketches *of, size_t index) {
     pp_status status = take_up(s, candidate);
     if (status != PP_OK) return status == PP_E_UNSUPPORTED ? PP_OK : status;
     PP_TRY(pp_work_sketch(&s->work, s->error));
-    if (!(s->work.best_s <= s->ceiling_s)) return PP_OK;
+    if (s->work.best_s == INFINITY || s->work.best_s > s->ceiling_s) return PP_OK;
     note_sketch(of, index, s->work.best_s);
     return keep(s, index);
 }

@@ -467,14 +467,14 @@ static pp_status try_starts(pp_work *work, pp_error *error) {
 
 /* Stages as equal as whole members allow, the longer ones next to each other from `first` on, round
  * the end of the chain. False: another stage would be left without a layer. */
-static bool cut_run(pp_work *work, const pp_capacity *c, int first) {
+static bool cut_run(const pp_work *work, const pp_capacity *c, int first, int *splits) {
     int stages = work->terms.stages, each = c->total / stages, more = c->total % stages;
     for (int s = 0, layer = 0; s + 1 < stages; s++) {
         int longer = (s - first + stages) % stages < more, from = layer;
         int goal = c->members[layer] + each + longer;
         while (layer < work->tables->layers && c->members[layer] < goal) layer++;
         if (layer == from || work->tables->layers - layer < stages - 1 - s) return false;
-        work->trial[s] = layer;
+        splits[s] = layer;
     }
     return true;
 }
@@ -487,8 +487,12 @@ pp_status pp_work_try_runs(pp_work *work, const pp_capacity *capacity, pp_error 
     int step = most >= stages    ? 1
                : most < RUNS_MIN ? stages / RUNS_MIN + 1
                                  : stages / (int)most + 1;
+    int *splits = PP_NEW(&work->arena, int, stages);
+    if (splits == NULL) return pp_fail_memory(error);
     for (int first = 0; first < stages && !pp_work_must_stop(work); first += step) {
-        if (cut_run(work, capacity, first)) PP_TRY(pp_work_try(work, error));
+        if (!cut_run(work, capacity, first, splits)) continue;
+        memcpy(work->trial, splits, (size_t)(stages - 1) * sizeof *splits);
+        PP_TRY(pp_work_try(work, error));
     }
     return PP_OK;
 }

@@ -124,4 +124,9 @@ printf '# a comment\n# placement: 0,1,1,0\n\n0F0,3F0,,3B0,0B0\n,1F0,2F0,2B0,1B0,
 expect 0 'under every timing' schedule --check v.csv
 expect 0 'V=2' simulate --schedule v.csv --costs 1,1,1
 
+# a small search is complete without being told so
+"$ppsim" plan --model gpt-nano --batch 8 --ranks 2 --out plain.json >/dev/null 2>err || fail "plan: $(cat err)"
+"$ppsim" plan --model gpt-nano --batch 8 --ranks 2 --exact --out exact.json >/dev/null 2>err || fail "plan --exact: $(cat err)"
+cmp -s plain.json exact.json || fail "--exact found another plan"
+
 finish
