@@ -203,6 +203,7 @@ static void plan_json(const pp_plan *plan, pp_json *json) {
     pp_json_object(json);
     int_field(json, "ranks", plan->ranks);
     int_field(json, "virtual", plan->virtual_stages);
+    int_field(json, "chains", plan->chains);
     int_field(json, "microbatches", plan->microbatches);
     int_field(json, "microbatch_size", plan->microbatch_size);
     int_field(json, "dp", plan->dp);
@@ -220,7 +221,8 @@ static void plan_json(const pp_plan *plan, pp_json *json) {
     ints_field(json, "order", plan->order, plan->model->layer_count);
     pp_json_key(json, "splits");
     pp_json_array_flat(json);
-    for (int s = 1; s < plan->stage_count; s++) pp_json_int(json, plan->stages[s].first);
+    for (int s = 1; s < plan->stage_count / plan->chains; s++)
+        pp_json_int(json, plan->stages[s].first);
     pp_json_end_array(json);
     ints_field(json, "placement", plan->placement, plan->stage_count);
     pp_json_key(json, "costs");
@@ -330,11 +332,19 @@ static void result_json(const planning *p, pp_text *text) {
 
 /* What the executor refuses of it (executor/run_check.c), so that nobody finds out only then. */
 static void tell_unrunnable(const pp_plan *plan, pp_text *text) {
-    const char *layers = plan->tp > 1 ? "layers divided over devices" : NULL;
-    const char *state = plan->zero > 0 && plan->dp > 1 ? "sharded optimizer state" : NULL;
-    if (!layers && !state) return;
-    pp_text_printf(text, "note         run cannot execute this plan yet: %s%s%s\n",
-                   layers ? layers : "", layers && state ? " and " : "", state ? state : "");
+    const struct {
+        bool is;
+        const char *what;
+    } reasons[] = {{plan->chains > 1, "two chains of stages"},
+                   {plan->tp > 1, "layers divided over devices"},
+                   {plan->zero > 0 && plan->dp > 1, "sharded optimizer state"}};
+    const char *before = "note         run cannot execute this plan yet: ";
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
+        if (!reasons[i].is) continue;
+        pp_text_printf(text, "%s%s", before, reasons[i].what);
+        before = ", ";
+    }
+    if (before[0] == ',') pp_text_string(text, "\n");
 }
 
 static void replicated_text(const planning *p, pp_text *text) {

@@ -445,8 +445,8 @@ typedef struct pp_layer_sum {
 typedef struct pp_layer_work {
     double forward_flops, input_flops, weight_flops;
     double forward_bytes, input_bytes, weight_bytes;
-    double optimizer_bytes;              /* of one optimizer step over its parameters */
-    pp_layer_sum forward_sum, input_sum; /* zero for a layer that is whole */
+    double optimizer_bytes;                  /* of one optimizer step over its parameters */
+    pp_layer_sum forward_sum, input_sum;     /* zero for a layer that is whole */
     double attention_flops, attention_bytes; /* what recompute attention repeats of F: scores and
                                                 softmax; 0: the layer has no attention core */
 } pp_layer_work;
@@ -827,7 +827,7 @@ typedef struct pp_stage {
     double reduce_s;          /* REDUCE_GRAD: data parallelism and tied weights. Of this … */
     double reduce_transfer_s; /* … the all-reduce over replicas, … */
     double reduce_latency_s;  /* … of which each of several buckets pays so much again, … */
-    double tie_transfer_s;    /* … and that of tied weights over stages */
+    double tie_transfer_s;    /* … and that of tied weights, or of copies, over stages */
     pp_stage_bytes bytes;
 } pp_stage;
 
@@ -853,11 +853,13 @@ typedef enum pp_cost_source { PP_COST_MEASURED, PP_COST_MODELLED, PP_COST_OPAQUE
 
 /* plan.json: self-contained. */
 typedef struct pp_plan {
-    pp_model *model;                        /* owned */
-    pp_cluster *cluster;                    /* owned */
-    int ranks, virtual_stages, stage_count; /* K, V, S = K·V */
-    int microbatches;                       /* M */
-    int64_t microbatch_size;                /* samples; the last microbatch holds the rest */
+    pp_model *model;           /* owned */
+    pp_cluster *cluster;       /* owned */
+    int ranks, virtual_stages; /* K, V */
+    int chains;      /* 2: of a bidirectional schedule; stages K … 2K-1 are copies of 0 … K-1 */
+    int stage_count; /* S = K·V·chains */
+    int microbatches;             /* M */
+    int64_t microbatch_size;      /* samples; the last microbatch holds the rest */
     int64_t global_batch;         /* samples of all replicas; M = ceil(global_batch / dp / size) */
     double last_microbatch_scale; /* times of a last, smaller microbatch over those of a full one */
     int dp, tp;
@@ -887,6 +889,9 @@ typedef struct pp_plan {
 /* An empty plan that owns copies of model and cluster; arrays are allocated from the counts. */
 pp_status pp_plan_new(const pp_model *model, const pp_cluster *cluster, int ranks, int stages,
                       int dp, int tp, pp_plan **plan, pp_error *error);
+/* The second chain of a plan that has one stage on each rank: K more stages, placed on the ranks in
+ * reverse, still to be filled. False: out of memory. */
+bool pp_plan_add_chain(pp_plan *plan);
 pp_status pp_plan_open(const char *path, pp_plan **plan, pp_error *error);
 pp_status pp_plan_read(const char *text, size_t length, const char *file_name, pp_plan **plan,
                        pp_error *error);

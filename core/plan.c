@@ -60,6 +60,7 @@ pp_status pp_plan_make(pp_model *model, pp_cluster *cluster, int ranks, int stag
     made->ranks = ranks;
     made->stage_count = stages;
     made->virtual_stages = stages / ranks;
+    made->chains = 1;
     made->dp = dp;
     made->tp = tp;
     if (reserve(made, ranks * dp * tp)) {
@@ -85,6 +86,18 @@ pp_status pp_plan_new(const pp_model *model, const pp_cluster *cluster, int rank
         return status;
     }
     return pp_plan_make(own_model, own_cluster, ranks, stages, dp, tp, plan, error);
+}
+
+bool pp_plan_add_chain(pp_plan *plan) {
+    int ranks = plan->ranks, stages = 2 * ranks;
+    assert(plan->chains == 1 && plan->stage_count == ranks);
+    plan->placement = PP_NEW(&plan->arena, int, stages);
+    plan->stages = PP_NEW(&plan->arena, pp_stage, stages);
+    if (plan->arena.failed) return false;
+    for (int s = 0; s < stages; s++) plan->placement[s] = s < ranks ? s : stages - 1 - s;
+    plan->chains = 2;
+    plan->stage_count = stages;
+    return true;
 }
 
 void pp_plan_free(pp_plan *plan) {

@@ -100,7 +100,8 @@ static pp_status read_order(const pp_json_node *document, pp_plan *plan, int *sc
 static pp_status read_splits(const pp_json_node *document, pp_plan *plan, int *scratch,
                              pp_error *error) {
     pp_json_node splits = pp_node_member(document, "splits");
-    int layers = plan->model->layer_count, count = plan->stage_count - 1;
+    int layers = plan->model->layer_count, each = plan->stage_count / plan->chains;
+    int count = each - 1;
     PP_TRY(pp_node_ints(&splits, count, 1, layers - 1, scratch, error));
     for (int s = 0; s < count; s++) {
         pp_json_node element = pp_node_element(&splits, (size_t)s);
@@ -109,8 +110,9 @@ static pp_status read_splits(const pp_json_node *document, pp_plan *plan, int *s
                                 scratch[s - 1]);
     }
     for (int s = 0; s < plan->stage_count; s++) {
-        plan->stages[s].first = s > 0 ? scratch[s - 1] : 0;
-        plan->stages[s].last = (s < count ? scratch[s] : layers) - 1;
+        int i = s % each; /* copies hold the same layers */
+        plan->stages[s].first = i > 0 ? scratch[i - 1] : 0;
+        plan->stages[s].last = (i < count ? scratch[i] : layers) - 1;
     }
     return PP_OK;
 }
@@ -193,12 +195,18 @@ static pp_status check_batch(const pp_json_node *document, const pp_plan *plan, 
 
 /* ---- the document --------------------------------------------------------------------------- */
 
-/* S = K·V in range, so that what depends on it may be allocated. */
+/* S = K·V·chains in range, so that what depends on it may be allocated. */
 static pp_status check_stage_count(const pp_json_node *document, const pp_plan *head,
                                    pp_error *error) {
     pp_json_node node = pp_node_member(document, "virtual");
+    pp_json_node chains = pp_node_member(document, "chains");
     int64_t stages = (int64_t)head->ranks * head->virtual_stages;
-    if (stages <= PP_STAGES_MAX) return PP_OK;
+    if (head->chains > 1 && (head->virtual_stages > 1 || head->microbatches % 2 != 0))
+        return pp_node_fail(&chains, error,
+                            "two chains need one stage of each on a rank and an even number of "
+                            "microbatches; got %d and %d",
+                            head->virtual_stages, head->microbatches);
+    if (stages * head->chains <= PP_STAGES_MAX) return PP_OK;
     return pp_node_fail(&node, error, "%d ranks with %d stages each are more than %d stages",
                         head->ranks, head->virtual_stages, PP_STAGES_MAX);
 }
@@ -220,6 +228,11 @@ static pp_status make_plan(const pp_json_node *document, pp_plan **plan, pp_erro
     }
     status = pp_plan_make(model, cluster, head.ranks, head.ranks * head.virtual_stages, head.dp,
                           head.tp, plan, error);
+    if (status == PP_OK && head.chains > 1 && !pp_plan_add_chain(*plan)) {
+        pp_plan_free(*plan);
+        *plan = NULL;
+        return pp_fail_memory(error);
+    }
     if (status == PP_E_INPUT && error)
         snprintf(error->place, sizeof error->place, "%s", document->file_name);
     return status;

@@ -30,7 +30,8 @@ static void write_schedule(const pp_plan *plan, pp_json *json) {
 static void write_splits(const pp_plan *plan, pp_json *json) {
     pp_json_key(json, "splits");
     pp_json_array_flat(json);
-    for (int s = 1; s < plan->stage_count; s++) pp_json_int(json, plan->stages[s].first);
+    for (int s = 1; s < plan->stage_count / plan->chains; s++)
+        pp_json_int(json, plan->stages[s].first);
     pp_json_end_array(json);
 }
 

@@ -64,6 +64,14 @@ static pp_status check_layers(const pp_plan *plan, const pp_backend *backend, pp
 }
 
 static pp_status check_shape(const pp_plan *plan, const pp_schedule *schedule, pp_error *error) {
+    if (schedule->chain_count > 1)
+        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                       "run cannot drive a bidirectional schedule yet: choose one with a single "
+                       "chain, such as 1f1b");
+    if (schedule->slices > 1)
+        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
+                       "run cannot cut microbatches along the sequence yet: choose a schedule "
+                       "without slices, such as 1f1b");
     if (schedule->ranks != plan->ranks || schedule->stages != plan->stage_count ||
         schedule->microbatches != plan->microbatches)
         return pp_fail(error, PP_E_INPUT, NULL,
@@ -76,14 +84,6 @@ static pp_status check_shape(const pp_plan *plan, const pp_schedule *schedule, p
             return pp_fail(error, PP_E_INPUT, NULL,
                            "the schedule puts stage %d on rank %d, the plan on rank %d", s,
                            schedule->placement[s], plan->placement[s]);
-    if (schedule->chain_count > 1)
-        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
-                       "run cannot drive a bidirectional schedule yet: choose one with a single "
-                       "chain, such as 1f1b");
-    if (schedule->slices > 1)
-        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
-                       "run cannot cut microbatches along the sequence yet: choose a schedule "
-                       "without slices, such as 1f1b");
     return PP_OK;
 }
 

@@ -188,6 +188,7 @@ void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     const pp_plan_request *request = terms->tables->request;
     plan->ranks = c->ranks;
     plan->virtual_stages = c->virtual_stages;
+    plan->chains = 1;
     plan->stage_count = terms->stages;
     plan->microbatches = c->microbatches;
     plan->microbatch_size = c->size;

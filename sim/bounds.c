@@ -165,7 +165,6 @@ double pp_lower_bound_of(const pp_sim_input *input, const pp_stage_order *stages
 /* ---- from the actions alone ----------------------------------------------------------------- */
 
 static void count_actions(const pp_schedule *schedule, pp_stage_order *stages) {
-    uint32_t last = (uint32_t)schedule->microbatches - 1;
     for (size_t i = 0; i < schedule->first_action[schedule->ranks]; i++) {
         pp_action action = schedule->actions[i];
         if (action.stage >= schedule->stages) continue;
@@ -174,7 +173,7 @@ static void count_actions(const pp_schedule *schedule, pp_stage_order *stages) {
         if (action.kind == PP_STEP) stage->steps = true;
         if (action.kind >= PP_COMPUTE_KINDS) continue;
         stage->count[action.kind]++;
-        if (action.microbatch == last) stage->scaled[action.kind]++;
+        if (pp_is_last(schedule, action)) stage->scaled[action.kind]++;
     }
 }
 

@@ -74,7 +74,7 @@ typedef struct engine {
     double scale; /* of the durations of microbatch M-1 */
     int finished;
     bool has_lanes;
-    bool has_extras; /* slices, random durations, launches that take time, data to read */
+    bool has_extras; /* slices, chains, random durations, launches that take time, data to read */
 } engine;
 
 static ALWAYS_INLINE int64_t bits_of(double value) {
@@ -223,7 +223,8 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     const pp_schedule *schedule = run->schedule;
     double scale = run->input->last_microbatch_scale;
     *e = (engine){.run = run, .nothing = NOTHING, .scale = scale > 0 ? scale : 1};
-    e->has_extras = schedule->slices > 1 || pp_durations_vary(run->input) ||
+    bool some_scaled = schedule->chain_count > 1 && e->scale != 1; /* of one chain alone */
+    e->has_extras = schedule->slices > 1 || some_scaled || pp_durations_vary(run->input) ||
                     run->input->launch_s > 0 || run->input->load_s > 0;
     size_t row = pp_stage_units(schedule) + ROW_PADDING;
     size_t count = (size_t)schedule->stages * row; /* < 2^16 · 2^33 */

@@ -66,8 +66,8 @@ double pp_bucket_duration(const pp_sim_input *input, int stage) {
 
 double pp_action_duration(const pp_sim_input *input, pp_action action) {
     double duration_s = pp_slice_duration(input, action.stage, action.kind);
-    bool last = action.microbatch == (uint32_t)input->schedule->microbatches - 1;
-    if (last && input->last_microbatch_scale > 0) duration_s *= input->last_microbatch_scale;
+    bool scaled = input->last_microbatch_scale > 0 && pp_is_last(input->schedule, action);
+    if (scaled) duration_s *= input->last_microbatch_scale;
     return pp_durations_vary(input) ? duration_s * pp_draw_factor(input, action) : duration_s;
 }
 

@@ -20,6 +20,18 @@ static inline size_t pp_unit_in_stage(const pp_schedule *schedule, pp_action act
     return (size_t)action.microbatch * (size_t)schedule->slices + action.slice;
 }
 
+/* Whether the last microbatch of all, which may be smaller, passes the stage: it is the last of the
+ * last chain. */
+static inline bool pp_has_last(const pp_schedule *schedule, int stage) {
+    const pp_chain *chain = &schedule->chains[schedule->chain_count - 1];
+    return stage >= chain->first && stage <= chain->last;
+}
+
+static inline bool pp_is_last(const pp_schedule *schedule, pp_action action) {
+    return action.microbatch == (uint32_t)schedule->microbatches - 1 &&
+           pp_has_last(schedule, action.stage);
+}
+
 /* ---- what follows from the order (memory.c) ------------------------------------------------- */
 
 typedef struct pp_rank_order {
@@ -35,7 +47,7 @@ typedef struct pp_rank_order {
 typedef struct pp_stage_order {
     size_t last_use;                   /* index of the last compute action; PP_NO_INDEX: none */
     uint32_t count[PP_COMPUTE_KINDS];  /* actions of each kind … */
-    uint32_t scaled[PP_COMPUTE_KINDS]; /* … and how many of them are of microbatch M-1 */
+    uint32_t scaled[PP_COMPUTE_KINDS]; /* … and how many of them pp_is_last */
     bool reduces, steps;               /* has REDUCE_GRAD, STEP */
 } pp_stage_order;
 
@@ -123,7 +135,7 @@ void pp_chain_links(const pp_schedule *schedule, int *previous, int *next);
 double pp_slice_duration(const pp_sim_input *input, int stage, pp_action_kind kind);
 /* Of one bucket of gradients over the replicas. */
 double pp_bucket_duration(const pp_sim_input *input, int stage);
-/* The same of an action: scaled if it is of microbatch M-1. */
+/* The same of an action: scaled if it is of the last microbatch of all. */
 double pp_action_duration(const pp_sim_input *input, pp_action action);
 /* Durations are not the given ones but drawn; what of them an action then takes (draws.c). */
 bool pp_durations_vary(const pp_sim_input *input);
@@ -210,7 +222,8 @@ pp_status pp_memory_curves(const pp_sim_input *input, const int *input_slots,
 /* PP_E_INPUT for missing, negative, NaN or infinite numbers. */
 pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error);
 
-/* group[s]: the lowest stage that s shares tied weights with. */
+/* group[s]: the lowest stage that s reduces its gradients together with, since they share weights.
+ */
 pp_status pp_plan_reduce_groups(const pp_plan *plan, int *group, pp_error *error);
 
 double pp_lower_bound_of(const pp_sim_input *input, const pp_stage_order *stages,

@@ -71,11 +71,18 @@ static size_t copy_rank(const pp_schedule *schedule, const additions *add, int p
     return at;
 }
 
+/* The i-th stage, each followed by its copies in other chains: two ranks that hold copies of the
+ * same stages reduce them in the same order. */
+static int stage_in_turn(const pp_schedule *schedule, int i) {
+    int chains = schedule->chain_count;
+    return i / chains + i % chains * (schedule->stages / chains);
+}
+
 static size_t put_tail(const pp_schedule *schedule, const bool *wanted, pp_action_kind kind, int p,
                        pp_action *to, size_t at) {
-    for (int s = 0; wanted && s < schedule->stages; s++) {
-        if (!wanted[s] || schedule->placement[s] != p) continue;
-        at = put_update(kind, s, to, at);
+    for (int i = 0; wanted && i < schedule->stages; i++) {
+        int s = stage_in_turn(schedule, i);
+        if (wanted[s] && schedule->placement[s] == p) at = put_update(kind, s, to, at);
     }
     return at;
 }
@@ -151,15 +158,16 @@ pp_status pp_schedule_add_recompute(const pp_schedule *schedule, pp_recompute po
     return status;
 }
 
-/* ---- tied weights -------------------------------------------------------------------------- */
+/* ---- stages that reduce together ------------------------------------------------------------- */
 
 static const pp_layer *layer_at(const pp_plan *plan, int position) {
     return &plan->model->layers[plan->order[position]];
 }
 
+/* In the first chain. */
 static int stage_of_position(const pp_plan *plan, int position) {
-    int s = 0;
-    while (s < plan->stage_count - 1 && position > plan->stages[s].last) s++;
+    int s = 0, last = plan->stage_count / plan->chains - 1;
+    while (s < last && position > plan->stages[s].last) s++;
     return s;
 }
 
@@ -187,10 +195,20 @@ static void find_ties(const pp_plan *plan, int *group, bool *tied) {
     }
 }
 
+void pp_plan_join_copies(const pp_plan *plan, int *group) {
+    int stages = plan->stage_count, each = stages / plan->chains;
+    for (int s = each; s < stages; s++) {
+        merge_groups(group, stages, s - each, s);
+        for (int other = 0; other < each && plan->reduce_buckets == 0; other++)
+            if (plan->placement[other] == plan->placement[s]) merge_groups(group, stages, other, s);
+    }
+}
+
 pp_status pp_plan_reduce_groups(const pp_plan *plan, int *group, pp_error *error) {
     bool *tied = pp_allocate((size_t)plan->stage_count * sizeof *tied);
     if (!tied) return pp_fail_memory(error);
     find_ties(plan, group, tied);
+    pp_plan_join_copies(plan, group);
     pp_free(tied);
     return PP_OK;
 }
@@ -223,13 +241,19 @@ static pp_status base_order(const pp_plan *plan, pp_schedule **order, pp_error *
 }
 
 static pp_status match_plan(const pp_plan *plan, const pp_schedule *order, pp_error *error) {
+    int64_t microbatches = pp_schedule_all_microbatches(order);
     if (order->ranks != plan->ranks || order->stages != plan->stage_count ||
-        order->microbatches != plan->microbatches)
+        microbatches != plan->microbatches)
         return pp_fail(error, PP_E_INPUT, "/schedule",
-                       "the schedule has %d ranks, %d stages and %d microbatches, but the plan has "
-                       "%d, %d and %d",
-                       order->ranks, order->stages, order->microbatches, plan->ranks,
+                       "the schedule has %d ranks, %d stages and %lld microbatches, but the plan "
+                       "has %d, %d and %d",
+                       order->ranks, order->stages, (long long)microbatches, plan->ranks,
                        plan->stage_count, plan->microbatches);
+    if (order->chain_count != plan->chains)
+        return pp_fail(error, PP_E_INPUT, "/chains",
+                       "the schedule sends microbatches through %d chain%s of stages, but the plan "
+                       "has %d",
+                       order->chain_count, order->chain_count == 1 ? "" : "s", plan->chains);
     for (int s = 0; s < plan->stage_count; s++)
         if (order->placement[s] != plan->placement[s])
             return pp_fail(error, PP_E_INPUT, "/placement",
@@ -272,7 +296,7 @@ static pp_status complete_order(const pp_plan *plan, const pp_schedule *order,
     find_ties(plan, group, reduce);
     for (int s = 0; s < stages; s++) {
         recompute[s] = plan->stages[s].recompute;
-        reduce[s] = reduce[s] || plan->dp > 1 || plan->stages[s].reduce_s > 0;
+        reduce[s] = reduce[s] || plan->dp > 1 || plan->chains > 1 || plan->stages[s].reduce_s > 0;
         step[s] = true;
     }
     drop_present(order, reduce, step);

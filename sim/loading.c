@@ -20,9 +20,8 @@ static void find_readers(const pp_schedule *schedule, bool *reads) {
 }
 
 static double load_s(const pp_sim_input *input, pp_action action) {
-    bool last = action.microbatch == (uint32_t)input->schedule->microbatches - 1;
-    return last && input->last_microbatch_scale > 0 ? input->load_s * input->last_microbatch_scale
-                                                    : input->load_s;
+    bool scaled = input->last_microbatch_scale > 0 && pp_is_last(input->schedule, action);
+    return scaled ? input->load_s * input->last_microbatch_scale : input->load_s;
 }
 
 static bool needs_data(const pp_loading *loading, pp_action action) {

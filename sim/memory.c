@@ -384,7 +384,7 @@ static pp_status close_rank(walk *w, int p, pp_error *error) {
                                "comes before the stage has done its last microbatch", error);
         const uint8_t *state = w->state + w->homes[s].first;
         count_kinds(state, units, stage->count);
-        count_kinds(state + units - slices, slices, stage->scaled);
+        if (pp_has_last(w->schedule, s)) count_kinds(state + units - slices, slices, stage->scaled);
     }
     return PP_OK;
 }

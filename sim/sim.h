@@ -122,6 +122,12 @@ pp_status pp_schedule_add_recompute(const pp_schedule *schedule, pp_recompute po
  * was changed or made by another version. */
 pp_status pp_plan_expand(const pp_plan *plan, pp_schedule **schedule, pp_error *error);
 
+/* Of a plan of two chains: a stage and its copy reduce their gradients together, and so do the
+ * stages of one rank, since a rank in an all-reduce does nothing else: two ranks that hold copies
+ * of the same two stages begin when both have done all their microbatches. With reduce_buckets the
+ * copies alone. group: [stages] the lowest stage that each reduces with; joined further. */
+void pp_plan_join_copies(const pp_plan *plan, int *group);
+
 /* ---- simulation ---------------------------------------------------------------------------- */
 
 typedef struct pp_stage_cost {
@@ -180,7 +186,8 @@ typedef struct pp_sim_input {
                                      stages of one rank */
     bool blocking;                /* sender and receiver are both held for the whole transfer */
     double overlap_factor;        /* of an OVERLAP_F_B pair; 0 means 1 */
-    double last_microbatch_scale; /* durations of microbatch M-1; 0 means 1 */
+    double last_microbatch_scale; /* durations of the last microbatch, which goes through the last
+                                     chain; 0 means 1 */
     const pp_stage_bytes *bytes;  /* [stages]; NULL: byte results are -1 */
     const double *activation_weight;        /* [stages] weight that one activation of the stage */
     const double *released_by_input_weight; /* adds, and I takes off; NULL: 1/V, half of it */

@@ -60,11 +60,11 @@ static pp_stage_bytes random_bytes(dice *d) {
 }
 
 static void fill_stages(pp_plan *plan, dice *d) {
-    int layers = plan->model->layer_count;
+    int layers = plan->model->layer_count, each = plan->stage_count / plan->chains;
     for (int s = 0; s < plan->stage_count; s++) {
         pp_stage *stage = &plan->stages[s];
-        stage->first = s * layers / plan->stage_count;
-        stage->last = (s + 1) * layers / plan->stage_count - 1;
+        stage->first = s % each * layers / each;
+        stage->last = (s % each + 1) * layers / each - 1;
         stage->recompute = (pp_recompute)roll(d, 0, PP_RECOMPUTE_COUNT - 1);
         stage->forward_s = roll_double(d);
         stage->input_s = roll_double(d);
@@ -132,6 +132,7 @@ static pp_plan *random_plan(uint64_t seed) {
     if (file) plan->schedule_csv = "0F0,0B0\n1F0,\"1B0\"\n# \xc3\xa9\t\\";
     snprintf(plan->cost_note, sizeof plan->cost_note, "profile \"cpu.db\", %d", (int)seed);
     fill_batch(plan, &d);
+    if (virtual_stages == 1 && plan->microbatches % 2 == 0) cr_assert(pp_plan_add_chain(plan));
     fill_stages(plan, &d);
     fill_prediction(plan, &d);
     random_order(plan->model, plan->order, &d);
@@ -176,7 +177,8 @@ static void expect_same_prediction(const pp_plan *plan, const pp_plan *again) {
 
 static void expect_same_plan(const pp_plan *a, const pp_plan *b) {
     cr_assert(a->ranks == b->ranks && a->virtual_stages == b->virtual_stages &&
-              a->stage_count == b->stage_count && a->microbatches == b->microbatches);
+              a->chains == b->chains && a->stage_count == b->stage_count &&
+              a->microbatches == b->microbatches);
     cr_assert(a->microbatch_size == b->microbatch_size && a->global_batch == b->global_batch &&
               a->last_microbatch_scale == b->last_microbatch_scale);
     cr_assert(a->dp == b->dp && a->tp == b->tp && a->dtype == b->dtype && a->zero == b->zero);
@@ -352,6 +354,9 @@ static const malformed refused[] = {
     {"\"ranks\": 2", "\"ranks\": 2, \"rank\": 2", "", "unknown key \"rank\"; known here"},
     {"\"ranks\": 2", "\"ranks\": 4", "", "need as many layers"},
     {"\"ranks\": 2", "\"ranks\": 1", " /stages", "expected 2 elements, got 4"},
+    {"\"virtual\": 2", "\"virtual\": 2, \"chains\": 3", " /chains", "from 1 to 2"},
+    {"\"virtual\": 2", "\"virtual\": 2, \"chains\": 2", " /chains", "one stage of each on a rank"},
+    {"\"virtual\": 2", "\"virtual\": 1, \"chains\": 2", " /chains", "even number of microbatches"},
     {"\"virtual\": 2", "\"virtual\": 40000", " /virtual", "more than 65535 stages"},
     {"\"virtual\": 2", "\"virtual\": 1", " /stages", "expected 2 elements, got 4"},
     {"\"microbatches\": 3", "\"microbatches\": 4", " /microbatches",
@@ -440,6 +445,7 @@ static pp_status read_plan(void *context, pp_error *error) {
     pp_plan *plan;
     PP_TRY(pp_plan_read(text, strlen(text), "x.json", &plan, error));
     bool known = pp_plan_border_bytes(plan, 0) >= 0;
+    if (plan->virtual_stages == 1 && plan->chains == 1) known = known && pp_plan_add_chain(plan);
     pp_plan_free(plan);
     return known ? PP_OK : pp_fail_memory(error);
 }

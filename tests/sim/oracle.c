@@ -8,6 +8,13 @@
 
 /* ---- times --------------------------------------------------------------------------------- */
 
+/* Of the last microbatch of all: the last of the last chain. */
+static bool is_last(const pp_schedule *schedule, pp_action a) {
+    pp_chain chain = schedule->chains[schedule->chain_count - 1];
+    bool passes = a.stage >= chain.first && a.stage <= chain.last;
+    return passes && (int)a.microbatch == schedule->microbatches - 1;
+}
+
 static double part_duration(const pp_sim_input *input, pp_action a) {
     const pp_stage_cost *cost = &input->stage[a.stage];
     double whole[] = {
@@ -19,8 +26,7 @@ static double part_duration(const pp_sim_input *input, pp_action a) {
     if (a.kind == PP_REDUCE_GRAD && input->reduce_buckets > 0)
         return duration - cost->reduce_transfer_s - cost->tie_transfer_s;
     if (pp_action_is_compute(a)) duration /= input->schedule->slices;
-    if (scale > 0 && (int)a.microbatch == input->schedule->microbatches - 1)
-        return duration * scale;
+    if (scale > 0 && is_last(input->schedule, a)) return duration * scale;
     return duration;
 }
 
@@ -155,7 +161,7 @@ static bool reads_data(const pp_schedule *schedule, pp_action a) {
 }
 
 static double load_of(const pp_sim_input *input, pp_action a) {
-    bool last = (int)a.microbatch == input->schedule->microbatches - 1;
+    bool last = is_last(input->schedule, a);
     return input->load_s *
            (last && input->last_microbatch_scale > 0 ? input->last_microbatch_scale : 1);
 }

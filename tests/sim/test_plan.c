@@ -245,6 +245,65 @@ Test(plan, tied_stages_reduce_together_and_the_last_microbatch_is_short) {
     pp_plan_free(plan);
 }
 
+/* Two stages of one layer on two ranks, chimera: each rank has both, and reduces both with the
+ * other rank, when both have done everything. */
+static pp_plan *two_chains(int microbatches) {
+    pp_plan *plan = plan_make(opaque_model, 2, microbatches);
+    pp_stage stages[2] = {plan->stages[0], plan->stages[1]};
+    cr_assert(pp_plan_add_chain(plan));
+    cr_assert(plan->stage_count == 4 && plan->chains == 2);
+    for (int s = 0; s < 4; s++) {
+        plan->stages[s] = stages[s % 2];
+        plan->stages[s].reduce_s = 3;
+        plan->stages[s].bytes = (pp_stage_bytes){.parameters = s % 2 ? 100 : 10, .activation = 1};
+    }
+    snprintf(plan->schedule, sizeof plan->schedule, "chimera");
+    return plan;
+}
+
+Test(plan, copies_of_a_stage_reduce_together_at_the_end) {
+    pp_plan *plan = two_chains(2);
+    pp_schedule *schedule = expand(plan);
+    expect_row(schedule, 0, "0F0 3F0 3B0 0B0 0REDUCE_GRAD 3REDUCE_GRAD 0STEP 3STEP");
+    expect_row(schedule, 1, "2F0 1F0 1B0 2B0 2REDUCE_GRAD 1REDUCE_GRAD 2STEP 1STEP");
+    pp_schedule_free(schedule);
+    plan->stages[3].forward_s = 2; /* of rank 0 */
+    pp_sim_result *result = simulate_plan(plan);
+    /* rank 0: 0F0 0-1, 3F0 1-3, 3B0 3-5, 0B0 5-7; rank 1: 2F0 0-1, 1F0 1-2, 1B0 2-4, 2B0 5-7 */
+    cr_assert_eq(result->rank[0].last_end_s, 7 + 2 * 3 + 2 * 0.5);
+    cr_assert_eq(result->rank[1].last_end_s, 7 + 2 * 3 + 2 * 0.5);
+    cr_assert_eq(result->rank[1].busy_s, 6 + 2 * 3 + 2 * 0.5);
+    for (int p = 0; p < 2; p++) {
+        cr_assert_eq(result->rank[p].peak.parameters, 110, "both stages on each rank");
+        cr_assert_eq(result->rank[p].peak.activations, 2);
+    }
+    pp_sim_result_free(result);
+    plan->chains = 1;
+    expand_refuses(plan, "2 chains of stages, but the plan has 1");
+    plan->chains = 2;
+    plan->microbatches = 4;
+    snprintf(plan->schedule, sizeof plan->schedule, "file");
+    plan->schedule_csv = "# placement: 0,1,1,0\n# chains: 0-1,2-3\n0F0,3F0,3B0,0B0\n"
+                         "2F0,1F0,1B0,2B0\n";
+    expand_refuses(plan, "2 microbatches, but the plan has 2, 4 and 4");
+    pp_plan_free(plan);
+}
+
+/* The last microbatch of all is the last of the second chain; the first chain's are full. */
+Test(plan, one_chain_has_the_smaller_microbatch) {
+    pp_plan *plan = two_chains(2);
+    plan->last_microbatch_scale = 0.5;
+    pp_sim_result *result = simulate_plan(plan);
+    /* rank 0: 0F0 0-1, 3F0 1-1.5, 3B0 1.5-2.5, 0B0 4-6; rank 1: 2F0 0-0.5, 1F0 1-2, 1B0 2-4, 2B0
+     * 4-5 */
+    cr_assert_eq(result->rank[0].busy_s, 4.5 + 7);
+    cr_assert_eq(result->rank[1].busy_s, 4.5 + 7);
+    cr_assert_eq(result->makespan_s, 6 + 7);
+    cr_assert_leq(result->lower_bound_s, 13);
+    pp_sim_result_free(result);
+    pp_plan_free(plan);
+}
+
 Test(plan, peaks_are_those_of_the_table) {
     pp_plan *plan = plan_make(opaque_model, 4, 8);
     for (int s = 0; s < 4; s++)
