@@ -12,7 +12,7 @@ typedef struct plan_settings {
     const char *model, *cluster, *db, *out, *dtype, *optimizer, *schedule, *recompute, *split;
     const char *objective;
     int64_t batch, memory_bytes, microbatch_size, zero, sequence;
-    int ranks, virtual_stages, microbatches, dp, tp;
+    int ranks, virtual_stages, microbatches, dp, tp, threads;
     double limit_s;
     bool json, explain, exact, model_missing;
 } plan_settings;
@@ -70,6 +70,8 @@ static const pp_option options[] = {
      "fewest; cost: the cheapest step by the cluster's prices; of several such plans the fastest"},
     {0, "exact", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, exact),
      "search until the best plan is proved, however long that takes"},
+    {0, "threads", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(plan_settings, threads),
+     "search with so many threads (default: one for each core); the plan is the same"},
     {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(plan_settings, limit_s),
      "stop searching after S seconds and give the best plan so far with its gap"},
 };
@@ -181,6 +183,7 @@ static void fill_request(const plan_settings *settings, planning *p) {
     r->split = settings->split;
     r->objective = settings->objective;
     r->limit_s = settings->limit_s;
+    r->threads = settings->threads;
     r->exact = settings->exact;
     r->progress = show_progress;
 }

@@ -12,7 +12,11 @@
  *             terms.c          what the stages of one candidate cost, wherever they are cut
  *             windows.c        when a stage must wait, from its order alone
  *             memo.c           a small map of numbers
- * Searching:  search.c         every combination, best bound first
+ * Searching:  search.c         every combination: the passes, and the result
+ *             search_pass.c    a pass: best bound first
+ *             search_sketch.c  its first plans
+ *             search_kept.c    its best plans, and what is still looked for
+ *             search_crew.c    its threads
  *             search_space.c   which combinations there are; contradictory requests
  *             search_guess.c   what is tried first
  *             search_bound.c   proved lower bounds of the step time
@@ -69,6 +73,7 @@ typedef struct pp_plan_request {
     const char *objective;    /* NULL or "time": the shortest step; "throughput": the same; "memory":
                                  the smallest peak; "devices": the fewest; "cost": the cheapest step.
                                  Of several such plans the fastest */
+    int threads;              /* 0: one for each core; the answer is the same */
     bool exact;               /* go on until the best plan is proved, however long that takes */
     int alternative_count;    /* runners-up wanted; 0: 3 */
     void (*progress)(void *context, double fraction); /* may be NULL; called from this thread */

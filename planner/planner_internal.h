@@ -15,6 +15,8 @@
 #ifndef PPSIM_PLANNER_INTERNAL_H
 #define PPSIM_PLANNER_INTERNAL_H
 
+#include <pthread.h>
+
 #include "planner/lattice_internal.h"
 #include "planner/planner.h"
 
@@ -126,7 +128,8 @@ typedef struct pp_timing {
     double *whole;         /* over a lattice: [ideals] sums of F + I + W */
 } pp_timing;
 
-/* What does not depend on a candidate. Read-only after pp_tables_init but for the timings. Arrays
+/* What does not depend on a candidate. Read-only after pp_tables_init but for what is made on first
+ * use, which any thread may ask for. Arrays
  * are by position in the order at hand, the file's or that of a view, and so are the layers and
  * edges of `model`. */
 typedef struct pp_tables {
@@ -149,8 +152,9 @@ typedef struct pp_tables {
     int64_t sequence;         /* tokens of a sample; 0: not a sequence model */
     double fastest_bandwidth; /* of any link */
     int64_t cap_bytes;  /* of the file's order: no rank may hold more; 0: its own limit alone */
-    pp_memo weights_of; /* tp → pp_weights */
-    pp_memo timing_of;  /* samples, kinds and division → pp_timing */
+    pthread_mutex_t *lock; /* of what is made on first use: below, and the sets of kinds */
+    pp_memo weights_of;    /* tp → pp_weights */
+    pp_memo timing_of;     /* samples, kinds and division → pp_timing */
     pp_arena arena;
 } pp_tables;
 
@@ -269,6 +273,9 @@ typedef struct pp_views {
 /* widest, limit: of pp_lattice_make. */
 pp_status pp_views_init(pp_views *views, pp_tables *base, pp_footprints *footprints,
                         pp_lattice_family widest, int limit, pp_error *error);
+/* Others of the same tables and cuts, for another thread. What they share must outlive them. */
+pp_status pp_views_share(pp_views *views, pp_views *from, pp_footprints *footprints,
+                         pp_error *error);
 void pp_views_deinit(pp_views *views);
 /* The view of a topological order [layers], made when it first comes up. */
 pp_status pp_views_order(pp_views *views, const int *order, pp_view **view, pp_error *error);

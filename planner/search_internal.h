@@ -1,8 +1,11 @@
 /* What the files of the search share: its state, what plans are compared by, and its passes.
  *
- *   search.c            a pass: candidates by their bounds, pruned, simulated
+ *   search.c            the passes that are needed, and the result
+ *   search_pass.c       a pass: candidates by their bounds, pruned, simulated
+ *   search_sketch.c     its first plans
+ *   search_kept.c       its best plans, and what is still looked for
+ *   search_crew.c       its threads
  *   objective.c         what is wanted of a plan, as a table
- *   search_guess.c      what a candidate will about take: which are tried first
  *   search_memory.c     the smallest peak memory that any plan has
  *   search_frontier.c   step time against peak memory: a pass under each of some limits */
 #ifndef PPSIM_SEARCH_INTERNAL_H
@@ -42,6 +45,8 @@ typedef struct kept {
     pp_recompute *policies; /* [stages] */
 } kept;
 
+typedef struct crew crew;
+
 typedef struct search {
     const pp_plan_request *request;
     pp_plan_result *result;
@@ -51,7 +56,8 @@ typedef struct search {
     pp_views views;
     pp_split_method method;
     pp_space space;
-    pp_work work;
+    pp_work work; /* of this thread, between passes; its effort is that of all */
+    crew *crew;
     const pp_objective *objective;
     int64_t least_bytes; /* peak that no plan is below, where the objective asks for it */
     double ceiling_s;    /* nothing slower is of interest */
@@ -70,6 +76,55 @@ typedef struct search {
     pp_arena arena;           /* lists above, and splits of kept plans */
     pp_arena scratch;
 } search;
+
+/* Negative: a is less. */
+static inline int pp_compare_numbers(double a, double b) {
+    return (a > b) - (a < b);
+}
+
+/* ---- batches of candidates ----------------------------------------------------------------- */
+
+enum { SEARCH_BATCH = 8 };
+
+/* What became of a candidate in a workshop. */
+typedef struct outcome {
+    size_t index;
+    pp_status status;
+    pp_error error;
+    kept plan;  /* if found: its lists are there until the next batch … */
+    bool found; /* … else seconds are INFINITY */
+    bool searched, waits;
+    double effort;
+} outcome;
+
+/* Of one candidate, on any thread: may change that candidate, the workshop and the outcome alone. */
+typedef pp_status crew_job(search *s, pp_work *work, outcome *o);
+
+/* Needs all of the search but its plans. Close it before these go; closing none is fine. */
+pp_status pp_crew_open(search *s);
+void pp_crew_close(search *s);
+/* Every outcome gets what the job made of its candidate. count <= SEARCH_BATCH. */
+void pp_crew_run(search *s, crew_job *job, outcome *outcomes, int count);
+
+/* The same, and what it found is kept; candidates that cannot be planned are left out from now on,
+ * those that wait go back to the heap. */
+pp_status pp_search_do(search *s, crew_job *job, const size_t *candidates, int count,
+                       outcome outcomes[]);
+/* The job of solving a candidate whatever else there is. */
+crew_job pp_search_solve;
+
+/* ---- parts of a pass ----------------------------------------------------------------------- */
+
+/* Sketches, the best of them solved, all kept. */
+pp_status pp_search_sketch(search *s);
+/* Copies a plan, if it is one of the best. */
+pp_status pp_search_keep(search *s, const kept *plan);
+/* A plan of the candidate that is slower than this is not looked for. */
+double pp_search_ceiling(const search *s, const pp_candidate *candidate);
+/* It has cost enough. */
+bool pp_search_is_tired(const search *s);
+
+/* ---- passes -------------------------------------------------------------------------------- */
 
 /* A pass under tables.cap_bytes and s->ceiling_s: fills s->best with what the objective likes best.
  * Bounds that candidates have from passes under caps as large or larger are used, and raised. */

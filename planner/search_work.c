@@ -132,6 +132,7 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     work->best_s = INFINITY;
     work->best_peak_bytes = 0;
     work->simulations = 0;
+    work->share = 1;
     work->bound_s = 0;
     work->proved = work->shared = false;
     work->failure = PP_OK;
@@ -589,7 +590,6 @@ static pp_status play(pp_work *work, double ceiling, pp_error *error) {
 
 pp_status pp_work_sketch(pp_work *work, pp_error *error) {
     double bound;
-    work->share = 1;
     PP_TRY(pp_work_bound(work, &bound, error));
     if (bound == INFINITY) return PP_OK;
     if (!pp_split_is_optimal(work->method)) return try_baseline(work, work->method, error);

@@ -7,6 +7,7 @@
  * ends of a tie has the matrix once, so leaving it out keeps every sum a lower bound that never
  * falls when an interval grows. What a stage really needs is counted in assemble.c. */
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,8 +66,7 @@ static const pp_kinds *find_kinds(const pp_tables *tables, const int *kinds, int
     return NULL;
 }
 
-/* kinds: ascending. */
-static const pp_kinds *intern_kinds(pp_tables *tables, const int *kinds, int count) {
+static const pp_kinds *make_kinds(pp_tables *tables, const int *kinds, int count) {
     const pp_kinds *known = find_kinds(tables, kinds, count);
     if (known != NULL) return known;
     if (tables->kind_set_count == tables->kind_set_capacity) {
@@ -82,6 +82,14 @@ static const pp_kinds *intern_kinds(pp_tables *tables, const int *kinds, int cou
     memcpy(copy, kinds, (size_t)count * sizeof *copy);
     *made = (pp_kinds){.id = tables->kind_set_count, .count = count, .kinds = copy};
     return tables->kind_sets[tables->kind_set_count++] = made;
+}
+
+/* kinds: ascending. */
+static const pp_kinds *intern_kinds(pp_tables *tables, const int *kinds, int count) {
+    pthread_mutex_lock(tables->lock);
+    const pp_kinds *set = make_kinds(tables, kinds, count);
+    pthread_mutex_unlock(tables->lock);
+    return set;
 }
 
 const pp_kinds *pp_tables_kind(pp_tables *tables, int kind) {
@@ -191,8 +199,8 @@ static pp_status sum_layers(const pp_tables *tables, pp_weights *weights, pp_err
     return status;
 }
 
-pp_status pp_tables_weights(pp_tables *tables, int tp, const pp_weights **weights,
-                            pp_error *error) {
+static pp_status make_weights(pp_tables *tables, int tp, const pp_weights **weights,
+                              pp_error *error) {
     int64_t found;
     if (pp_memo_find(&tables->weights_of, (uint64_t)tp, &found)) {
         *weights = (const pp_weights *)(intptr_t)found;
@@ -215,6 +223,14 @@ pp_status pp_tables_weights(pp_tables *tables, int tp, const pp_weights **weight
     return pp_memo_put(&tables->weights_of, (uint64_t)tp, (int64_t)(intptr_t)made)
                ? PP_OK
                : pp_fail_memory(error);
+}
+
+pp_status pp_tables_weights(pp_tables *tables, int tp, const pp_weights **weights,
+                            pp_error *error) {
+    pthread_mutex_lock(tables->lock);
+    pp_status status = make_weights(tables, tp, weights, error);
+    pthread_mutex_unlock(tables->lock);
+    return status;
 }
 
 static void describe_model(pp_tables *tables) {
@@ -245,7 +261,11 @@ static pp_status allocate(pp_tables *tables, pp_error *error) {
     tables->tied_layers = PP_NEW(arena, int, layers);
     tables->kinds = PP_NEW(arena, int, kinds);
     tables->kind_of = PP_NEW(arena, int, kinds);
-    return arena->failed ? pp_fail_memory(error) : PP_OK;
+    pthread_mutex_t *lock = PP_NEW(arena, pthread_mutex_t, 1);
+    if (arena->failed) return pp_fail_memory(error);
+    tables->lock = lock;
+    pthread_mutex_init(lock, NULL);
+    return PP_OK;
 }
 
 pp_status pp_tables_init(pp_tables *tables, const pp_plan_request *request, pp_error *error) {
@@ -266,6 +286,7 @@ void pp_tables_deinit(pp_tables *tables) {
     pp_memo_deinit(&tables->weights_of);
     pp_memo_deinit(&tables->timing_of);
     pp_free(tables->kind_sets);
+    if (tables->lock != NULL) pthread_mutex_destroy(tables->lock);
     pp_arena_deinit(&tables->arena);
 }
 
@@ -372,8 +393,8 @@ static uint64_t timing_key(const pp_kinds *kinds, const pp_division *division, i
     return pp_hash(key, &samples, sizeof samples) | 1;
 }
 
-pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, pp_division division,
-                           int64_t samples, pp_timing **timing, pp_error *error) {
+static pp_status make_timing(pp_tables *tables, const pp_kinds *kinds, pp_division division,
+                             int64_t samples, pp_timing **timing, pp_error *error) {
     int64_t found;
     uint64_t key = timing_key(kinds, &division, samples);
     if (pp_memo_find(&tables->timing_of, key, &found)) {
@@ -395,6 +416,14 @@ pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, pp_division
         return pp_fail_memory(error);
     }
     return PP_OK;
+}
+
+pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, pp_division division,
+                           int64_t samples, pp_timing **timing, pp_error *error) {
+    pthread_mutex_lock(tables->lock);
+    pp_status status = make_timing(tables, kinds, division, samples, timing, error);
+    pthread_mutex_unlock(tables->lock);
+    return status;
 }
 
 static int64_t output_bytes(const pp_tables *tables, int layer, int64_t samples) {
@@ -453,7 +482,7 @@ static bool sum_phase(pp_tables *tables, const pp_timing *timing, pp_phase phase
     return true;
 }
 
-pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error) {
+static pp_status expand(pp_tables *tables, pp_timing *timing, pp_error *error) {
     if (timing->forward != NULL) return PP_OK;
     double *forward, *forward_each;
     timing->border_bytes = PP_NEW(&tables->arena, int64_t, tables->layers + 1);
@@ -475,4 +504,11 @@ pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error
     timing->forward_each = forward_each;
     timing->forward = forward;
     return PP_OK;
+}
+
+pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error) {
+    pthread_mutex_lock(tables->lock);
+    pp_status status = expand(tables, timing, error);
+    pthread_mutex_unlock(tables->lock);
+    return status;
 }

@@ -10,6 +10,7 @@
  * Sums over a set of layers are added up in the file's order whatever set it is, so that a larger
  * set never has a smaller sum by rounding. */
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -181,7 +182,9 @@ static pp_status make_view(pp_view *view, pp_tables *base, const int *order,
                       .footprints = pp_allocate_zeroed(1, sizeof *view->footprints)};
     if (view->tables == NULL || view->footprints == NULL) return pp_fail_memory(error);
     pp_tables *tables = view->tables;
+    pthread_mutex_lock(base->lock);
     *tables = *base;
+    pthread_mutex_unlock(base->lock);
     tables->timing_of = tables->weights_of = (pp_memo){0}; /* asked of the base alone */
     pp_arena_init(&tables->arena);
     tables->lattice = lattice;
@@ -220,6 +223,19 @@ pp_status pp_views_init(pp_views *views, pp_tables *base, pp_footprints *footpri
     views->wide = PP_NEW(&views->arena, pp_view, 1);
     if (views->wide == NULL) return pp_fail_memory(error);
     return make_view(views->wide, base, NULL, &views->lattice, error);
+}
+
+pp_status pp_views_share(pp_views *views, pp_views *from, pp_footprints *footprints,
+                         pp_error *error) {
+    *views = (pp_views){.base = from->base,
+                        .file = {from->base, from->base, footprints, {0}, {0}},
+                        .complete = from->complete};
+    pp_arena_init(&views->arena);
+    views->wide = &views->file;
+    if (from->wide == &from->file) return PP_OK;
+    views->wide = PP_NEW(&views->arena, pp_view, 1);
+    if (views->wide == NULL) return pp_fail_memory(error);
+    return make_view(views->wide, from->base, NULL, &from->lattice, error);
 }
 
 void pp_views_deinit(pp_views *views) {

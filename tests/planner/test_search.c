@@ -554,6 +554,26 @@ Test(search, pruning_changes_nothing, .timeout = 300) {
     }
 }
 
+/* Costly enough that the threads are called in. */
+Test(search, threads_change_nothing, .timeout = 300) {
+    double seconds[2], bound[2];
+    int64_t searched[2];
+    for (int i = 0; i < 2; i++) {
+        world w = world_open("gpt2-774m", "dgx-a100:1", 64);
+        w.request.threads = i == 0 ? 1 : 5;
+        w.request.tp = 1;
+        pp_plan_result *result;
+        cr_assert_eq(pp_plan_search(&w.request, &result, NULL), PP_OK);
+        seconds[i] = result->best->predicted.iteration_time_s;
+        bound[i] = result->lower_bound;
+        searched[i] = result->searched;
+        pp_plan_result_free(result);
+        world_free(&w);
+    }
+    cr_expect(seconds[0] == seconds[1] && bound[0] == bound[1]);
+    cr_expect_eq(searched[0], searched[1]);
+}
+
 /* ---- bounds -------------------------------------------------------------------------------- */
 
 static void random_splits(pp_random_key key, uint64_t *n, int layers, int stages, int *splits) {

@@ -1,0 +1,225 @@
+/* A pass over the candidates: the best bound first, in batches that all cores share.
+ *
+ * Candidates wait in a heap by their lower bound (search_bound.c). Bounds come in levels of rising
+ * price: from totals when the space is listed; over all splits when a candidate first comes up;
+ * with its order and the memory limits when it comes up again and is taken to a workshop
+ * (search_work.c). There it is solved if its bound is still the least, or else waits once more. The
+ * pass ends when the least bound left is above the slowest plan that is wanted (search_kept.c): no
+ * candidate left can then be among them.
+ *
+ * Before that some candidates are sketched by what may be expected of them (search_sketch.c): with
+ * good plans at hand the bounds rule out most of the rest.
+ *
+ * What a batch consists of, and what is known when it begins, does not depend on how many threads
+ * there are or which of them does what; and what it found is gone through in its order. */
+#include <math.h>
+
+#include "planner/search_internal.h"
+
+/* ---- the heap ------------------------------------------------------------------------------ */
+
+/* Negative where the first candidate may have the better plan. */
+static int compare_bounds(const search *s, const pp_candidate *a, const pp_candidate *b) {
+    int order =
+        pp_compare_numbers(s->objective->value(a, a->bound_s), s->objective->value(b, b->bound_s));
+    return order != 0 ? order : pp_compare_numbers(a->bound_s, b->bound_s);
+}
+
+static bool sooner(const search *s, size_t a, size_t b) {
+    int order = compare_bounds(s, &s->space.candidates[a], &s->space.candidates[b]);
+    return order < 0 || (order == 0 && a < b);
+}
+
+static void swap(size_t *a, size_t *b) {
+    size_t held = *a;
+    *a = *b;
+    *b = held;
+}
+
+static void sift_down(search *s, size_t at) {
+    for (;;) {
+        size_t least = at, left = 2 * at + 1, right = left + 1;
+        if (left < s->heap_count && sooner(s, s->heap[left], s->heap[least])) least = left;
+        if (right < s->heap_count && sooner(s, s->heap[right], s->heap[least])) least = right;
+        if (least == at) return;
+        swap(&s->heap[at], &s->heap[least]);
+        at = least;
+    }
+}
+
+static void heap_push(search *s, size_t candidate) {
+    size_t at = s->heap_count++;
+    s->heap[at] = candidate;
+    while (at > 0 && sooner(s, s->heap[at], s->heap[(at - 1) / 2])) {
+        swap(&s->heap[at], &s->heap[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+}
+
+static size_t heap_pop(search *s) {
+    size_t top = s->heap[0];
+    s->heap[0] = s->heap[--s->heap_count];
+    sift_down(s, 0);
+    return top;
+}
+
+/* ---- one candidate ------------------------------------------------------------------------- */
+
+static void raise_bound(pp_candidate *candidate, double bound) {
+    candidate->bound_s = fmax(candidate->bound_s, bound);
+}
+
+/* Level 1: over all splits, order unknown. The same for all families of a group that hand on their
+ * gradients alike. */
+static pp_status bound_splits(search *s, pp_candidate *candidate) {
+    double bound, *known = NULL;
+    candidate->level = 1;
+    if (candidate->virtual_stages > 1) return PP_OK; /* where stages lie is up to the order */
+    if (!s->views.complete) return PP_OK;
+    known = &s->group_bounds[2 * candidate->group + candidate->family->splits_backward];
+    if (*known == 0) {
+        pp_terms terms;
+        pp_arena_reset(&s->scratch);
+        PP_TRY(pp_terms_init(&terms, s->views.wide, candidate, NULL, &s->scratch, s->error));
+        PP_TRY(pp_bound_splits(&terms, &s->scratch, &bound, s->error));
+        *known = fmax(bound, candidate->bound_s);
+    }
+    raise_bound(candidate, *known);
+    return PP_OK;
+}
+
+/* Level 2: with the order and the memory limits. *fits: there is a split. */
+static pp_status bound_order(search *s, pp_work *work, pp_candidate *candidate, bool *fits,
+                             pp_error *error) {
+    double bound;
+    candidate->level = 2;
+    PP_TRY(pp_work_bound(work, &bound, error));
+    if (s->views.complete) raise_bound(candidate, bound);
+    *fits = bound < INFINITY;
+    return PP_OK;
+}
+
+/* Another candidate promises more by now. It goes first: a better plan found there may spare this
+ * one the simulations. */
+static bool must_wait(const search *s, const pp_candidate *candidate) {
+    return s->heap_count > 0 && compare_bounds(s, &s->space.candidates[s->heap[0]], candidate) < 0;
+}
+
+static pp_status solve(search *s, pp_work *work, outcome *o) {
+    pp_candidate *candidate = &s->space.candidates[o->index];
+    double ceiling = pp_search_ceiling(s, candidate);
+    PP_TRY(pp_work_solve(work, ceiling, &o->error));
+    o->searched = true;
+    candidate->tried = true;
+    candidate->seconds = fmin(candidate->seconds, work->best_s);
+    raise_bound(candidate, work->bound_s);
+    if (work->proved) raise_bound(candidate, fmin(work->best_s, ceiling) * (1 - PP_NEGLIGIBLE));
+    return PP_OK;
+}
+
+pp_status pp_search_solve(search *s, pp_work *work, outcome *o) {
+    bool fits;
+    PP_TRY(pp_work_start(work, &s->space.candidates[o->index], &o->error));
+    PP_TRY(bound_order(s, work, &s->space.candidates[o->index], &fits, &o->error));
+    return fits ? solve(s, work, o) : PP_OK;
+}
+
+/* The same unless there is something better to do. */
+static pp_status solve_in_turn(search *s, pp_work *work, outcome *o) {
+    pp_candidate *candidate = &s->space.candidates[o->index];
+    bool fits;
+    PP_TRY(pp_work_start(work, candidate, &o->error));
+    PP_TRY(bound_order(s, work, candidate, &fits, &o->error));
+    if (!fits || candidate->bound_s > pp_search_ceiling(s, candidate)) return PP_OK;
+    o->waits = must_wait(s, candidate);
+    return o->waits ? PP_OK : solve(s, work, o);
+}
+
+/* ---- the loop ------------------------------------------------------------------------------ */
+
+static pp_status merge(search *s, const outcome *o) {
+    s->work.effort += o->effort;
+    s->result->searched += o->searched;
+    if (o->status == PP_E_UNSUPPORTED) {
+        s->unsupported = o->error;
+        s->space.candidates[o->index].bound_s = INFINITY;
+        return PP_OK;
+    }
+    if (o->status != PP_OK) {
+        if (s->error != NULL) *s->error = o->error;
+        return o->status;
+    }
+    if (o->waits) heap_push(s, o->index);
+    return pp_search_keep(s, &o->plan);
+}
+
+pp_status pp_search_do(search *s, crew_job *job, const size_t *candidates, int count,
+                       outcome outcomes[]) {
+    for (int i = 0; i < count; i++) outcomes[i] = (outcome){.index = candidates[i]};
+    pp_crew_run(s, job, outcomes, count);
+    for (int i = 0; i < count; i++) PP_TRY(merge(s, &outcomes[i]));
+    return PP_OK;
+}
+
+/* The next ones that still could be wanted and have a bound over all splits. */
+static pp_status next_batch(search *s, size_t batch[SEARCH_BATCH], int *count) {
+    *count = 0;
+    while (s->heap_count > 0 && *count < SEARCH_BATCH) {
+        pp_candidate *next = &s->space.candidates[s->heap[0]];
+        if (next->bound_s > pp_search_ceiling(s, next)) return PP_OK;
+        size_t index = heap_pop(s);
+        if (next->level > 0) {
+            batch[(*count)++] = index;
+            continue;
+        }
+        PP_TRY(bound_splits(s, next));
+        if (next->bound_s < INFINITY) heap_push(s, index);
+    }
+    return PP_OK;
+}
+
+/* Candidates with bounds of nothing but sums, and the first plans. */
+static pp_status fill_heap(search *s) {
+    s->kept_count = 0;
+    s->heap_count = 0;
+    s->work.effort = 0;
+    for (size_t i = 0; i < s->space.count; i++) {
+        pp_candidate *candidate = &s->space.candidates[i];
+        candidate->seconds = INFINITY;
+        candidate->tried = candidate->sketched = false;
+        raise_bound(candidate, pp_bound_totals(&s->tables, candidate));
+    }
+    PP_TRY(pp_search_sketch(s));
+    for (size_t i = 0; i < s->space.count; i++) {
+        double bound = s->space.candidates[i].bound_s;
+        if (bound <= s->ceiling_s && bound < INFINITY) heap_push(s, i);
+    }
+    return PP_OK;
+}
+
+static void report_progress(const search *s) {
+    const pp_plan_request *request = s->request;
+    if (request->progress == NULL) return;
+    double left = (double)s->heap_count / (double)(s->space.count + 1);
+    request->progress(request->progress_context, 1 - left);
+}
+
+pp_status pp_search_pass(search *s) {
+    size_t batch[SEARCH_BATCH];
+    outcome outcomes[SEARCH_BATCH];
+    int count = 1;
+    PP_TRY(fill_heap(s));
+    while (count > 0) {
+        if (pp_stop_signal() != 0) break;
+        s->tired = pp_search_is_tired(s);
+        s->timed_out = s->kept_count > 0 && pp_work_must_stop(&s->work);
+        if (s->tired || s->timed_out) break;
+        PP_TRY(next_batch(s, batch, &count));
+        PP_TRY(pp_search_do(s, solve_in_turn, batch, count, outcomes));
+        report_progress(s);
+    }
+    if (pp_stop_signal() != 0)
+        return pp_fail(s->error, PP_E_INTERRUPTED, NULL, "interrupted while searching plans");
+    if (s->request->progress != NULL) s->request->progress(s->request->progress_context, 1);
+    return PP_OK;
+}
