@@ -166,8 +166,9 @@ typedef struct pp_run_settings {
     const char *data, *backend, *trace;
     int64_t seed;
     double learning_rate, timeout_s;
-    double tolerance; /* validate */
-    bool json;
+    double tolerance;     /* validate … */
+    const char *measured; /* … a run's trace, instead of running */
+    bool json, explain;
 } pp_run_settings;
 
 struct pp_run_result;

@@ -31,19 +31,22 @@ static void backends(pp_text *text) {
 static const struct {
     const char *part;
     const char *found; /* version or place; "" if not found */
+    const char *use;   /* nobody should search for a switch that is not there */
     const char *cure;
 } optional[] = {
-    {"CUDA toolkit", PPSIM_FOUND_CUDA, "install NVIDIA's CUDA toolkit, 12.5 or later, and rebuild"},
-    {"NCCL", PPSIM_FOUND_NCCL, "install libnccl-dev from NVIDIA's packages, and rebuild"},
-    {"MPI", PPSIM_FOUND_MPI, "install libopenmpi-dev, and rebuild"},
+    {"CUDA toolkit", PPSIM_FOUND_CUDA, "the cuda backend was built with it",
+     "install NVIDIA's CUDA toolkit, 12.5 or later, and rebuild"},
+    {"NCCL", PPSIM_FOUND_NCCL, "not used yet",
+     "install libnccl-dev from NVIDIA's packages, and rebuild"},
+    {"MPI", PPSIM_FOUND_MPI, "not used yet", "install libopenmpi-dev, and rebuild"},
 };
 
-/* These are detected but not used yet, and doctor says so: nobody should search for a switch. */
 static void optional_parts(pp_text *text) {
-    pp_text_string(text, "\nNot used by this version, which runs on the CPU alone:\n");
+    pp_text_string(text, "\nWhen this program was built:\n");
     for (size_t i = 0; i < sizeof optional / sizeof *optional; i++)
         if (*optional[i].found)
-            pp_text_printf(text, "%-12s  found: %s\n", optional[i].part, optional[i].found);
+            pp_text_printf(text, "%-12s  found: %s; %s\n", optional[i].part, optional[i].found,
+                           optional[i].use);
         else
             pp_text_printf(text, "%-12s  not found; to get it: %s\n", optional[i].part,
                            optional[i].cure);

@@ -1,5 +1,9 @@
-/* ppsim validate: runs a plan and compares, action by action, what was predicted with what was
- * measured. Exit 1 when the step time is off by more than the tolerance. */
+/* ppsim validate: runs a plan, or takes the trace of a run, and compares, action by action, what
+ * was predicted with what was measured. Exit 1 when the step time is off by more than the
+ * tolerance.
+ *
+ * Where the difference comes from is told rank by rank: a rank's step is what its actions take and
+ * what it waits between them, so the differences of these add up to that of the step time. */
 #include "cli/cli.h"
 #include "executor/executor.h"
 #include "sim/sim.h"
@@ -23,6 +27,10 @@ static const pp_option options[] = {
      "as for 'ppsim run'"},
     {0, "trace", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, trace),
      "write the measured timeline as a Chrome trace"},
+    {0, "measured", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, measured),
+     "do not run: take this trace of a run, which 'run --trace' wrote"},
+    {0, "explain", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(pp_run_settings, explain),
+     "say where the difference comes from, rank by rank"},
     {0, "json", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(pp_run_settings, json), "print JSON"},
 };
 
@@ -34,7 +42,12 @@ typedef struct action_pair {
 } action_pair;
 
 typedef struct validation {
-    pp_executed executed;
+    pp_executed executed; /* the plan, and its run unless that was recorded … */
+    pp_trace *recorded;   /* … then its trace … */
+    const char *recorded_path;
+    pp_prediction summary;         /* … and what follows from it */
+    const pp_prediction *measured; /* of either */
+    const pp_trace *trace;
     pp_sim_result *simulated;
     action_pair *pairs;
     size_t pair_count;
@@ -60,7 +73,7 @@ static const pp_span *next_compute(const pp_trace *trace, size_t *index) {
 
 /* Both traces hold the actions of each rank in the same order, since both followed it. */
 static pp_status pair_actions(validation *v, pp_error *error) {
-    const pp_trace *predicted = v->simulated->trace, *measured = v->executed.result->trace;
+    const pp_trace *predicted = v->simulated->trace, *measured = v->trace;
     size_t i = 0, j = 0;
     v->pairs = pp_allocate_zeroed(predicted->span_count + 1, sizeof *v->pairs);
     if (!v->pairs) return pp_fail_memory(error);
@@ -68,8 +81,9 @@ static pp_status pair_actions(validation *v, pp_error *error) {
         const pp_span *p = next_compute(predicted, &i), *m = next_compute(measured, &j);
         if (!p && !m) return PP_OK;
         if (!p || !m || !same_action(p, m))
-            return pp_fail(error, PP_E_FAILED, NULL,
-                           "the measured trace does not hold the actions that were planned");
+            return pp_fail(error, v->recorded ? PP_E_INPUT : PP_E_FAILED, v->recorded_path,
+                           "%s hold the actions that were planned",
+                           v->recorded ? "does not" : "the measured trace does not");
         v->pairs[v->pair_count++] = (action_pair){p, m};
     }
 }
@@ -107,6 +121,60 @@ static void kinds_table(const validation *v, pp_text *text) {
     pp_table_print(&table, text);
 }
 
+/* Seconds of a rank's step: by kind of action, and what is left. */
+typedef struct shares {
+    double kind_s[PP_ACTION_KIND_COUNT];
+    double waiting_s;
+} shares;
+
+static shares shares_of(const validation *v, int rank, bool measured) {
+    shares of = {.waiting_s = measured ? v->trace->makespan_s : v->simulated->trace->makespan_s};
+    for (size_t i = 0; i < v->pair_count; i++) {
+        const pp_span *span = measured ? v->pairs[i].measured : v->pairs[i].predicted;
+        if (span->rank != rank) continue;
+        of.kind_s[span->action.kind] += duration(span);
+        of.waiting_s -= duration(span);
+    }
+    return of;
+}
+
+static void signed_cell(pp_table *table, double seconds) {
+    char buffer[32];
+    pp_table_cell(table, "%s%s", seconds < 0 ? "-" : "+", pp_format_seconds(fabs(seconds), buffer));
+}
+
+static bool occurs(const validation *v, int kind) {
+    for (size_t i = 0; i < v->pair_count; i++)
+        if ((int)v->pairs[i].predicted->action.kind == kind) return true;
+    return false;
+}
+
+/* Each row adds up to the difference between the two steps. */
+static void differences_table(const validation *v, pp_text *text) {
+    char columns[PP_ACTION_KIND_COUNT + 4] = "lrr"; /* the name, waiting, the step … */
+    for (int k = 0; k < PP_ACTION_KIND_COUNT; k++)
+        if (occurs(v, k)) strcat(columns, "r");
+    pp_table table = pp_table_start(columns);
+    pp_table_cell(&table, "measured - predicted");
+    for (int k = 0; k < PP_ACTION_KIND_COUNT; k++)
+        if (occurs(v, k)) pp_table_cell(&table, "%s", pp_action_kind_name((pp_action_kind)k));
+    pp_table_cell(&table, "waiting");
+    pp_table_cell(&table, "step");
+    for (int p = 0; p < v->trace->ranks; p++) {
+        shares before = shares_of(v, p, false), after = shares_of(v, p, true);
+        double sum = after.waiting_s - before.waiting_s;
+        pp_table_cell(&table, "rank %d", p);
+        for (int k = 0; k < PP_ACTION_KIND_COUNT; k++) {
+            double more = after.kind_s[k] - before.kind_s[k];
+            sum += more;
+            if (occurs(v, k)) signed_cell(&table, more);
+        }
+        signed_cell(&table, after.waiting_s - before.waiting_s);
+        signed_cell(&table, sum);
+    }
+    pp_table_print(&table, text);
+}
+
 static int by_difference(const void *a, const void *b) {
     const action_pair *x = a, *y = b;
     double dx = fabs(duration(x->measured) - duration(x->predicted));
@@ -136,14 +204,21 @@ static void worst_actions(validation *v, pp_text *text) {
     pp_table_print(&table, text);
 }
 
-static void print_text(validation *v, pp_text *text) {
+static void print_text(validation *v, bool explain, pp_text *text) {
     pp_text_printf(text, "%s: ", v->executed.plan->model->name);
     pp_report_plan_line(v->executed.plan, text);
     pp_text_string(text, "\n\n");
-    pp_report_compare(v->executed.plan, &v->executed.result->measured, text);
-    pp_text_string(text, "\nmean duration of each kind of action in the step nearest the median\n");
+    pp_report_compare(v->executed.plan, v->measured, text);
+    pp_text_string(text, v->recorded
+                             ? "\nmean duration of each kind of action in the recorded step\n"
+                             : "\nmean duration of each kind of action in the step nearest "
+                               "the median\n");
     kinds_table(v, text);
     pp_text_string(text, "\n");
+    if (explain) {
+        differences_table(v, text);
+        pp_text_string(text, "\n");
+    }
     worst_actions(v, text);
     pp_text_printf(text, "\nstep time is off by %+.2f %%, tolerance %.2f %%: %s\n",
                    100 * v->difference, 100 * v->tolerance,
@@ -158,20 +233,42 @@ static void span_json(pp_json *json, const char *key, const pp_span *span) {
     pp_json_end_array(json);
 }
 
-static void print_json(validation *v, pp_text *text) {
+static void shares_json(pp_json *json, const char *key, shares of) {
+    pp_json_key(json, key);
+    pp_json_object_flat(json);
+    for (int k = 0; k < PP_ACTION_KIND_COUNT; k++) {
+        if (!(of.kind_s[k] > 0)) continue;
+        pp_json_key(json, pp_action_kind_name((pp_action_kind)k));
+        pp_json_double(json, of.kind_s[k]);
+    }
+    pp_json_key(json, "waiting");
+    pp_json_double(json, of.waiting_s);
+    pp_json_end_object(json);
+}
+
+static void print_json(const validation *v, pp_text *text) {
     int ranks = v->executed.plan->ranks;
     pp_json json = pp_json_start(text);
     pp_json_object(&json);
     pp_json_key(&json, "predicted");
     pp_prediction_write(&v->executed.plan->predicted, ranks, &json);
     pp_json_key(&json, "measured");
-    pp_prediction_write(&v->executed.result->measured, ranks, &json);
+    pp_prediction_write(v->measured, ranks, &json);
     pp_json_key(&json, "difference");
     pp_json_double(&json, v->difference);
     pp_json_key(&json, "tolerance");
     pp_json_double(&json, v->tolerance);
     pp_json_key(&json, "within");
     pp_json_bool(&json, fabs(v->difference) <= v->tolerance);
+    pp_json_key(&json, "shares"); /* of each rank's step */
+    pp_json_array(&json);
+    for (int p = 0; p < ranks; p++) {
+        pp_json_object(&json);
+        shares_json(&json, "predicted", shares_of(v, p, false));
+        shares_json(&json, "measured", shares_of(v, p, true));
+        pp_json_end_object(&json);
+    }
+    pp_json_end_array(&json);
     pp_json_key(&json, "actions");
     pp_json_array(&json);
     for (size_t i = 0; i < v->pair_count; i++) {
@@ -192,14 +289,76 @@ static void print_json(validation *v, pp_text *text) {
 
 /* ---- the subcommand ------------------------------------------------------------------------ */
 
+static pp_status open_recorded(const char *path, pp_trace **trace, pp_error *error) {
+    pp_text file;
+    PP_TRY(pp_file_read(path, PP_FILE_LIMIT_BYTES, &file, error));
+    pp_status status = pp_trace_recognise(file.bytes, file.length)
+                           ? pp_trace_read(file.bytes, file.length, path, trace, error)
+                           : pp_fail(error, PP_E_INPUT, path,
+                                     "is no trace; give one of a run ('ppsim run PLAN --trace')");
+    pp_text_deinit(&file);
+    if (status == PP_OK && !(*trace)->measured)
+        return pp_fail(error, PP_E_INPUT, path,
+                       "is a simulated step; give the trace of a run ('ppsim run PLAN --trace')");
+    return status;
+}
+
+/* What a trace says of its step. The rest of a prediction follows from the plan and stays out. */
+static pp_status summarise(validation *v, const char *path, pp_error *error) {
+    const pp_trace *trace = v->recorded;
+    const pp_plan *plan = v->executed.plan;
+    if (trace->ranks != plan->ranks)
+        return pp_fail(error, PP_E_INPUT, path, "has %d ranks, the plan %d", trace->ranks,
+                       plan->ranks);
+    v->summary = (pp_prediction){
+        .iteration_time_s = trace->makespan_s,
+        .bubble_fraction = trace->bubble_fraction,
+        .throughput = trace->makespan_s > 0 ? (double)plan->global_batch / trace->makespan_s : 0,
+        .rank = pp_allocate_zeroed((size_t)trace->ranks, sizeof *v->summary.rank)};
+    if (!v->summary.rank) return pp_fail_memory(error);
+    for (int p = 0; p < trace->ranks; p++) {
+        v->summary.rank[p].busy_s = trace->rank[p].busy_s;
+        v->summary.rank[p].peak_bytes = trace->rank[p].peak_bytes;
+    }
+    v->recorded_path = path;
+    v->measured = &v->summary;
+    v->trace = trace;
+    return PP_OK;
+}
+
+static pp_status take_recorded(const char *plan, const char *path, validation *v, pp_error *error) {
+    PP_TRY(pp_plan_open(plan, &v->executed.plan, error));
+    PP_TRY(open_recorded(path, &v->recorded, error));
+    return summarise(v, path, error);
+}
+
+static pp_status take_run(const char *plan, const pp_run_settings *settings, validation *v,
+                          pp_error *error) {
+    PP_TRY(pp_execute(plan, settings, 11, true, &v->executed, error));
+    v->measured = &v->executed.result->measured;
+    v->trace = v->executed.result->trace;
+    return PP_OK;
+}
+
+static pp_status check_settings(const pp_run_settings *settings, pp_error *error) {
+    bool runs = settings->steps || settings->data || settings->backend || settings->trace ||
+                settings->seed || settings->timeout_s > 0;
+    if (!settings->measured || !runs) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, "--measured",
+                   "nothing is run, so --steps, --data, --seed, --backend, --timeout and --trace "
+                   "have no meaning");
+}
+
 static pp_status validate(const char *path, const pp_run_settings *settings, validation *v,
                           pp_error *error) {
-    PP_TRY(pp_execute(path, settings, 11, true, &v->executed, error));
+    PP_TRY(check_settings(settings, error));
+    PP_TRY(settings->measured ? take_recorded(path, settings->measured, v, error)
+                              : take_run(path, settings, v, error));
     PP_TRY(pp_simulate_plan(v->executed.plan, true, NULL, &v->simulated, error));
     PP_TRY(pair_actions(v, error));
-    if (settings->trace) PP_TRY(pp_write_trace(settings->trace, v->executed.result->trace, error));
+    if (settings->trace) PP_TRY(pp_write_trace(settings->trace, v->trace, error));
     double predicted = v->executed.plan->predicted.iteration_time_s;
-    v->difference = v->executed.result->measured.iteration_time_s / predicted - 1;
+    v->difference = v->measured->iteration_time_s / predicted - 1;
     return PP_OK;
 }
 
@@ -210,7 +369,10 @@ static pp_status run_validate(const void *settings_, const char *const *argument
     (void)count;
     pp_status status = validate(arguments[0], settings, &v, error);
     if (status == PP_OK) {
-        (settings->json ? print_json : print_text)(&v, &output->out);
+        if (settings->json)
+            print_json(&v, &output->out);
+        else
+            print_text(&v, settings->explain, &output->out);
         if (fabs(v.difference) > v.tolerance)
             status = pp_fail(error, PP_E_TOLERANCE, NULL,
                              "the step time is off by %+.2f %%, more than %.2f %%",
@@ -218,6 +380,8 @@ static pp_status run_validate(const void *settings_, const char *const *argument
     }
     pp_free(v.pairs);
     pp_sim_result_free(v.simulated);
+    pp_free(v.summary.rank);
+    pp_trace_free(v.recorded);
     pp_executed_finish(&v.executed);
     return status;
 }
@@ -227,7 +391,7 @@ const pp_subcommand pp_cmd_validate = {
     .arguments = "PLAN",
     .minimum_arguments = 1,
     .maximum_arguments = 1,
-    .summary = "runs a plan and holds the prediction against it, action by action",
+    .summary = "holds a run of a plan against its prediction, action by action",
     .description = "Exit 1 when the measured step time differs from the prediction by more than "
                    "the tolerance.",
     PP_OPTIONS(options),

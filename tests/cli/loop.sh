@@ -43,6 +43,26 @@ expect 0 'recompute full' run gpipe.json --steps 2 --data text.txt
 expect 0 '' render run.json -o run.svg
 expect 0 '' render plan.json run.json --what compare -o compare.png
 expect 0 'within' validate plan.json --steps 3 --tolerance 100000%
+"$ppsim" run plan.json --steps 3 --trace recorded.json >/dev/null 2>err || fail "run: $(cat err)"
+expect 0 'in the recorded step' validate plan.json --measured recorded.json --tolerance 100000%
+expect 1 'off by' validate plan.json --measured recorded.json --tolerance 0.000001%
+"$ppsim" validate plan.json --measured recorded.json --tolerance 100000% --json >shares.json
+if command -v python3 >/dev/null; then
+    python3 - shares.json <<'END' || fail "the shares of a step do not add up to it"
+import json, sys
+v = json.load(open(sys.argv[1]))
+for rank in v["shares"]:
+    for of in "predicted", "measured":
+        whole = v[of]["iteration_time"]
+        if abs(sum(rank[of].values()) - whole) > 1e-9 * whole:
+            sys.exit(1)
+END
+fi
+"$ppsim" simulate plan.json --trace simulated.json >/dev/null
+expect 2 'simulated step' validate plan.json --measured simulated.json
+expect 2 'is no trace' validate plan.json --measured plan.json
+expect 2 'nothing is run' validate plan.json --measured recorded.json --steps 2
+expect 2 'does not hold the actions' validate modelled.json --measured recorded.json
 expect 1 'off by' validate modelled.json --steps 2 --tolerance 0.000001%
 expect 2 'backend' run plan.json --backend abacus
 expect 2 'nothing.txt' run plan.json --data nothing.txt
