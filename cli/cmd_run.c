@@ -17,7 +17,8 @@ static const pp_option options[] = {
     {0, "seed", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(pp_run_settings, seed),
      "seed of weights, dropout and data order (default 0)"},
     {0, "backend", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, backend),
-     "cpu, or replay: wait the plan's times (default: cpu; replay for opaque layers)"},
+     "cpu, cuda, or replay: wait the plan's times (default: cuda where it is usable, else cpu; "
+     "replay for opaque layers)"},
     {0, "learning-rate", NULL, "X", NULL, PP_OPTION_FACTOR,
      offsetof(pp_run_settings, learning_rate), "default: 0.001 for adamw, 0.1 for sgd"},
     {0, "timeout", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(pp_run_settings, timeout_s),
