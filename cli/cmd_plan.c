@@ -280,10 +280,10 @@ static void split_json(const pp_plan_result *result, pp_json *json) {
     pp_json_end_object(json);
 }
 
-static void alternatives_json(const pp_plan_result *result, pp_json *json) {
+static void plans_json(pp_plan *const *plans, int count, pp_json *json) {
     pp_json_array(json);
-    for (int i = 0; i < result->alternative_count; i++) {
-        const pp_plan *plan = result->alternatives[i];
+    for (int i = 0; i < count; i++) {
+        const pp_plan *plan = plans[i];
         pp_json_object(json);
         pp_json_key(json, "plan");
         plan_json(plan, json);
@@ -311,7 +311,11 @@ static void result_json(const planning *p, pp_text *text) {
     else
         pp_json_null(&json);
     pp_json_key(&json, "alternatives");
-    alternatives_json(result, &json);
+    plans_json(result->alternatives, result->alternative_count, &json);
+    pp_json_key(&json, "frontier");
+    plans_json(result->frontier, result->frontier_count, &json);
+    pp_json_key(&json, "frontier_complete");
+    pp_json_bool(&json, result->frontier_complete);
     pp_json_key(&json, "objective");
     pp_json_string(&json, pp_objective_name(result->objective));
     pp_json_key(&json, "lower_bound");
@@ -365,6 +369,39 @@ static void replicated_text(const planning *p, pp_text *text) {
     }
 }
 
+enum { FRONTIER_ROWS = 8 };
+
+static int64_t peak_of(const pp_plan *plan) {
+    int64_t peak = 0;
+    for (int p = 0; p < plan->ranks; p++)
+        if (plan->predicted.rank[p].peak_bytes > peak) peak = plan->predicted.rank[p].peak_bytes;
+    return peak;
+}
+
+/* Some rows of it, the first and the last among them. */
+static void frontier_text(const pp_plan_result *result, pp_text *text) {
+    int count = result->frontier_count, rows = count < FRONTIER_ROWS ? count : FRONTIER_ROWS;
+    pp_table table = pp_table_start("rrl");
+    if (count < 2) return;
+    pp_text_printf(text, "\nstep time against peak memory (%s):\n",
+                   rows < count                ? "some of these plans; --json has them all"
+                   : result->frontier_complete ? "there are no others"
+                                               : "others may lie between and behind them");
+    for (int i = 0; i < 2; i++) pp_table_cell(&table, "%s", i ? "peak memory" : "step time");
+    pp_table_cell(&table, "plan");
+    for (int i = 0; i < rows; i++) {
+        const pp_plan *plan = result->frontier[i * (count - 1) / (rows - 1)];
+        char buffer[32];
+        pp_text line = {0};
+        pp_report_plan_line(plan, &line);
+        pp_table_cell(&table, "%s", pp_format_seconds(plan->predicted.iteration_time_s, buffer));
+        pp_table_cell(&table, "%s", pp_format_bytes((double)peak_of(plan), buffer));
+        pp_table_cell(&table, "%s", line.bytes ? line.bytes : "");
+        pp_text_deinit(&line);
+    }
+    pp_table_print(&table, text);
+}
+
 static void result_text(const planning *p, bool explain, pp_text *text) {
     const pp_plan_result *result = p->result;
     const pp_prediction *predicted = &result->best->predicted;
@@ -379,7 +416,15 @@ static void result_text(const planning *p, bool explain, pp_text *text) {
     if (predicted->tokens_per_s > 0)
         pp_text_printf(text, ", %s tokens/s", pp_format_rate(predicted->tokens_per_s, rate));
     pp_text_printf(text, ")\nbubble       %.2f %%\n", 100 * predicted->bubble_fraction);
-    if (predicted->mfu > 0) pp_text_printf(text, "MFU          %.2f %%\n", 100 * predicted->mfu);
+    if (predicted->mfu > 0)
+        pp_text_printf(
+            text, "MFU          %.2f %% (model FLOPs; HFU, with what is recomputed, %.2f %%)\n",
+            100 * predicted->mfu, 100 * predicted->hfu);
+    if (predicted->cost_per_step > 0)
+        pp_text_printf(text, "cost         %.4g a step", predicted->cost_per_step);
+    if (predicted->cost_per_million_tokens > 0)
+        pp_text_printf(text, ", %.4g per million tokens", predicted->cost_per_million_tokens);
+    if (predicted->cost_per_step > 0) pp_text_string(text, "\n");
     pp_text_printf(text, "lower bound  %s, gap %.2f %% (objective: %s)\n",
                    pp_objective_text(result->objective, result->lower_bound, buffer),
                    100 * result->gap, pp_objective_name(result->objective));
@@ -388,6 +433,7 @@ static void result_text(const planning *p, bool explain, pp_text *text) {
     tell_unrunnable(result->best, text);
     pp_text_string(text, "\n");
     pp_report_stages(result->best, text);
+    frontier_text(result, text);
     if (!explain || result->explanation.length == 0) return;
     pp_text_string(text, "\n");
     pp_text_append(text, result->explanation.bytes, result->explanation.length);

@@ -843,8 +843,10 @@ typedef struct pp_prediction {
     double bubble_fraction;
     double throughput;        /* samples/s */
     double tokens_per_s;      /* 0 without a sequence */
-    double mfu;               /* model FLOPs / device peak; 0 = unknown */
+    double mfu;               /* model FLOPs / device peak, recomputation not counted; 0 = unknown */
+    double hfu;               /* hardware FLOPs / device peak: those that are recomputed too */
     double cost_per_step;     /* in the cluster's currency; 0 = unknown */
+    double cost_per_million_tokens; /* 0 = unknown */
     pp_rank_prediction *rank; /* [ranks] */
 } pp_prediction;
 

@@ -186,6 +186,13 @@ const int pp_plan_bytes_field_count = PP_ARRAY_LENGTH(pp_plan_bytes_fields);
         PP_AT(pp_prediction, member_), .minimum = 0, .maximum = 1e30, .null_value = 0              \
     }
 
+/* The same, and absent where it is unknown. */
+#define OPTIONAL_ROW(key_, member_)                                                                \
+    {                                                                                              \
+        .key = key_, .type = PP_FIELD_DOUBLE, .flags = PP_FIELD_OPTIONAL,                          \
+        PP_AT(pp_prediction, member_), .minimum = 0, .maximum = 1e30, .fallback = 0                \
+    }
+
 const pp_field pp_prediction_fields[] = {
     SECONDS("iteration_time", pp_prediction, iteration_time_s),
     {.key = "throughput",
@@ -195,7 +202,9 @@ const pp_field pp_prediction_fields[] = {
      .maximum = 1e30},
     KNOWN_ROW("tokens_per_s", tokens_per_s),
     KNOWN_ROW("mfu", mfu),
+    OPTIONAL_ROW("hfu", hfu),
     KNOWN_ROW("cost_per_step", cost_per_step),
+    OPTIONAL_ROW("cost_per_million_tokens", cost_per_million_tokens),
     /* equal work on all ranks may round to a hair below 0 */
     {.key = "bubble_fraction",
      .type = PP_FIELD_DOUBLE,

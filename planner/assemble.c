@@ -211,16 +211,42 @@ static double peak_flops(const pp_device *device, pp_dtype dtype) {
     return dtype == PP_BF16 ? device->bf16_flops : dtype == PP_FP32 ? device->fp32_flops : 0;
 }
 
-/* Model FLOPs (forward three times, recomputation not counted) over what the devices could do. */
-static double model_flops_utilization(const pp_tables *tables, const pp_plan *plan,
-                                      double seconds) {
+/* What all devices of the plan could do together; 0: of some it is not known. */
+static double peak_of(const pp_plan *plan) {
     double peak = 0;
     for (int i = 0; i < plan->ranks * plan->dp * plan->tp; i++) {
         double one = peak_flops(pp_cluster_device(plan->cluster, plan->devices[i]), plan->dtype);
         if (!(one > 0)) return 0;
         peak += one;
     }
-    return tables->flops_per_sample * (double)plan->global_batch / (peak * seconds);
+    return peak;
+}
+
+/* Forward FLOPs of a sample that a stage does again in its backward pass. */
+static double repeated_flops(const pp_plan *plan, const pp_stage *stage) {
+    double flops = 0;
+    if (stage->recompute == PP_RECOMPUTE_NONE) return 0;
+    for (int i = stage->first; i <= stage->last; i++) {
+        pp_layer_work work =
+            pp_layer_work_get(&plan->model->layers[plan->order[i]], 1, plan->dtype);
+        bool attention = stage->recompute == PP_RECOMPUTE_ATTENTION;
+        flops += attention ? work.attention_flops : work.forward_flops;
+    }
+    if (stage->recompute != PP_RECOMPUTE_EXCEPT_LAST) return flops;
+    double kept = (double)pp_plan_samples(plan, plan->microbatches - 1) * plan->dp;
+    return flops * (1 - kept / (double)plan->global_batch);
+}
+
+/* Two conventions. MFU (Chowdhery et al. 2022, appendix B) counts the model's FLOPs, forward three
+ * times; HFU those that the hardware does, recomputation included. Both count attention over the
+ * full square, as core/layer_work.c does, though a causal mask leaves half of it. */
+static void utilize(const pp_tables *tables, const pp_plan *plan, pp_prediction *predicted) {
+    double peak = peak_of(plan), repeated = 0;
+    if (!(peak > 0)) return;
+    double samples = (double)plan->global_batch / (peak * predicted->iteration_time_s);
+    for (int s = 0; s < plan->stage_count; s++) repeated += repeated_flops(plan, &plan->stages[s]);
+    predicted->mfu = tables->flops_per_sample * samples;
+    predicted->hfu = (tables->flops_per_sample + repeated) * samples;
 }
 
 static double cost_of(const pp_plan *plan, double seconds) {
@@ -243,8 +269,10 @@ static void predict(const pp_tables *tables, const pp_sim_result *result, pp_pla
     if (!(seconds > 0)) return; /* a model that costs nothing */
     predicted->throughput = (double)plan->global_batch / seconds;
     predicted->tokens_per_s = predicted->throughput * (double)tables->sequence;
-    predicted->mfu = model_flops_utilization(tables, plan, seconds);
+    utilize(tables, plan, predicted);
     predicted->cost_per_step = cost_of(plan, seconds);
+    double tokens = (double)plan->global_batch * (double)tables->sequence;
+    if (tokens > 0) predicted->cost_per_million_tokens = predicted->cost_per_step * 1e6 / tokens;
 }
 
 /* The plan's expanded order is what its hash is of, so it is made first with no hash to compare. */

@@ -28,6 +28,7 @@
  *             search_refine.c  better splits: moves, and all that could still win
  *             objective.c      what is wanted of a plan: time, memory, devices, cost
  *             search_memory.c  the smallest peak memory
+ *             search_frontier.c  step time against peak memory
  *             search_miss.c    nothing fits: by how much, and what to change
  * Answering:  assemble.c       from a candidate and its splits to a full pp_plan
  *             explain.c        why this plan, in sentences */
@@ -76,6 +77,7 @@ typedef struct pp_plan_request {
     int threads;              /* 0: one for each core; the answer is the same */
     bool exact;               /* go on until the best plan is proved, however long that takes */
     int alternative_count;    /* runners-up wanted; 0: 3 */
+    bool best_alone;          /* no frontier */
     void (*progress)(void *context, double fraction); /* may be NULL; called from this thread */
     void *progress_context;
 } pp_plan_request;
@@ -117,6 +119,11 @@ typedef struct pp_plan_result {
     pp_plan *best;            /* NULL when nothing fits, or stages have replicas: split.stages */
     pp_plan **alternatives;   /* [alternative_count], next best of other shape, fastest first */
     int alternative_count;
+    /* Step time against peak memory: plans of which none found is as fast and leaner, the fastest
+     * first. Empty where the time was up, under --schedule auto and for request.best_alone. */
+    pp_plan **frontier; /* [frontier_count] */
+    int frontier_count;
+    bool frontier_complete; /* there are no others; else some may lie between and behind them */
     pp_plan_split split;
     double lower_bound_s;     /* of the iteration time over everything searched */
     double lower_bound;       /* of what the objective counts, in its unit */

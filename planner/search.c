@@ -158,10 +158,13 @@ static pp_status conclude(search *s) {
     pp_plan_result *result = s->result;
     result->pruned = (int64_t)s->space.count - result->searched;
     if (s->kept_count == 0) return give_up(s);
+    kept best = s->best[0];
     PP_TRY(hand_out_all(s));
     fill_bounds(s);
-    result->seconds = pp_now_s() - s->started_s;
-    return explain(s);
+    PP_TRY(explain(s));
+    bool by_time = !s->objective->least_memory && !s->objective->priced && !s->objective->timeless;
+    if (s->made_to_measure || s->timed_out || s->request->best_alone) return PP_OK;
+    return pp_search_frontier(s, by_time ? &best : NULL);
 }
 
 /* ---- the call ------------------------------------------------------------------------------ */
@@ -187,6 +190,7 @@ static pp_status make_lists(search *s) {
     if ((size_t)s->wanted > s->space.count) s->wanted = (int)s->space.count;
     s->heap = PP_NEW(&s->arena, size_t, s->space.count);
     s->best = PP_NEW(&s->arena, kept, s->wanted);
+    s->archive = PP_NEW(&s->arena, kept, PP_ARCHIVE_MAX);
     s->group_bounds = PP_NEW(&s->arena, double, 2 * s->space.group_count);
     if (s->arena.failed) return pp_fail_memory(s->error);
     return pp_crew_open(s);
@@ -251,6 +255,8 @@ void pp_plan_result_free(pp_plan_result *result) {
     pp_plan_free(result->best);
     for (int i = 0; i < result->alternative_count; i++) pp_plan_free(result->alternatives[i]);
     pp_free(result->alternatives);
+    for (int i = 0; i < result->frontier_count; i++) pp_plan_free(result->frontier[i]);
+    pp_free(result->frontier);
     pp_free(result->split.order);
     pp_free(result->split.stages);
     pp_text_deinit(&result->explanation);

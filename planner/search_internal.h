@@ -60,12 +60,18 @@ typedef struct search {
     crew *crew;
     const pp_objective *objective;
     int64_t least_bytes; /* peak that no plan is below, where the objective asks for it */
-    double ceiling_s;    /* nothing slower is of interest */
-    size_t *heap;        /* candidates by what the objective says of their bounds, then by index */
+    double effort_before; /* work.effort when the pass began */
+    double effort_limit;  /* of work.effort, for passes that sketch nothing and are cut there or at
+                             the deadline; 0: none */
+    bool cut;
+    double ceiling_s; /* nothing slower is of interest */
+    size_t *heap;     /* candidates by what the objective says of their bounds, then by index */
     size_t heap_count;
     double *group_bounds; /* [groups][2] of level 1, by whether the backward is split; 0: unknown */
     kept *best;           /* [wanted] the best so far, in order */
     int kept_count, wanted;
+    kept *archive; /* [PP_ARCHIVE_MAX] plans found of which no other found is as fast and leaner … */
+    int archive_count; /* … the fastest first */
     pp_error unsupported; /* why a candidate could not be planned */
     double started_s;
     bool timed_out;
@@ -84,7 +90,7 @@ static inline int pp_compare_numbers(double a, double b) {
 
 /* ---- batches of candidates ----------------------------------------------------------------- */
 
-enum { SEARCH_BATCH = 8 };
+enum { SEARCH_BATCH = 8, PP_ARCHIVE_MAX = 128 };
 
 /* What became of a candidate in a workshop. */
 typedef struct outcome {
@@ -119,6 +125,8 @@ crew_job pp_search_solve;
 pp_status pp_search_sketch(search *s);
 /* Copies a plan, if it is one of the best. */
 pp_status pp_search_keep(search *s, const kept *plan);
+/* Copies a plan, if none found before is as fast and as lean. */
+pp_status pp_search_note(search *s, const kept *plan);
 /* A plan of the candidate that is slower than this is not looked for. */
 double pp_search_ceiling(const search *s, const pp_candidate *candidate);
 /* It has cost enough. */
@@ -133,6 +141,9 @@ pp_status pp_search_pass(search *s);
  * the cap is 0 where nothing was found. Candidates that do not fit under it get the bound INFINITY.
  */
 pp_status pp_search_least_memory(search *s, int64_t *bound);
+/* Fills the result's frontier; changes the objective and the plans kept. fastest: the best plan by
+ * time, kept under no cap, with bounds of that search; NULL: not known. */
+pp_status pp_search_frontier(search *s, const kept *fastest);
 /* The plan as it was kept. */
 pp_status pp_search_hand_out(search *s, const kept *from, pp_plan **plan);
 

@@ -38,7 +38,9 @@ enum { SEARCH_STAGES = sizeof stages_of_search / sizeof *stages_of_search };
 static int stage_of_search(const search *s) {
     int stage = 0;
     if (s->request->exact || s->kept_count == 0) return 0;
-    while (stage < SEARCH_STAGES && s->work.effort > stages_of_search[stage].effort) stage++;
+    while (stage < SEARCH_STAGES &&
+           s->work.effort - s->effort_before > stages_of_search[stage].effort)
+        stage++;
     return stage;
 }
 
@@ -88,22 +90,51 @@ static bool replace_shape(search *s, const kept *found) {
     return false;
 }
 
+/* With lists of its own, which the search holds. */
+static pp_status copy_of(search *s, const kept *plan, kept *copy) {
+    size_t stages = (size_t)pp_candidate_stages(&s->space.candidates[plan->candidate]);
+    *copy = *plan;
+    copy->splits = PP_NEW(&s->arena, int, stages);
+    copy->policies = PP_NEW(&s->arena, pp_recompute, stages);
+    if (s->arena.failed) return pp_fail_memory(s->error);
+    memcpy(copy->policies, plan->policies, stages * sizeof *copy->policies);
+    memcpy(copy->splits, plan->splits, (stages - 1) * sizeof *copy->splits);
+    return PP_OK;
+}
+
 pp_status pp_search_keep(search *s, const kept *plan) {
     kept found = *plan;
-    size_t stages = (size_t)pp_candidate_stages(&s->space.candidates[plan->candidate]);
     if (plan->seconds == INFINITY || plan->seconds > s->ceiling_s) return PP_OK;
     if (replace_shape(s, &found)) return PP_OK;
     int place = s->kept_count;
     while (place > 0 && compare(s, &found, &s->best[place - 1]) < 0) place--;
     if (place == s->wanted) return PP_OK;
-    found.splits = PP_NEW(&s->arena, int, stages);
-    found.policies = PP_NEW(&s->arena, pp_recompute, stages);
-    if (s->arena.failed) return pp_fail_memory(s->error);
-    memcpy(found.policies, plan->policies, stages * sizeof *found.policies);
-    memcpy(found.splits, plan->splits, (stages - 1) * sizeof *found.splits);
+    PP_TRY(copy_of(s, plan, &found));
     if (s->kept_count < s->wanted) s->kept_count++;
     size_t moved = (size_t)(s->kept_count - 1 - place);
     memmove(&s->best[place + 1], &s->best[place], moved * sizeof *s->best);
     s->best[place] = found;
+    return PP_OK;
+}
+
+/* Places are found by time; what is no faster than its neighbour in front must be leaner, and what
+ * is no leaner than the new one behind it goes. */
+pp_status pp_search_note(search *s, const kept *plan) {
+    int place = 0, end;
+    kept found;
+    while (place < s->archive_count &&
+           s->archive[place].seconds <= plan->seconds * (1 + PP_NEGLIGIBLE))
+        place++;
+    if (place > 0 && s->archive[place - 1].peak_bytes <= plan->peak_bytes) return PP_OK;
+    while (place > 0 && s->archive[place - 1].seconds >= plan->seconds * (1 - PP_NEGLIGIBLE))
+        place--;
+    for (end = place; end < s->archive_count && s->archive[end].peak_bytes >= plan->peak_bytes;)
+        end++;
+    if (end == place && s->archive_count == PP_ARCHIVE_MAX) return PP_OK;
+    PP_TRY(copy_of(s, plan, &found));
+    memmove(&s->archive[place + 1], &s->archive[end],
+            (size_t)(s->archive_count - end) * sizeof *s->archive);
+    s->archive_count += 1 - (end - place);
+    s->archive[place] = found;
     return PP_OK;
 }

@@ -150,6 +150,7 @@ static pp_status merge(search *s, const outcome *o) {
         return o->status;
     }
     if (o->waits) heap_push(s, o->index);
+    if (o->found) PP_TRY(pp_search_note(s, &o->plan));
     return pp_search_keep(s, &o->plan);
 }
 
@@ -182,14 +183,14 @@ static pp_status next_batch(search *s, size_t batch[SEARCH_BATCH], int *count) {
 static pp_status fill_heap(search *s) {
     s->kept_count = 0;
     s->heap_count = 0;
-    s->work.effort = 0;
+    s->effort_before = s->work.effort;
     for (size_t i = 0; i < s->space.count; i++) {
         pp_candidate *candidate = &s->space.candidates[i];
         candidate->seconds = INFINITY;
         candidate->tried = candidate->sketched = false;
         raise_bound(candidate, pp_bound_totals(&s->tables, candidate));
     }
-    PP_TRY(pp_search_sketch(s));
+    if (s->effort_limit == 0) PP_TRY(pp_search_sketch(s));
     for (size_t i = 0; i < s->space.count; i++) {
         double bound = s->space.candidates[i].bound_s;
         if (bound <= s->ceiling_s && bound < INFINITY) heap_push(s, i);
@@ -212,8 +213,10 @@ pp_status pp_search_pass(search *s) {
     while (count > 0) {
         if (pp_stop_signal() != 0) break;
         s->tired = pp_search_is_tired(s);
-        s->timed_out = s->kept_count > 0 && pp_work_must_stop(&s->work);
-        if (s->tired || s->timed_out) break;
+        bool late = pp_work_must_stop(&s->work);
+        s->cut = s->effort_limit > 0 && (late || s->work.effort > s->effort_limit);
+        s->timed_out = s->kept_count > 0 && late;
+        if (s->tired || s->timed_out || s->cut) break;
         PP_TRY(next_batch(s, batch, &count));
         PP_TRY(pp_search_do(s, solve_in_turn, batch, count, outcomes));
         report_progress(s);

@@ -67,7 +67,7 @@ static pp_status sketch(search *s, pp_work *work, outcome *o) {
 }
 
 static bool sketched_enough(const search *s) {
-    return s->work.effort > SKETCH_EFFORT || pp_work_must_stop(&s->work);
+    return s->work.effort - s->effort_before > SKETCH_EFFORT || pp_work_must_stop(&s->work);
 }
 
 /* Into batch: the next guesses that are near the best sketch. */

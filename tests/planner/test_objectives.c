@@ -188,6 +188,59 @@ Test(objectives, equal_trying_everything, .timeout = 300) {
     cr_expect_gt(fitting, 25);
 }
 
+/* ---- the frontier -------------------------------------------------------------------------- */
+
+static bool dominated(const oracle *o, const outcome *point) {
+    for (int i = 0; i < o->count; i++) {
+        const outcome *other = &o->all[i];
+        bool faster = other->seconds < point->seconds * (1 - 1e-9);
+        bool as_fast = other->seconds <= point->seconds * (1 + 1e-9);
+        if (as_fast && other->peak_bytes < point->peak_bytes) return true;
+        if (faster && other->peak_bytes <= point->peak_bytes) return true;
+    }
+    return false;
+}
+
+/* Different points of the frontier by brute force. */
+static int count_frontier(const oracle *o) {
+    int count = 0;
+    for (int i = 0; i < o->count; i++) {
+        bool again = false;
+        for (int k = 0; k < i; k++)
+            again = again || (o->all[k].peak_bytes == o->all[i].peak_bytes &&
+                              close_to(o->all[k].seconds, o->all[i].seconds));
+        count += !again && !dominated(o, &o->all[i]);
+    }
+    return count;
+}
+
+Test(objectives, frontier_is_everything_that_nothing_dominates, .timeout = 300) {
+    int points = 0;
+    for (int seed = 7100; seed < 7140; seed++) {
+        world w = small_world(seed);
+        static const char *const asked[] = {NULL, "memory", "devices"};
+        oracle o = try_everything(&w);
+        pp_plan_result *result;
+        w.request.objective = asked[seed % 3];
+        if (pp_plan_search(&w.request, &result, NULL) == PP_OK) {
+            cr_expect(result->frontier_complete, "seed %d", seed);
+            cr_expect_eq(result->frontier_count, count_frontier(&o), "seed %d: %d, not %d", seed,
+                         result->frontier_count, count_frontier(&o));
+            for (int i = 0; i < result->frontier_count; i++) {
+                outcome point = outcome_of(result->frontier[i]);
+                cr_expect(!dominated(&o, &point), "seed %d: point %d", seed, i);
+            }
+            points += result->frontier_count;
+        } else {
+            cr_expect_eq(o.count, 0);
+        }
+        pp_plan_result_free(result);
+        pp_free(o.all);
+        world_free(&w);
+    }
+    cr_expect_gt(points, 60);
+}
+
 Test(objectives, unknown_ones_and_missing_prices_are_refused) {
     world w = world_open("gpt-nano", "dgx-h100:1", 8);
     pp_plan_result *result;
