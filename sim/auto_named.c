@@ -90,7 +90,7 @@ static pp_status try_family(pp_auto_search *search, const pp_schedule_family *fa
     return PP_OK;
 }
 
-pp_status pp_auto_try_named(pp_auto_search *search, pp_error *error) {
+pp_status pp_auto_try_named(pp_auto_search *search, const pp_schedule *start, pp_error *error) {
     size_t ranks = (size_t)search->c->ranks;
     uint8_t *order = PP_NEW(search->arena, uint8_t, search->c->actions);
     pp_auto_rule rule = {.target = PP_NEW(search->arena, int, ranks), /* F first where both could */
@@ -98,6 +98,7 @@ pp_status pp_auto_try_named(pp_auto_search *search, pp_error *error) {
                          .reserve = PP_NEW(search->arena, double, ranks)};
     if (search->arena->failed) return pp_fail_memory(error);
     for (int p = 0; p < search->c->ranks; p++) rule.backlog[p] = INT32_MAX;
+    if (start && read_order(search->c, start, order)) try_order(search, order, "start", &rule);
     int count;
     const pp_schedule_family *families = pp_schedule_families(&count);
     for (int i = 0; i < count; i++) {

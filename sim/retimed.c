@@ -3,16 +3,18 @@
  * v-half and v-min are defined by a pattern of slots in which F, I and W take one each. Where they
  * do not, the pattern waits. The chunks that it holds become a limit, and the shortest with the
  * real F, I, W and transfers is taken of: all variants of the family, of which it keeps the best
- * for equal times otherwise, and what auto's list scheduling and search find within that limit.
+ * for equal times otherwise; what list scheduling makes of the last one, the pattern itself; and
+ * what auto's list scheduling and search find within that limit, beginning with the best of these.
  * Chunks count from the start of F to the end of W, as in the paper (Qi et al. 2024, "Pipeline
  * parallelism with controllable memory", 3). */
 #include "sim/engine_internal.h"
+#include "sim/guided_internal.h"
 
 #include <math.h>
 #include <string.h>
 
 /* List schedulings of the whole order that the search may try; a large order has fewer. */
-enum { TRIALS = 400, MOST_TIMED = 30000000 };
+enum { TRIALS = 4000, MOST_TIMED = 30000000, BACKLOGS = 4 };
 
 typedef struct retiming {
     pp_sim_input input; /* the caller's, with chunks as weights */
@@ -55,15 +57,44 @@ static pp_status offer(retiming *r, pp_schedule *schedule, pp_error *error) {
     return PP_OK;
 }
 
-static pp_status try_variants(retiming *r, pp_error *error) {
+/* *last: the number of variants. */
+static pp_status try_variants(retiming *r, int *last, pp_error *error) {
     pp_schedule_request request = *r->request;
     for (request.variant = 1;; request.variant++) {
         pp_schedule *schedule;
         pp_status status = pp_schedule_build(&request, &schedule, error);
+        *last = request.variant - 1;
         if (status == PP_E_INPUT) return PP_OK; /* there are no more */
         if (status == PP_OK) status = offer(r, schedule, error);
         if (status != PP_OK) return status;
     }
+}
+
+/* What list scheduling makes of a pattern. */
+static pp_status try_rules(retiming *r, const pp_schedule *pattern, pp_error *error) {
+    static const double overruns[] = {0, 0.5, 10}; /* in forwards of the first stage */
+    pp_sim_input input = r->input;
+    input.schedule = pattern;
+    for (int i = 0; i < 3 * (BACKLOGS + 1); i++) {
+        pp_guided_rule rule = {.limit = (int)r->limit[0],
+                               .backlog = i / 3,
+                               .keeps_weights = i / 3 == BACKLOGS,
+                               .overrun_s = overruns[i % 3] * input.stage[0].forward_s};
+        pp_schedule *made;
+        PP_TRY(pp_guided_schedule(&input, &rule, &made, error));
+        if (made) PP_TRY(offer(r, made, error));
+    }
+    return PP_OK;
+}
+
+static pp_status try_guided(retiming *r, int variant, pp_error *error) {
+    pp_schedule_request request = *r->request;
+    pp_schedule *pattern;
+    request.variant = variant;
+    PP_TRY(pp_schedule_build(&request, &pattern, error));
+    pp_status status = try_rules(r, pattern, error);
+    pp_schedule_free(pattern);
+    return status;
 }
 
 static pp_status try_search(retiming *r, pp_error *error) {
@@ -77,6 +108,7 @@ static pp_status try_search(retiming *r, pp_error *error) {
                                .activation_weight = r->weight,
                                .released_by_input_weight = r->nothing,
                                .limit = r->limit,
+                               .start = r->best,
                                .budget = budget < MOST_TIMED ? budget : MOST_TIMED};
     pp_auto_result found;
     PP_TRY(pp_auto_schedule(&request, &found, error));
@@ -96,7 +128,9 @@ static pp_status retime(retiming *r, pp_arena *work, pp_error *error) {
     r->input.released_by_input_weight = r->nothing;
     PP_TRY(time_order(r, schedule, &r->makespan_s, &held, error));
     for (int p = 0; p < schedule->ranks; p++) r->limit[p] = held;
-    PP_TRY(try_variants(r, error));
+    int last;
+    PP_TRY(try_variants(r, &last, error));
+    PP_TRY(try_guided(r, last, error));
     return try_search(r, error);
 }
 

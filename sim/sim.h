@@ -9,6 +9,7 @@
  *   bounds.c      lower bounds; critical_path.c
  *   replications.c, sensitivity.c    how much of that is luck, and what it depends on
  *   auto.c …      a schedule made to measure for given costs and limits
+ *   guided.c      list scheduling along a given order
  *   retimed.c     the same within the memory of a given one
  *
  * A schedule is data (core.h, part 8). The engine never reorders: time follows from the order. */
@@ -352,6 +353,7 @@ typedef struct pp_auto_request {
     const double *activation_weight;        /* [K·V] in any unit, bytes for one; NULL: 1/V … */
     const double *released_by_input_weight; /* [K·V] … of which I releases so much; NULL: half */
     const double *limit;                    /* [K] of a rank's activation weight; NULL: none */
+    const pp_schedule *start; /* tried like a named one; NULL: none */
     pp_auto_objective objective;
     uint64_t seed;
     int64_t budget; /* of actions timed (10 for one that a rule places); 0: half a second's */
