@@ -119,6 +119,83 @@ Test(families_forms, give_numbers_where_they_are_published) {
     }
 }
 
+/* ---- where there is a number -------------------------------------------------------------------
+ */
+
+typedef bool domain(const pp_schedule_request *r, const pp_uniform *u);
+
+/* Not beyond rounding: these costs have few digits. */
+static bool equal(double a, double b) {
+    return fabs(a - b) < 1e-9;
+}
+
+static bool everywhere(const pp_schedule_request *r, const pp_uniform *u) {
+    return (void)u, r->virtual_stages == 1;
+}
+static bool whole_groups(const pp_schedule_request *r, const pp_uniform *u) {
+    return (void)u, r->microbatches % r->ranks == 0;
+}
+static bool filled(const pp_schedule_request *r, const pp_uniform *u) {
+    return (void)u, r->microbatches >= r->ranks;
+}
+static bool weights_shortest(const pp_schedule_request *r, const pp_uniform *u) {
+    return r->virtual_stages == 1 && r->microbatches >= r->ranks && u->forward_s >= u->weight_s &&
+           u->input_s >= u->weight_s;
+}
+static bool parallelogram(const pp_schedule_request *r, const pp_uniform *u) {
+    return r->virtual_stages == 1 && r->microbatches >= 2 * r->ranks - 1 &&
+           u->forward_s >= u->weight_s &&
+           (r->ranks == 1 || u->forward_s + u->input_s >= 2 * u->weight_s);
+}
+static bool all_equal(const pp_schedule_request *r, const pp_uniform *u) {
+    return r->virtual_stages == 2 && r->microbatches >= 2 * r->ranks - 1 &&
+           equal(u->forward_s, u->input_s) && equal(u->forward_s, u->weight_s);
+}
+static bool two_ways(const pp_schedule_request *r, const pp_uniform *u) {
+    return r->microbatches >= 2 * r->ranks && equal(u->forward_s, u->input_s) &&
+           u->input_s >= u->weight_s;
+}
+static bool whole_units(const pp_schedule_request *r, const pp_uniform *u) {
+    return r->microbatches % r->ranks == 0 && equal(u->forward_s, u->input_s + u->weight_s);
+}
+
+/* For requests that can be built, on the whole grid, the forms are numbers exactly where
+ * docs/schedules.md ("holds for") says so. */
+Test(families_forms, are_numbers_on_their_domain_alone) {
+    static const struct {
+        const char *name;
+        domain *in_domain;
+    } families[] = {
+        {"naive", everywhere},    {"gpipe", everywhere},
+        {"1f1b", everywhere},     {"interleaved", whole_groups},
+        {"bfs", filled},          {"zb-h1", weights_shortest},
+        {"zb-h2", parallelogram}, {"zbv", all_equal},
+        {"dualpipe", two_ways},   {"dualpipev", two_ways},
+        {"chimera", whole_units}, {"v-half", NULL},
+        {"v-min", NULL},          {"hanayo", NULL},
+        {"seq1f1b", NULL},        {"pytorch-interleaved-zb", NULL},
+    };
+    int inside = 0;
+    for (int n = 0; n < 16 * 16 * 64 * 4; n++) {
+        const pp_schedule_family *family = pp_schedule_family_find(families[n % 16].name);
+        domain *in_domain = families[n % 16].in_domain;
+        pp_schedule_request r = {.name = family->name,
+                                 .ranks = 1 + n / 16 % 16,
+                                 .microbatches = 1 + n / 256 % 64,
+                                 .virtual_stages = 1 + n / 16384};
+        if (family->validate(&r, NULL) != PP_OK) continue;
+        for (int i = 0; i < UNIFORMS; i++) {
+            const pp_uniform *u = &uniforms[i];
+            bool number = in_domain && u->transfer_s == 0 && in_domain(&r, u);
+            bool given = !isnan(family->closed_form_bubble(&r, u));
+            cr_assert_eq(given, number, "%s K=%d M=%d V=%d costs %d: %d", r.name, r.ranks,
+                         r.microbatches, r.virtual_stages, i, given);
+            inside += number;
+        }
+    }
+    cr_assert_gt(inside, 50000, "%d", inside);
+}
+
 /* Transfers that take time, and recomputation, are outside of every domain but of zb-h2's span. */
 Test(families_forms, end_with_transfers_and_recomputation) {
     int count;
