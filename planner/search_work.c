@@ -139,7 +139,6 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     PP_TRY(build_order(work, error));
     work->effort += START_EFFORT * (double)work->order->first_action[work->order->ranks];
     PP_TRY(allocate(work, error));
-    work->effort += 4.0 * (double)work->order->first_action[work->order->ranks];
     if (!pp_flows_make(work->order, &work->arena, work->flows)) return pp_fail_memory(error);
     PP_TRY(pp_schedule_slots(work->order, work->input_slots, work->gradient_slots, error));
     count_alive(work);
@@ -405,7 +404,6 @@ pp_status pp_work_try(pp_work *work, pp_error *error) {
     PP_TRY(assemble_trial(work, error));
     double seconds;
     int64_t peak;
-    work->effort += (double)work->order->first_action[work->order->ranks];
     PP_TRY(pp_work_time(work, &seconds, error));
     if (seconds >= work->best_s || !ranks_fit(work, &peak)) return PP_OK;
     work->best_s = seconds;
