@@ -129,8 +129,13 @@ pp_status pp_simulate_draws(const char *db, const pp_plan *plan, pp_arena *arena
     pp_store *store;
     source from = {.db = db, .plan = plan, .arena = arena};
     PP_TRY(pp_store_open(db, true, &store, error));
+    pp_session session = {0};
+    bool found;
     pp_status status =
-        pp_store_samples(store, 0, NULL, plan->dtype, &from.samples, &from.count, error);
+        pp_store_choose(store, plan->cluster, NULL, plan->dtype, &session, &found, error);
+    if (status == PP_OK && found)
+        status = pp_store_samples(store, 0, session.backend, session.device, plan->dtype,
+                                  &from.samples, &from.count, error);
     pp_store_close(store);
     if (status == PP_OK) status = make_stages(&from, draws, error);
     pp_free(from.samples);

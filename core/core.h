@@ -295,10 +295,12 @@ typedef struct pp_layer {
     double rotary_base; /* llama_block: of the rotary embedding; 0: 10000 */
     bool qkv_bias;      /* llama_block: queries, keys and values have biases (Qwen2) */
     const char *tie;    /* embeddings and heads: layers with the same tie share the token
-                           matrix [vocabulary, dim]; their gradients are summed. NULL: none */
+                           matrix [vocabulary, dim]; their gradients are summed. Opaque layers share
+                           tied_bytes of their parameters. NULL: none */
     double forward_s, input_s, weight_s; /* opaque: seconds per sample */
     bool backward_assumed;   /* opaque: input_s and weight_s are halves of an undivided time */
-    int64_t parameter_bytes; /* opaque: in all; the next two per sample */
+    int64_t parameter_bytes; /* opaque: in all … */
+    int64_t tied_bytes; /* … and the part of them that `tie` shares; the next two per sample */
     int64_t output_bytes;
     int64_t activation_bytes;
     int64_t shards; /* devices that the layer is divided over, see pp_layer_shard; 0: it is whole.
@@ -407,7 +409,8 @@ typedef struct pp_layer_needs {
 
 /* The tensors of a layer for a microbatch of `samples`, in the order in which executor/layers finds
  * them; at most PP_LAYER_TENSORS. Rows of activations are samples × sequence. Opaque layers get
- * one PARAMETER, one OUTPUT and one SAVED_WEIGHT tensor of bytes; half of it SAVED_INPUT. */
+ * one PARAMETER (with a tie: and a tied one), one OUTPUT and one SAVED_WEIGHT tensor of bytes; half
+ * of it SAVED_INPUT. */
 #define PP_LAYER_TENSORS 48
 int pp_layer_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
                      pp_tensor tensors[PP_LAYER_TENSORS]);

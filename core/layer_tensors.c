@@ -407,11 +407,14 @@ static pp_tensor opaque_tensor(const char *name, pp_tensor_role role, pp_dtype d
 static int opaque_tensors(const pp_layer *layer, int64_t samples, pp_dtype dtype,
                           pp_tensor *tensors) {
     int64_t saved = layer->activation_bytes, early = saved / 2;
-    tensors[0] = opaque_tensor("weights", PARAMETER, dtype, 1, layer->parameter_bytes);
+    int64_t tied = layer->tie ? layer->tied_bytes : 0;
+    tensors[0] = opaque_tensor("weights", PARAMETER, dtype, 1, layer->parameter_bytes - tied);
     tensors[1] = opaque_tensor("output", OUTPUT, dtype, samples, layer->output_bytes);
     tensors[2] = opaque_tensor("saved_for_input", SAVED_INPUT, dtype, samples, early);
     tensors[3] = opaque_tensor("saved_for_weight", SAVED_WEIGHT, dtype, samples, saved - early);
-    return 4;
+    tensors[4] = opaque_tensor("tied_weights", PARAMETER, dtype, 1, tied);
+    tensors[4].tied = true;
+    return tied > 0 ? 5 : 4;
 }
 
 static bool is_there(trait what, const pp_layer *layer) {

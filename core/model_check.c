@@ -85,6 +85,12 @@ static pp_status check_ties(check *c) {
                               layer->tie, index_of(c, other), (long long)other->vocabulary,
                               (long long)other->dim, (long long)layer->vocabulary,
                               (long long)layer->dim);
+        if (other->tied_bytes != layer->tied_bytes)
+            return fail_layer(c, index_of(c, layer), "tied_bytes",
+                              "layers tied by \"%s\" share the same bytes: layer %d has %lld, this "
+                              "one %lld",
+                              layer->tie, index_of(c, other), (long long)other->tied_bytes,
+                              (long long)layer->tied_bytes);
     }
     return PP_OK;
 }
@@ -139,9 +145,25 @@ static pp_status check_heads(const check *c, int index) {
     return PP_OK;
 }
 
+/* Of what an opaque layer shares: it must say how much, and have it. */
+static pp_status check_tied_bytes(const check *c, int index) {
+    const pp_layer *layer = &c->model->layers[index];
+    if (layer->op != PP_OP_OPAQUE) return PP_OK;
+    if (layer->tied_bytes > layer->parameter_bytes)
+        return fail_layer(c, index, "tied_bytes",
+                          "expected at most the layer's %lld parameter_bytes, got %lld",
+                          (long long)layer->parameter_bytes, (long long)layer->tied_bytes);
+    if ((layer->tie != NULL) == (layer->tied_bytes > 0)) return PP_OK;
+    return fail_layer(
+        c, index, layer->tie ? "tie" : "tied_bytes",
+        "an opaque layer that shares parameters needs both \"tie\" and \"tied_bytes\" "
+        "(at least 1)");
+}
+
 static pp_status check_layer(const check *c, int index) {
     const pp_layer *layer = &c->model->layers[index];
     PP_TRY(check_heads(c, index));
+    PP_TRY(check_tied_bytes(c, index));
     if (pp_layer_sample_elements(layer) > PP_TENSOR_ELEMENTS_MAX)
         return fail_layer(c, index, NULL,
                           "one sample of this layer would have more than 2^46 elements");

@@ -78,6 +78,12 @@ static const pp_field opaque_fields[] = {
      .flags = PP_FIELD_OPTIONAL,
      PP_AT(pp_layer, backward_assumed)},
     SIZE("parameter_bytes", parameter_bytes, PP_TENSOR_ELEMENTS_MAX),
+    TIE,
+    {.key = "tied_bytes",
+     .type = PP_FIELD_INT64,
+     .flags = PP_FIELD_OPTIONAL,
+     PP_AT(pp_layer, tied_bytes),
+     .maximum = PP_TENSOR_ELEMENTS_MAX},
     SIZE("output_bytes", output_bytes, PP_TENSOR_ELEMENTS_MAX),
     SIZE("activation_bytes", activation_bytes, PP_TENSOR_ELEMENTS_MAX),
 };

@@ -1,9 +1,10 @@
 /* "How long is layer i, phase p, at microbatch b, on this kind of device": the one question
  * that the planner asks.
  *
- * Each layer's answer comes from one of three sources: its own times (opaque layers), fits through
- * measured samples of its signature (a store was given), or the roofline of analytic.c. Layers with
- * equal signatures share their fits. Nothing is shared that changes, so any thread may ask.
+ * Each layer's answer comes from one of three sources: fits through measured samples of its
+ * signature (a store was given), its own times (opaque layers, whose signature is their name, where
+ * the store knows none), or the roofline of analytic.c. Layers with equal signatures share their
+ * fits. Nothing is shared that changes, so any thread may ask.
  *
  * The first two are of one kind of device, the home of these times. On another kind
  *
@@ -21,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #define LAYER_PHASES (PP_PHASE_OPTIMIZER + 1)
 #define LINK_SIGNATURE "link"
@@ -252,22 +252,32 @@ static pp_status cost_measured_layer(measurements *all, pp_costs *costs, int ind
     return PP_OK;
 }
 
+/* An opaque layer has times of its own, for when the store knows none. What was measured says which
+ * phases do anything: a module without parameters has no W. */
+static pp_status cost_opaque_layer(measurements *all, pp_costs *costs, int index, pp_error *error) {
+    const pp_layer *named = &all->request->model->layers[index];
+    costed_layer *layer = &costs->layers[index];
+    char signature[PP_SIGNATURE_LENGTH];
+    measured *found;
+    pp_layer_signature(named, signature);
+    if (lower_bound(all, signature, 0) == lower_bound(all, signature, LAYER_PHASES)) return PP_OK;
+    PP_TRY(measured_layer(all, costs, named, signature, &found, error));
+    for (int phase = 0; phase < LAYER_PHASES; phase++)
+        layer->works[phase] = found->fit[phase] != NULL;
+    layer->source = PP_COST_MEASURED;
+    layer->measured = found;
+    return PP_OK;
+}
+
 /* ---- opening ---- */
 
-/* Settles whose samples are meant: the backend asked for, or that of the newest session. */
+/* Settles whose samples are meant. */
 static pp_status choose_session(measurements *all, pp_error *error) {
     const pp_costs_request *request = all->request;
-    pp_session *sessions;
-    size_t count, found = 0;
-    PP_TRY(pp_store_sessions(all->store, &sessions, &count, error));
-    for (; found < count; found++) {
-        bool same_dtype = sessions[found].dtype == request->dtype;
-        if (same_dtype && (!request->backend || !strcmp(request->backend, sessions[found].backend)))
-            break;
-    }
-    if (found < count) all->session = sessions[found];
-    pp_free(sessions);
-    if (found < count) return PP_OK;
+    bool found;
+    PP_TRY(pp_store_choose(all->store, request->cluster, request->backend, request->dtype,
+                           &all->session, &found, error));
+    if (found) return PP_OK;
     return pp_fail(error, PP_E_INPUT, request->db,
                    "nothing was measured in %s%s%s: run `ppsim profile %s --db %s --dtype %s`, or "
                    "leave out --db for modelled costs",
@@ -279,17 +289,22 @@ static pp_status choose_session(measurements *all, pp_error *error) {
 static pp_status load_samples(measurements *all, pp_error *error) {
     PP_TRY(pp_store_open(all->request->db, true, &all->store, error));
     PP_TRY(choose_session(all, error));
-    PP_TRY(pp_store_samples(all->store, 0, all->session.backend, all->request->dtype, &all->samples,
-                            &all->count, error));
+    PP_TRY(pp_store_samples(all->store, 0, all->session.backend, all->session.device,
+                            all->request->dtype, &all->samples, &all->count, error));
     all->x = pp_allocate_zeroed(all->count + 1, sizeof *all->x);
     all->y = pp_allocate_zeroed(all->count + 1, sizeof *all->y);
     return all->x && all->y ? PP_OK : pp_fail_memory(error);
 }
 
 static pp_status fit_everything(measurements *all, pp_costs *costs, pp_error *error) {
-    for (int i = 0; i < costs->layer_count; i++)
-        if (costs->layers[i].layer.op != PP_OP_OPAQUE)
-            PP_TRY(cost_measured_layer(all, costs, i, error));
+    for (int i = 0; i < costs->layer_count; i++) {
+        bool opaque = costs->layers[i].layer.op == PP_OP_OPAQUE;
+        PP_TRY((opaque ? cost_opaque_layer : cost_measured_layer)(all, costs, i, error));
+    }
+    if (all->used == 0)
+        pp_log(PP_LOG_WARNING, "profiles",
+               "%s has no samples of any layer of %s: the times that the model states are used",
+               all->request->db, all->request->model->name);
     const pp_fit *overhead;
     PP_TRY(fit_samples(all, costs, LINK_SIGNATURE, PP_PHASE_TRANSFER, &costs->link, error));
     PP_TRY(fit_samples(all, costs, ACTION_SIGNATURE, PP_PHASE_OVERHEAD, &overhead, error));
@@ -297,22 +312,6 @@ static pp_status fit_everything(measurements *all, pp_costs *costs, pp_error *er
     snprintf(costs->note, sizeof costs->note, "profile %s: %s, %.10s, %zu samples",
              all->request->db, all->session.device, all->session.date, all->used);
     return PP_OK;
-}
-
-/* In upper or lower case. */
-static bool mentions(const char *text, const char *word, size_t length) {
-    for (; *text; text++)
-        if (strncasecmp(text, word, length) == 0) return true;
-    return false;
-}
-
-/* Whether what was measured can be this kind of device: it is named after the backend ("cpu"), or
- * one name holds the other, or the first word of it ("h100" of "h100-sxm-80gb"). */
-static bool may_be(const pp_session *session, const char *kind) {
-    size_t word = strcspn(kind, "-_ :");
-    if (strcasecmp(kind, session->backend) == 0) return true;
-    if (mentions(kind, session->device, strlen(session->device))) return true;
-    return mentions(session->device, kind, word > 0 ? word : strlen(kind));
 }
 
 /* ---- kinds of devices ---- */
@@ -330,7 +329,8 @@ static void find_home(const pp_costs_request *request, const pp_session *session
     const pp_cluster *cluster = request->cluster;
     int fitting = 0;
     for (int i = costs->kind_count - 1; i >= 0; i--) {
-        costs->kinds[i].home = costs->kinds[i].present && may_be(session, cluster->devices[i].name);
+        costs->kinds[i].home =
+            costs->kinds[i].present && pp_session_may_be(session, cluster->devices[i].name);
         fitting += costs->kinds[i].home;
         if (costs->kinds[i].home) costs->home = i;
     }
@@ -463,7 +463,8 @@ static size_t all_errors(const pp_costs *costs, double *errors) {
     size_t count = 0;
     for (int i = 0; i < costs->layer_count; i++) {
         const costed_layer *layer = &costs->layers[i];
-        if (!layer->measured || !is_first_of_signature(costs, i)) continue;
+        bool modelled = layer->measured && layer->layer.op != PP_OP_OPAQUE;
+        if (!modelled || !is_first_of_signature(costs, i)) continue;
         count += layer_errors(costs, layer, errors ? errors + count : NULL);
     }
     return count;
@@ -592,7 +593,7 @@ static double stretch(const pp_costs *costs, const subject *s, const pp_layer *h
     const pp_analytic *home = &costs->kinds[costs->home].analytic;
     bool rated = there->flops_per_s > 0 && home->flops_per_s > 0;
     if (!rated) return here == &s->part ? 1 : share_of_work(s, there->dtype);
-    if (s->layer->source == PP_COST_OPAQUE) return home->flops_per_s / there->flops_per_s;
+    if (s->layer->layer.op == PP_OP_OPAQUE) return home->flops_per_s / there->flops_per_s;
     double at_home = modelled(home, here, s->query);
     return at_home > 0 ? modelled(there, &s->part, s->query) / at_home : 1;
 }
@@ -652,7 +653,7 @@ static double attention_share(const pp_analytic *rates, const pp_layer_work *wor
 pp_cost pp_costs_attention(const pp_costs *costs, pp_cost_query query) {
     query.phase = PP_PHASE_FORWARD;
     pp_cost cost = pp_costs_ask(costs, query);
-    if (cost.seconds == 0 || costs->layers[query.layer].source == PP_COST_OPAQUE)
+    if (cost.seconds == 0 || costs->layers[query.layer].layer.op == PP_OP_OPAQUE)
         return (pp_cost){0, 0, cost.source};
     const pp_analytic *rates = &costs->kinds[query.kind].reached;
     pp_layer part;

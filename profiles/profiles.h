@@ -1,8 +1,9 @@
 /* profiles: the SQLite store of raw samples, and the cost models fitted to them. Floor 2; uses core
  * alone. It stores and fits; timing is the executor's business.
  *
- *   store.c     sessions and samples in SQLite; store_read.c reads them, store_schema.c knows the
- *               tables and their migrations, store_sql.c is the border to SQLite
+ *   store.c     sessions and samples in SQLite; store_read.c reads them, store_choose.c knows which
+ *               are meant, store_schema.c the tables and their migrations, store_sql.c is the border
+ *               to SQLite
  *   fit.c       seconds as a function of the microbatch size, with GSL
  *   analytic.c  seconds from FLOPs and bytes where nothing was measured
  *   costs.c     "how long is layer i, phase p, at microbatch b, on this kind of device": the one
@@ -44,17 +45,26 @@ pp_status pp_store_add(pp_store *store, pp_session *session, const pp_sample *sa
 /* Sessions, newest first; *sessions is the caller's (pp_free). */
 pp_status pp_store_sessions(pp_store *store, pp_session **sessions, size_t *count, pp_error *error);
 
-/* Samples of a session, or (session_id 0) of all sessions that match backend (NULL: any) and dtype:
- * of each (signature, phase, microbatch, neighbours) the raw samples of the newest session that
- * measured it. Sorted by that key, then as they were measured; *samples is the caller's (pp_free).
- * Rows whose checksum does not hold are PP_E_INPUT, naming row and file. */
-pp_status pp_store_samples(pp_store *store, int64_t session_id, const char *backend, pp_dtype dtype,
-                           pp_sample **samples, size_t *count, pp_error *error);
+/* Samples of a session, or (session_id 0) of all sessions on one device: of those that match
+ * backend and device (NULL: any) and dtype, the sessions on the backend and device of the newest,
+ * since times of two devices are not of one kind. Of each (signature, phase, microbatch,
+ * neighbours) the raw samples of the newest session that measured it. Sorted by that key, then as
+ * they were measured; *samples is the caller's (pp_free). Rows whose checksum does not hold are
+ * PP_E_INPUT, naming row and file. */
+pp_status pp_store_samples(pp_store *store, int64_t session_id, const char *backend,
+                           const char *device, pp_dtype dtype, pp_sample **samples, size_t *count,
+                           pp_error *error);
+
+/* Whose samples are meant for a cluster: the newest session in this type and on this backend (NULL:
+ * any) whose device may be one of the cluster's, else the newest of all these. *found: there is
+ * one. */
+pp_status pp_store_choose(pp_store *store, const pp_cluster *cluster, const char *backend,
+                          pp_dtype dtype, pp_session *session, bool *found, pp_error *error);
 
 /* Deletes a session and its samples; an unknown id is PP_E_INPUT. */
 pp_status pp_store_delete(pp_store *store, int64_t session_id, pp_error *error);
 
-/* A hash of everything that pp_store_samples would return for session 0. */
+/* A hash of everything that pp_store_samples would return for session 0 and any device. */
 pp_status pp_store_hash(pp_store *store, const char *backend, pp_dtype dtype, uint64_t *hash,
                         pp_error *error);
 
@@ -111,8 +121,8 @@ typedef struct pp_costs_request {
 
 /* Cost models of every layer on every kind of device that the cluster has. Modelled times are of
  * each kind. Measured ones hold for the kinds whose name fits what was measured; if none does, for
- * that of device 0, with a warning. Opaque layers say what they cost on the kind of device 0. On
- * other kinds both are scaled by the modelled ratio between the kinds (of opaque layers: by the
+ * that of device 0, with a warning. Opaque layers that were not measured say what they cost on the
+ * kind of device 0. On other kinds both are scaled by the modelled ratio between the kinds (of opaque layers: by the
  * ratio of their FLOP rates, as they are where a kind states none), and count as modelled.
  * With a db, a layer that was never measured is PP_E_INPUT and names the layer and the
  * `ppsim profile` call that would measure it, unless model_missing; so is a kind that cannot be

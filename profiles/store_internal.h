@@ -62,6 +62,12 @@ pp_status pp_store_recognise(pp_store *store, int newest, int *version, pp_error
 pp_status pp_store_migrate(pp_store *store, const pp_store_migration *migrations, int count,
                            pp_error *error);
 
+/* ---- store_choose.c ---- */
+
+/* Whether what was measured can be this kind of device: it is named after the backend ("cpu"), or
+ * one name holds the other, or the first word of it ("h100" of "h100-sxm-80gb"). */
+bool pp_session_may_be(const pp_session *session, const char *kind);
+
 /* ---- checksums: store.c writes them, store_read.c verifies ---- */
 
 uint64_t pp_store_session_checksum(const pp_session *session);

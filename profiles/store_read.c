@@ -1,9 +1,10 @@
 /* Reading the store: no number leaves it unless its row's checksum holds and no row is missing.
  *
- * A query reads all sessions that match, verifies every row of them, and then keeps, for each
- * (signature, phase, microbatch, neighbours), the samples of the newest session that measured it:
- * profiling again replaces a part without losing the rest. Damage anywhere in a matching session
- * refuses the query: a damaged key could otherwise make samples vanish silently. */
+ * A query reads all sessions of one device that match, verifies every row of them, and then keeps,
+ * for each (signature, phase, microbatch, neighbours), the samples of the newest session that
+ * measured it: profiling again replaces a part without losing the rest. Damage anywhere in a
+ * matching session refuses the query: a damaged key could otherwise make samples vanish silently.
+ */
 #include "profiles/store_internal.h"
 
 #include <stdlib.h>
@@ -229,23 +230,31 @@ static pp_status keep_newest(sample_list *list, pp_sample **samples, size_t *cou
     return PP_OK;
 }
 
-static bool wanted(const pp_session *session, int64_t session_id, const char *backend,
-                   pp_dtype dtype) {
-    if (session_id) return session->id == session_id;
-    return session->dtype == dtype && (!backend || strcmp(backend, session->backend) == 0);
+typedef struct query {
+    int64_t session_id;
+    const char *backend, *device; /* NULL: any, until the newest session has decided */
+    pp_dtype dtype;
+} query;
+
+static bool wanted(const pp_session *session, const query *asked) {
+    if (asked->session_id) return session->id == asked->session_id;
+    return session->dtype == asked->dtype &&
+           (!asked->backend || strcmp(asked->backend, session->backend) == 0) &&
+           (!asked->device || strcmp(asked->device, session->device) == 0);
 }
 
-static pp_status samples_inside(pp_store *store, int64_t session_id, const char *backend,
-                                pp_dtype dtype, sample_list *list, pp_error *error) {
+static pp_status samples_inside(pp_store *store, query asked, sample_list *list, pp_error *error) {
     session_list sessions = {0};
     pp_status status = read_sessions(store, &sessions, error);
     size_t matches = 0;
-    for (size_t i = 0; status == PP_OK && i < sessions.count; i++) {
-        if (!wanted(&sessions.items[i], session_id, backend, dtype)) continue;
-        matches++;
-        status = read_samples(store, &sessions.items[i], list, error);
+    for (size_t i = 0; status == PP_OK && i < sessions.count; i++) { /* newest first */
+        const pp_session *session = &sessions.items[i];
+        if (!wanted(session, &asked)) continue;
+        if (matches++ == 0) asked.backend = session->backend, asked.device = session->device;
+        status = read_samples(store, session, list, error);
     }
     pp_free(sessions.items);
+    int64_t session_id = asked.session_id;
     if (status == PP_OK && session_id && !matches)
         status = pp_fail(error, PP_E_INPUT, store->path,
                          "there is no session %lld; `ppsim profile --db %s --list` shows what "
@@ -254,13 +263,15 @@ static pp_status samples_inside(pp_store *store, int64_t session_id, const char 
     return status;
 }
 
-pp_status pp_store_samples(pp_store *store, int64_t session_id, const char *backend, pp_dtype dtype,
-                           pp_sample **samples, size_t *count, pp_error *error) {
+pp_status pp_store_samples(pp_store *store, int64_t session_id, const char *backend,
+                           const char *device, pp_dtype dtype, pp_sample **samples, size_t *count,
+                           pp_error *error) {
+    query asked = {session_id, backend, device, dtype};
     sample_list list = {0};
     *samples = NULL;
     *count = 0;
     PP_TRY(pp_store_sql_run(store, "BEGIN", error)); /* one snapshot for all the reads */
-    pp_status status = samples_inside(store, session_id, backend, dtype, &list, error);
+    pp_status status = samples_inside(store, asked, &list, error);
     status = pp_store_sql_end(store, status, error);
     if (status == PP_OK) status = keep_newest(&list, samples, count, error);
     pp_free(list.items);
@@ -271,7 +282,7 @@ pp_status pp_store_hash(pp_store *store, const char *backend, pp_dtype dtype, ui
                         pp_error *error) {
     pp_sample *samples;
     size_t count;
-    PP_TRY(pp_store_samples(store, 0, backend, dtype, &samples, &count, error));
+    PP_TRY(pp_store_samples(store, 0, backend, NULL, dtype, &samples, &count, error));
     *hash = PP_HASH_START;
     for (size_t i = 0; i < count; i++)
         *hash = pp_store_sample_checksum(*hash, (int64_t)i, &samples[i]);

@@ -21,6 +21,7 @@ static void expect_same_layer(const pp_layer *a, const pp_layer *b) {
     cr_assert_eq(memcmp(&a->input_s, &b->input_s, sizeof a->input_s), 0);
     cr_assert_eq(memcmp(&a->weight_s, &b->weight_s, sizeof a->weight_s), 0);
     cr_assert(a->backward_assumed == b->backward_assumed);
+    cr_assert(a->tied_bytes == b->tied_bytes);
     cr_assert(a->parameter_bytes == b->parameter_bytes && a->output_bytes == b->output_bytes &&
               a->activation_bytes == b->activation_bytes);
 }
@@ -92,6 +93,30 @@ Test(model, the_example_of_the_format_is_read) {
     cr_assert_eq(model->edge_count, 4);
     for (int i = 0; i < 4; i++)
         cr_assert(model->edges[i].from == edges[i].from && model->edges[i].to == edges[i].to);
+    expect_round_trip(model);
+    pp_model_free(model);
+}
+
+/* Opaque layers share a part of their parameters: a tensor of its own. */
+Test(model, opaque_layers_can_be_tied) {
+    static const char text[] =
+        "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"t\", \"layers\": ["
+        "{\"name\": \"a\", \"op\": \"opaque\", \"forward_s\": 1, \"input_s\": 1, \"weight_s\": 1,"
+        " \"parameter_bytes\": 64, \"tie\": \"x\", \"tied_bytes\": 40, \"output_bytes\": 8,"
+        " \"activation_bytes\": 8},"
+        "{\"name\": \"b\", \"op\": \"opaque\", \"forward_s\": 1, \"input_s\": 1, \"weight_s\": 1,"
+        " \"parameter_bytes\": 40, \"tie\": \"x\", \"tied_bytes\": 40, \"output_bytes\": 8,"
+        " \"activation_bytes\": 8}]}";
+    pp_model *model = read_model(text);
+    for (int i = 0; i < 2; i++) {
+        pp_tensor tensors[PP_LAYER_TENSORS];
+        int count = pp_layer_tensors(&model->layers[i], 3, PP_FP32, tensors);
+        int64_t own = 0, tied = 0;
+        for (int t = 0; t < count; t++)
+            if (tensors[t].role == PP_TENSOR_PARAMETER)
+                *(tensors[t].tied ? &tied : &own) += pp_tensor_bytes(&tensors[t]);
+        cr_assert(own == (i == 0 ? 24 : 0) && tied == 40);
+    }
     expect_round_trip(model);
     pp_model_free(model);
 }
@@ -279,6 +304,10 @@ static pp_status try_model(const char *text, size_t length, pp_error *error) {
 #define TEN "xxxxxxxxxx"
 #define HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
 
+#define OPAQUE(name, more)                                                                         \
+    "{\"name\":\"" name "\",\"op\":\"opaque\",\"forward_s\":1,\"input_s\":1,\"weight_s\":1,"       \
+    "\"parameter_bytes\":64,\"output_bytes\":8,\"activation_bytes\":8," more "}"
+
 static const malformed refused[] = {
     /* not JSON */
     {NULL, "", ":1:1", "end of file"},
@@ -388,6 +417,14 @@ static const malformed refused[] = {
     {"\"vocabulary\": 256, \"dim\": 64, \"sequence\": 128, \"tie\": \"wte\"}]",
      "\"vocabulary\": 257, \"dim\": 64, \"sequence\": 128, \"tie\": \"wte\"}]", " /layers/3/tie",
      "share one matrix"},
+    {NULL, LAYERS(OPAQUE("a", "\"tie\":\"x\"") "," OPAQUE("b", "\"tie\":\"x\"")), " /layers/0/tie",
+     "needs both"},
+    {NULL, LAYERS(OPAQUE("a", "\"tied_bytes\":8")), " /layers/0/tied_bytes", "needs both"},
+    {NULL, LAYERS(OPAQUE("a", "\"tied_bytes\":99")), " /layers/0/tied_bytes", "at most"},
+    {NULL,
+     LAYERS(OPAQUE("a", "\"tie\":\"x\",\"tied_bytes\":8") "," OPAQUE(
+         "b", "\"tie\":\"x\",\"tied_bytes\":4")),
+     " /layers/1/tied_bytes", "share the same bytes: layer 0 has 8, this one 4"},
 };
 
 Test(model, malformed_documents_are_refused_with_place_and_reason) {

@@ -199,6 +199,42 @@ static void add_machine_session(const char *db, const pp_model *model, pp_dtype 
     pp_store_close(store);
 }
 
+/* What was measured of an opaque layer wins over what the model says of it, and says which phases
+ * there are; a layer that the store lacks keeps its own times. On another kind: by FLOPs. */
+Test(costs, opaque_layers_measured) {
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(opaque_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    char signature[PP_SIGNATURE_LENGTH];
+    pp_sample samples[12];
+    size_t count = 0;
+    pp_layer_signature(&model->layers[0], signature);
+    for (int64_t size = 1; size <= 4; size *= 2)
+        for (int phase = 0; phase < 2; phase++)
+            samples[count++] = sample_make(signature, (pp_phase)phase, size, 0,
+                                           0.5 + 0.25 * (double)size + (double)phase);
+    pp_session session = session_make("torch", PP_FP32);
+    snprintf(session.device, sizeof session.device, "%s", cluster->devices[0].name);
+    pp_store *store = store_must_open(made.db, false);
+    cr_assert_eq(pp_store_add(store, &session, samples, count, NULL), PP_OK);
+    pp_store_close(store);
+    pp_costs *costs = costs_must_open(
+        &(pp_costs_request){.model = model, .cluster = cluster, .dtype = PP_FP32, .db = made.db});
+    pp_cost cost = pp_costs_layer(costs, 0, PP_PHASE_FORWARD, 6);
+    cr_assert_eq(cost.source, PP_COST_MEASURED);
+    expect_near(cost.seconds, 0.5 + 0.25 * 6, "forward");
+    expect_near(pp_costs_layer(costs, 0, PP_PHASE_INPUT, 3).seconds, 2.25, "input");
+    cr_assert_eq(pp_costs_layer(costs, 0, PP_PHASE_WEIGHT, 3).seconds, 0);
+    cr_assert_eq(pp_costs_layer(costs, 1, PP_PHASE_FORWARD, 6).source, PP_COST_OPAQUE);
+    cr_assert_eq(pp_costs_layer(costs, 1, PP_PHASE_FORWARD, 6).seconds,
+                 6 * model->layers[1].forward_s);
+    cr_assert_eq(pp_costs_source(costs), PP_COST_OPAQUE, "the weakest counts");
+    pp_costs_close(costs);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+    scratch_remove(&made);
+}
+
 Test(costs, measured_times_come_back) {
     scratch made = scratch_make();
     pp_model *model = model_must_read(model_text);

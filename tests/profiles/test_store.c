@@ -23,8 +23,8 @@ static size_t count_samples(const char *path) {
     pp_sample *samples;
     size_t count;
     pp_error error = {0};
-    cr_assert(pp_store_samples(store, 0, NULL, PP_FP32, &samples, &count, &error) == PP_OK, "%s",
-              error.message);
+    cr_assert(pp_store_samples(store, 0, NULL, NULL, PP_FP32, &samples, &count, &error) == PP_OK,
+              "%s", error.message);
     pp_free(samples);
     pp_store_close(store);
     return count;
@@ -64,7 +64,7 @@ Test(store, round_trip_is_exact) {
     store = store_must_open(made.db, true);
     pp_sample *read;
     size_t read_count;
-    cr_assert_eq(pp_store_samples(store, session.id, NULL, PP_FP32, &read, &read_count, NULL),
+    cr_assert_eq(pp_store_samples(store, session.id, NULL, NULL, PP_FP32, &read, &read_count, NULL),
                  PP_OK);
     cr_assert_eq(read_count, count);
     for (size_t i = 0; i < read_count; i++) expect_same(&read[i], &samples[read[i].microbatch - 1]);
@@ -91,7 +91,7 @@ Test(store, strings_of_full_length_survive) {
     cr_assert_eq(pp_store_add(store, &session, &sample, 1, NULL), PP_OK);
     pp_sample *samples;
     size_t count;
-    cr_assert_eq(pp_store_samples(store, 0, "cpu", PP_FP32, &samples, &count, NULL), PP_OK);
+    cr_assert_eq(pp_store_samples(store, 0, "cpu", NULL, PP_FP32, &samples, &count, NULL), PP_OK);
     cr_assert_eq(count, 1);
     expect_same(&samples[0], &sample);
     pp_free(samples);
@@ -122,20 +122,64 @@ Test(store, newest_session_wins_per_key) {
 
     pp_sample *samples;
     size_t count;
-    cr_assert_eq(pp_store_samples(store, 0, "cpu", PP_FP32, &samples, &count, NULL), PP_OK);
+    cr_assert_eq(pp_store_samples(store, 0, "cpu", NULL, PP_FP32, &samples, &count, NULL), PP_OK);
     static const double expected[] = {10.0, 9.0, 3.0, 4.0, 5.0, 6.0, 11.0};
     cr_assert_eq(count, 7);
     for (size_t i = 0; i < count; i++) cr_assert_eq(samples[i].duration_s, expected[i]);
     pp_free(samples);
 
-    cr_assert_eq(pp_store_samples(store, 0, NULL, PP_FP32, &samples, &count, NULL), PP_OK);
-    cr_assert_eq(count, 6, "the cuda session is newer for its one key");
+    cr_assert_eq(pp_store_samples(store, 0, NULL, NULL, PP_FP32, &samples, &count, NULL), PP_OK);
+    cr_assert_eq(count, 1, "the cuda session is the newest, and nothing of the cpu's is mixed in");
     cr_assert_eq(samples[0].duration_s, 99.0);
     pp_free(samples);
 
-    cr_assert_eq(pp_store_samples(store, 0, "cpu", PP_BF16, &samples, &count, NULL), PP_OK);
+    cr_assert_eq(pp_store_samples(store, 0, "cpu", NULL, PP_BF16, &samples, &count, NULL), PP_OK);
     cr_assert_eq(count, 0);
     pp_free(samples);
+    pp_store_close(store);
+    scratch_remove(&made);
+}
+
+/* Two cards of one backend: a query is about one of them, and planning about the cluster's. */
+Test(store, devices_are_kept_apart) {
+    scratch made = scratch_make();
+    pp_store *store = store_must_open(made.db, false);
+    static const char *const devices[] = {"NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-40GB"};
+    for (int i = 0; i < 4; i++) { /* h100, a100, h100, a100 */
+        pp_session session = session_make("cuda", PP_FP32);
+        snprintf(session.device, sizeof session.device, "%s", devices[i % 2]);
+        char name[2] = {(char)('a' + i / 2), 0};
+        pp_sample sample = sample_make(name, PP_PHASE_FORWARD, 1, 0, 1.0 + i);
+        cr_assert_eq(pp_store_add(store, &session, &sample, 1, NULL), PP_OK);
+    }
+    for (int i = 0; i < 3; i++) { /* the newest is an a100 */
+        pp_sample *samples;
+        size_t count;
+        cr_assert_eq(pp_store_samples(store, 0, "cuda", i < 2 ? devices[i] : NULL, PP_FP32,
+                                      &samples, &count, NULL),
+                     PP_OK);
+        cr_assert_eq(count, 2);
+        cr_assert_eq(samples[0].duration_s, i == 0 ? 1 : 2);
+        cr_assert_eq(samples[1].duration_s, i == 0 ? 3 : 4);
+        pp_free(samples);
+    }
+    static const struct {
+        const char *cluster;
+        int chosen;
+    } cases[] = {{"dgx-h100:1", 0}, {"dgx-a100:1", 1}, {"local", 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        pp_cluster *cluster;
+        pp_session session;
+        bool found;
+        cr_assert_eq(pp_cluster_open(cases[i].cluster, 1, &cluster, NULL), PP_OK);
+        cr_assert_eq(pp_store_choose(store, cluster, NULL, PP_FP32, &session, &found, NULL), PP_OK);
+        cr_assert(found);
+        cr_assert_str_eq(session.device, devices[cases[i].chosen], "%s", cases[i].cluster);
+        cr_assert_eq(pp_store_choose(store, cluster, "cpu", PP_FP32, &session, &found, NULL),
+                     PP_OK);
+        cr_assert(!found);
+        pp_cluster_free(cluster);
+    }
     pp_store_close(store);
     scratch_remove(&made);
 }
@@ -183,7 +227,7 @@ Test(store, delete_removes_a_session_with_its_samples) {
     cr_assert(strstr(error.message, "no session 2"), "%s", error.message);
     pp_sample *samples;
     size_t count;
-    cr_assert_eq(pp_store_samples(store, second, NULL, PP_FP32, &samples, &count, &error),
+    cr_assert_eq(pp_store_samples(store, second, NULL, NULL, PP_FP32, &samples, &count, &error),
                  PP_E_INPUT);
     int64_t third = store_must_add(store, "cpu", "b", 1, 1e-3);
     cr_assert_eq(third, 3, "a deleted number is never given again");
@@ -341,7 +385,7 @@ Test(store, killed_writers_leave_every_committed_session) {
         for (size_t i = 0; i < count; i++) {
             pp_sample *samples;
             size_t sample_count;
-            cr_assert_eq(pp_store_samples(store, sessions[i].id, NULL, PP_FP32, &samples,
+            cr_assert_eq(pp_store_samples(store, sessions[i].id, NULL, NULL, PP_FP32, &samples,
                                           &sample_count, NULL),
                          PP_OK);
             cr_assert_eq(sample_count, 300);
@@ -426,7 +470,7 @@ Test(store, migrations_keep_what_is_there) {
     cr_assert_eq(version, newer);
     pp_sample *samples;
     size_t count;
-    cr_assert_eq(pp_store_samples(store, 0, "cpu", PP_FP32, &samples, &count, NULL), PP_OK);
+    cr_assert_eq(pp_store_samples(store, 0, "cpu", NULL, PP_FP32, &samples, &count, NULL), PP_OK);
     cr_assert_eq(count, 4);
     pp_free(samples);
     pp_store_close(store);

@@ -36,7 +36,7 @@ static pp_status read_everything(const char *path, pp_error *error) {
     size_t count = 0;
     pp_status status = pp_store_open(path, true, &store, error);
     if (status != PP_OK) return status;
-    status = pp_store_samples(store, 0, "cpu", PP_FP32, &samples, &count, error);
+    status = pp_store_samples(store, 0, "cpu", NULL, PP_FP32, &samples, &count, error);
     if (status == PP_OK) {
         cr_assert_eq(count, SAMPLES, "%zu samples came back and no error", count);
         for (size_t i = 0; i < count; i++) {
@@ -325,7 +325,7 @@ static pp_status use_store(const char *path) {
     size_t count;
     if (status == PP_OK) status = pp_store_sessions(store, &sessions, &count, NULL);
     if (status == PP_OK)
-        status = pp_store_samples(store, session.id, NULL, PP_FP32, &read, &count, NULL);
+        status = pp_store_samples(store, session.id, NULL, NULL, PP_FP32, &read, &count, NULL);
     if (status == PP_OK) status = pp_store_delete(store, session.id, NULL);
     pp_free(sessions);
     pp_free(read);
