@@ -36,6 +36,8 @@ typedef struct pp_option {
 /* Where the output of a subcommand goes. */
 typedef struct pp_output {
     pp_text out; /* written to stdout at the end, also when the subcommand fails */
+    struct pp_processes *processes; /* of a run, to be left when all is said; NULL: one */
+    bool silent;                    /* another process speaks for this one */
 } pp_output;
 
 typedef pp_status pp_subcommand_run(const void *settings, const char *const *arguments,
@@ -51,6 +53,7 @@ typedef struct pp_subcommand {
     int option_count;
     size_t settings_size;
     const void *defaults; /* settings to start from; NULL: all zero */
+    bool together;        /* processes that mpirun starts with it work together, and one speaks */
     pp_subcommand_run *run;
 } pp_subcommand;
 
@@ -178,9 +181,11 @@ typedef struct pp_executed {
     pp_plan *plan;
     pp_schedule *schedule;
     struct pp_run_result *result;
+    struct pp_processes *processes; /* that ran it together; NULL: this one alone */
 } pp_executed;
 
-/* Opens the plan and runs it; progress goes to stderr. */
+/* Joins the other processes, if any, opens the plan and runs it; progress goes to stderr. Whatever
+ * comes of it, executed->processes goes to the output. */
 pp_status pp_execute(const char *path, const pp_run_settings *settings, int default_steps,
                      bool keep_trace, pp_executed *executed, pp_error *error);
 void pp_executed_finish(pp_executed *executed);

@@ -68,12 +68,13 @@ static void show_step(void *context, const pp_step_report *report) {
     pp_progress((double)(report->step + 1) / view->steps, what);
 }
 
-/* Ranks are threads here, so their memory adds up; better a refusal than the kernel's killer. */
-static pp_status check_memory(const pp_plan *plan, const char *path, pp_error *error) {
+/* The memory of a machine's ranks adds up; better a refusal than the kernel's killer. */
+static pp_status check_memory(const pp_plan *plan, const bool *here, const char *path,
+                              pp_error *error) {
     double needed = 0, there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     char needs[32], has[32];
-    for (int p = 0; p < plan->ranks; p++)
-        needed += (double)plan->predicted.rank[p].peak_bytes * plan->dp;
+    for (int i = 0; i < plan->ranks * plan->dp; i++)
+        if (here[i]) needed += (double)plan->predicted.rank[i / plan->dp].peak_bytes;
     if (needed <= there) return PP_OK;
     return pp_fail(error, PP_E_INPUT, path,
                    "its ranks hold %s together, but this machine has %s: plan a smaller model or "
@@ -81,32 +82,54 @@ static pp_status check_memory(const pp_plan *plan, const char *path, pp_error *e
                    pp_format_bytes(needed, needs), pp_format_bytes(there, has));
 }
 
+/* What the ranks of this machine ask of it. */
+static pp_status check_machine(const pp_executed *executed, const char *backend, const char *path,
+                               pp_error *error) {
+    const pp_plan *plan = executed->plan;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    bool *here = pp_allocate_zeroed((size_t)(plan->ranks * plan->dp), sizeof *here);
+    if (!here) return pp_fail_memory(error);
+    int threads = pp_processes_workers_here(executed->processes, plan, here);
+    pp_status status = PP_OK;
+    if (strcmp(backend, "replay") != 0) status = check_memory(plan, here, path, error);
+    if (threads > cores && strcmp(backend, "cpu") == 0 && pp_processes_speaks(executed->processes))
+        pp_warn("%d ranks on %ld cores: they take turns, so times will not match the prediction",
+                threads, cores);
+    pp_free(here);
+    return status;
+}
+
+/* What can be refused before anything starts. */
+static pp_status prepare(const char *path, const pp_run_settings *settings, pp_executed *executed,
+                         pp_run_options *run, pp_error *error) {
+    const char *inputs[] = {path, settings->data};
+    if (pp_processes_speaks(executed->processes))
+        PP_TRY(pp_check_output(settings->trace, inputs, 2, error));
+    PP_TRY(pp_plan_open(path, &executed->plan, error));
+    PP_TRY(pp_in_document(pp_plan_expand(executed->plan, &executed->schedule, error), path, error));
+    const pp_plan *plan = executed->plan;
+    run->backend =
+        settings->backend ? settings->backend : pp_backend_default(plan->model, plan->dtype);
+    return check_machine(executed, run->backend, path, error);
+}
+
 pp_status pp_execute(const char *path, const pp_run_settings *settings, int default_steps,
                      bool keep_trace, pp_executed *executed, pp_error *error) {
     run_view view = {.steps = settings->steps ? settings->steps : default_steps};
-    const char *inputs[] = {path, settings->data};
-    PP_TRY(pp_check_output(settings->trace, inputs, 2, error));
-    PP_TRY(pp_plan_open(path, &executed->plan, error));
-    PP_TRY(pp_in_document(pp_plan_expand(executed->plan, &executed->schedule, error), path, error));
     pp_run_options run = {.steps = view.steps,
                           .seed = (uint64_t)settings->seed,
                           .data = settings->data,
-                          .backend = settings->backend,
                           .learning_rate = settings->learning_rate,
                           .timeout_s = settings->timeout_s,
                           .keep_trace = keep_trace,
-                          .on_step = show_step,
                           .context = &view};
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = executed->plan->ranks * executed->plan->dp;
-    const pp_plan *plan = executed->plan;
-    const char *backend = run.backend ? run.backend : pp_backend_default(plan->model, plan->dtype);
+    PP_TRY(pp_processes_join(settings->timeout_s, &executed->processes, error));
+    pp_status status = prepare(path, settings, executed, &run, error);
+    PP_TRY(pp_processes_agree(executed->processes, status, 0, error));
+    run.processes = executed->processes;
+    if (pp_processes_speaks(executed->processes)) run.on_step = show_step;
     view.samples = executed->plan->global_batch;
-    view.trains = strcmp(backend, "replay") != 0;
-    if (view.trains) PP_TRY(check_memory(executed->plan, path, error));
-    if (threads > cores && strcmp(backend, "cpu") == 0)
-        pp_warn("%d ranks on %ld cores: they take turns, so times will not match the prediction",
-                threads, cores);
+    view.trains = strcmp(run.backend, "replay") != 0;
     return pp_run(executed->plan, executed->schedule, &run, &executed->result, error);
 }
 
@@ -131,6 +154,10 @@ static void print_json(const pp_executed *executed, pp_text *text) {
     int ranks = executed->plan->ranks;
     pp_json json = pp_json_start(text);
     pp_json_object(&json);
+    if (executed->processes) {
+        pp_json_key(&json, "processes");
+        pp_json_int(&json, pp_processes_count(executed->processes));
+    }
     pp_json_key(&json, "steps");
     pp_json_array(&json);
     for (int i = 0; i < result->step_count; i++) {
@@ -158,6 +185,8 @@ static void print_text(const pp_executed *executed, pp_text *text) {
     pp_report_plan_line(executed->plan, text);
     char rate[32];
     bool tokens = result->measured.tokens_per_s > 0;
+    if (executed->processes)
+        pp_text_printf(text, ", %d processes", pp_processes_count(executed->processes));
     pp_text_printf(text, "\n%d step%s", result->step_count, result->step_count == 1 ? "" : "s");
     if (!isnan(first->loss)) pp_text_printf(text, ", loss %.4f", first->loss);
     if (!isnan(first->loss) && last != first)
@@ -178,9 +207,11 @@ static pp_status run_run(const void *settings_, const char *const *arguments, in
     pp_status status =
         pp_execute(arguments[0], settings, 10, settings->trace != NULL, &executed, error);
     pp_progress_clear();
+    output->processes = executed.processes;
+    bool speaks = pp_processes_speaks(executed.processes);
     /* an interrupted run still reports the steps that it finished */
-    bool some = executed.result && executed.result->step_count > 0;
-    if (status == PP_OK && settings->trace)
+    bool some = speaks && executed.result && executed.result->step_count > 0;
+    if (status == PP_OK && speaks && settings->trace)
         status = pp_write_trace(settings->trace, executed.result->trace, error);
     if (some) (settings->json ? print_json : print_text)(&executed, &output->out);
     pp_executed_finish(&executed);
@@ -193,8 +224,12 @@ const pp_subcommand pp_cmd_run = {
     .minimum_arguments = 1,
     .maximum_arguments = 1,
     .summary = "trains with a plan and compares the prediction with the measurement",
-    .description = "Ranks are threads of this machine, each with its own memory. Losses and "
-                   "gradients do not depend on the number of ranks, the split or the timing.",
+    .description = "Ranks are threads, each with its own memory. Started by mpirun or srun, all "
+                   "processes run the plan together, over any number of machines: its ranks go to "
+                   "them in equal shares, by the numbers of their devices, and process 0 prints. "
+                   "Losses and gradients do not depend on the number of ranks or processes, the "
+                   "split or the timing.",
+    .together = true,
     PP_OPTIONS(options),
     .settings_size = sizeof(pp_run_settings),
     .run = run_run,

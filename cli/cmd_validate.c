@@ -354,6 +354,7 @@ static pp_status validate(const char *path, const pp_run_settings *settings, val
     PP_TRY(check_settings(settings, error));
     PP_TRY(settings->measured ? take_recorded(path, settings->measured, v, error)
                               : take_run(path, settings, v, error));
+    if (!pp_processes_speaks(v->executed.processes)) return PP_OK;
     PP_TRY(pp_simulate_plan(v->executed.plan, true, NULL, &v->simulated, error));
     PP_TRY(pair_actions(v, error));
     if (settings->trace) PP_TRY(pp_write_trace(settings->trace, v->trace, error));
@@ -368,7 +369,8 @@ static pp_status run_validate(const void *settings_, const char *const *argument
     validation v = {.tolerance = settings->tolerance};
     (void)count;
     pp_status status = validate(arguments[0], settings, &v, error);
-    if (status == PP_OK) {
+    output->processes = v.executed.processes;
+    if (status == PP_OK && pp_processes_speaks(output->processes)) {
         if (settings->json)
             print_json(&v, &output->out);
         else
@@ -397,5 +399,6 @@ const pp_subcommand pp_cmd_validate = {
     PP_OPTIONS(options),
     .settings_size = sizeof(pp_run_settings),
     .defaults = &defaults,
+    .together = true,
     .run = run_validate,
 };

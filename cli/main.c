@@ -1,6 +1,7 @@
 /* ppsim: finds the subcommand, gives it its settings, prints what it made, and turns its error into
  * one message and an exit status. */
 #include "cli/cli.h"
+#include "executor/executor.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -98,14 +99,14 @@ static int exit_status(pp_status status) {
 static int finish(pp_status status, pp_output *output, pp_error *error) {
     pp_error write_error;
     pp_progress_clear();
-    pp_status written = write_stdout(&output->out, &write_error);
+    pp_status written = output->silent ? PP_OK : write_stdout(&output->out, &write_error);
     if (status == PP_OK) {
         status = written;
         error = &write_error;
     }
     if (status == PP_OK && pp_stop_signal())
         status = pp_fail(error, PP_E_INTERRUPTED, NULL, "interrupted when all was done");
-    if (status != PP_OK) print_error(error);
+    if (status != PP_OK && !output->silent) print_error(error);
     pp_text_deinit(&output->out);
     return exit_status(status);
 }
@@ -115,7 +116,8 @@ static int finish(pp_status status, pp_output *output, pp_error *error) {
 static pp_status run_subcommand(const pp_subcommand *subcommand, int argc, char **argv,
                                 pp_output *output, pp_error *error) {
     pp_status status = PP_E_OUT_OF_MEMORY;
-    int argument_count;
+    int argument_count, process;
+    output->silent = subcommand->together && pp_processes_launched(&process) > 1 && process > 0;
     bool help;
     void *settings = pp_allocate_zeroed(1, subcommand->settings_size + 1);
     const char **arguments = pp_allocate_zeroed((size_t)argc + 1, sizeof *arguments);
@@ -164,7 +166,9 @@ int main(int argc, char **argv) {
     install_signals();
     pp_log_install(log_to_stderr, getenv("PPSIM_LOG"));
     pp_status status = dispatch(argc, argv, &output, &error);
+    if (output.processes) output.silent = !pp_processes_speaks(output.processes);
     int code = finish(status, &output, &error);
+    pp_processes_leave(output.processes, code);
     if (getenv("PPSIM_COUNT_LEAKS") && pp_live_bytes() != 0)
         fprintf(stderr, "ppsim: %lld bytes were never freed\n", (long long)pp_live_bytes());
     return code;

@@ -25,7 +25,7 @@ endif()
 function(ppsim_folder folder)
   cmake_parse_arguments(arg "" "" "LINK" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/${folder}/*.c")
-  list(FILTER sources EXCLUDE REGEX "/executor/(cuda|nccl)/") # plugins, cmake/PpsimPlugins.cmake
+  list(FILTER sources EXCLUDE REGEX "/executor/(cuda|nccl|mpi)/") # plugins, cmake/PpsimPlugins.cmake
   if(NOT sources)
     add_library(ppsim_${folder} INTERFACE)
     target_link_libraries(ppsim_${folder} INTERFACE ppsim_options ${arg_LINK})

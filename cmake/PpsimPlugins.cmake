@@ -38,3 +38,8 @@ if(CUDAToolkit_FOUND)
   list(FILTER sources EXCLUDE REGEX "cuda_(kernels|layers|memory)\\.c$")
   ppsim_plugin(cuda SOURCES ${sources} LINK ppsim_cuda_layers CUDA::cudart CUDA::cublas CUDA::cublasLt)
 endif()
+
+# The wire between processes (executor/wire.h).
+if(MPI_C_FOUND)
+  ppsim_plugin(mpi SOURCES "${CMAKE_SOURCE_DIR}/executor/mpi/mpi_wire.c" LINK MPI::MPI_C)
+endif()

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#define LOOK_S 1e-3 /* how often a waiter looks for letters and posts in turn */
+
 pp_status pp_board_init(pp_board *board, const pp_model *model, const int *stage_of_layer,
                         int stages, int dp, pp_arena *arena, pp_error *error) {
     *board =
@@ -25,8 +27,27 @@ void pp_board_deinit(pp_board *board) {
     *board = (pp_board){0};
 }
 
+static void post_elsewhere(pp_processes *processes, int stage, int replica, int step,
+                           double ended_s) {
+    pp_letter letter = {.kind = PP_LETTER_BOARD,
+                        .number = stage,
+                        .part = replica,
+                        .microbatch = (uint32_t)step,
+                        .sent_s = pp_to_run_clock(processes, ended_s)};
+    for (int q = 0; q < processes->count; q++)
+        if (q != processes->process) (void)pp_post(processes, q, &letter, NULL, NULL);
+}
+
+static bool has_tie(const pp_board *board, int stage) {
+    for (int i = 0; i < board->model->layer_count; i++)
+        if (board->stage_of_layer[i] == stage && board->model->layers[i].tie) return true;
+    return false;
+}
+
 void pp_board_post(pp_board *board, int stage, int replica, int step, double ended_s) {
     int index = stage * board->dp + replica;
+    if (board->processes && has_tie(board, stage))
+        post_elsewhere(board->processes, stage, replica, step, ended_s);
     pthread_mutex_lock(&board->mutex);
     board->steps[index] = step + 1;
     board->ended_s[index] = ended_s;
@@ -55,14 +76,31 @@ static bool all_posted(const pp_board *board, int stage, int replica, int step, 
     return true;
 }
 
+/* What other processes posted. */
+static void take_letters_locked(pp_board *board) {
+    pp_wanted wanted = {PP_LETTER_BOARD, -1, -1, -1, true};
+    for (pp_parcel *came; (came = pp_inbox_wait(board->processes, &wanted, 0));) {
+        int index = came->letter.number * board->dp + came->letter.part;
+        board->steps[index] = (int)came->letter.microbatch + 1;
+        board->ended_s[index] = pp_from_run_clock(board->processes, came->letter.sent_s);
+        pp_parcel_free(board->processes, came);
+    }
+}
+
+static bool all_posted_now(pp_board *board, int stage, int replica, int step, double *ready_s) {
+    if (board->processes) take_letters_locked(board);
+    return all_posted(board, stage, replica, step, ready_s);
+}
+
 pp_status pp_board_wait(pp_board *board, int stage, int replica, int step, const pp_watch *watch,
                         double *ready_s) {
     pp_status status = PP_OK;
     pp_patience patience = pp_patience_start(watch);
     pthread_mutex_lock(&board->mutex);
-    while (status == PP_OK && !all_posted(board, stage, replica, step, ready_s)) {
+    double slice_s = board->processes ? LOOK_S : PP_WAIT_SLICE_S;
+    while (status == PP_OK && !all_posted_now(board, stage, replica, step, ready_s)) {
         if (board->aborted) status = PP_E_INTERRUPTED;
-        if (status == PP_OK) pp_condition_wait(&board->posted, &board->mutex, PP_WAIT_SLICE_S);
+        if (status == PP_OK) pp_condition_wait(&board->posted, &board->mutex, slice_s);
         if (status == PP_OK) status = pp_patience_check(&patience);
     }
     pthread_mutex_unlock(&board->mutex);

@@ -2,7 +2,7 @@
 #ifndef PPSIM_EXECUTOR_BOARD_INTERNAL_H
 #define PPSIM_EXECUTOR_BOARD_INTERNAL_H
 
-#include "executor/gate_internal.h"
+#include "executor/processes_internal.h"
 
 typedef struct pp_board {
     const pp_model *model;
@@ -13,6 +13,7 @@ typedef struct pp_board {
     pthread_mutex_t mutex;
     pthread_cond_t posted;
     bool aborted;
+    pp_processes *processes; /* that post to each other; NULL: one, or nobody will wait */
 } pp_board;
 
 pp_status pp_board_init(pp_board *board, const pp_model *model, const int *stage_of_layer,

@@ -7,6 +7,7 @@
  *   worker.c    one rank: interprets its action list (worker_setup.c: its memory)
  *   run.c       all ranks of a plan, step after step (run_check.c: what it refuses)
  *   measured.c  what a run measured: medians, the trace
+ *   processes.c several processes that run one plan (wire.h, postman.c, meeting.c, spread.c)
  *   reduce.c    gradients of shared weights added up in a fixed order
  *   heap.c      a rank's memory, counted
  *   gate.c      waiting for others without ever hanging
@@ -18,6 +19,29 @@
 #define PPSIM_EXECUTOR_H
 
 #include "core/core.h"
+
+/* ---- processes ----------------------------------------------------------------------------- */
+
+/* The processes that mpirun or srun started with this command; NULL everywhere: just this one. */
+typedef struct pp_processes pp_processes;
+
+/* As this process's environment tells: how many there are, and which one it is. */
+int pp_processes_launched(int *process);
+/* Joins them, through the plugin `mpi`; *processes is NULL where there is only one. timeout_s:
+ * whoever gives no sign of life for so long is given up, and with him all (0: 30). */
+pp_status pp_processes_join(double timeout_s, pp_processes **processes, pp_error *error);
+int pp_processes_count(const pp_processes *processes);
+/* Is this the process that prints? */
+bool pp_processes_speaks(const pp_processes *processes);
+/* All call it and get the same status and error: the earliest of all, or PP_OK. key: must be the
+ * same for all of them. */
+pp_status pp_processes_agree(pp_processes *processes, pp_status status, uint64_t key,
+                             pp_error *error);
+/* The last call, when everything is printed: all end together. */
+void pp_processes_leave(pp_processes *processes, int exit_status);
+/* Of ranks·dp workers, those that run on this machine, on their memory and cores. */
+int pp_processes_workers_here(const pp_processes *processes, const struct pp_plan *plan,
+                              bool *here /* [ranks · dp], worker = rank · dp + replica */);
 
 /* ---- running a plan ------------------------------------------------------------------------ */
 
@@ -51,6 +75,7 @@ typedef struct pp_run_options {
     bool evaluate;             /* dropout off */
     bool keep_trace;           /* of the step nearest to the median time */
     bool poison;               /* freed memory reads as NaN; always so in debug builds */
+    pp_processes *processes;   /* that run the plan together, each some of its ranks */
     /* all may be NULL */
     void (*on_step)(void *context, const pp_step_report *report);
     void (*observe)(void *context, const pp_observed *observed);
@@ -69,7 +94,8 @@ typedef struct pp_run_result {
     pp_arena arena;
 } pp_run_result;
 
-/* Trains `steps` steps: ranks·dp threads of this process. schedule: the plan's compute actions as
+/* Trains `steps` steps: ranks·dp threads of this process, or of all processes together; then all
+ * call it and get the same status, and process 0 alone the whole result. schedule: the plan's compute actions as
  * pp_plan_expand gives them, with or without transfers. Refuses (PP_E_UNSUPPORTED) tp > 1, bf16
  * on the CPU, opaque layers outside replay, sharded optimizer states, bidirectional schedules.
  * The first cause of a failure (rank, action, microbatch) is the message. A stop request ends

@@ -29,15 +29,18 @@ void pp_condition_wait(pthread_cond_t *condition, pthread_mutex_t *mutex, double
     pthread_cond_timedwait(condition, mutex, &until);
 }
 
+static uint_fast64_t life(const pp_watch *watch) {
+    return watch ? atomic_load(&watch->done) + atomic_load(&watch->elsewhere) : 0;
+}
+
 pp_patience pp_patience_start(const pp_watch *watch) {
-    return (pp_patience){
-        .watch = watch, .seen = watch ? atomic_load(&watch->done) : 0, .since_s = pp_now_s()};
+    return (pp_patience){.watch = watch, .seen = life(watch), .since_s = pp_now_s()};
 }
 
 pp_status pp_patience_check(pp_patience *patience) {
     if (!patience->watch) return PP_OK;
     if (pp_stop_signal()) return PP_E_INTERRUPTED;
-    uint_fast64_t done = atomic_load(&patience->watch->done);
+    uint_fast64_t done = life(patience->watch);
     double now_s = pp_now_s();
     if (done != patience->seen || atomic_load(&patience->watch->computing) > 0) {
         patience->seen = done;
@@ -60,7 +63,9 @@ void pp_gate_deinit(pp_gate *gate) {
 /* The last to come opens the gate for this round. */
 static void arrive(pp_gate *gate, double value) {
     if (gate->waiting == 0 || value > gate->latest) gate->latest = value;
-    if (++gate->waiting < gate->parties || gate->aborted) return;
+    gate->waiting++;
+    if (gate->waiting == gate->parties - 1) pthread_cond_broadcast(&gate->opened); /* to a leader */
+    if (gate->waiting < gate->parties || gate->aborted) return;
     gate->waiting = 0;
     gate->round++;
     gate->result = gate->latest;
@@ -82,6 +87,24 @@ pp_status pp_gate_wait(pp_gate *gate, const pp_watch *watch, double *value) {
     pthread_mutex_unlock(&gate->mutex);
     if (open) return PP_OK;
     return status != PP_OK ? status : PP_E_INTERRUPTED;
+}
+
+pp_status pp_gate_lead(pp_gate *gate, double *value,
+                       pp_status (*meet)(void *context, double *value), void *context) {
+    pthread_mutex_lock(&gate->mutex);
+    while (gate->waiting < gate->parties - 1 && !gate->aborted)
+        pp_condition_wait(&gate->opened, &gate->mutex, PP_WAIT_SLICE_S);
+    bool aborted = gate->aborted;
+    if (gate->waiting > 0 && gate->latest > *value) *value = gate->latest;
+    pthread_mutex_unlock(&gate->mutex);
+    if (aborted) return PP_E_INTERRUPTED;
+    PP_TRY(meet(context, value));
+    pthread_mutex_lock(&gate->mutex);
+    arrive(gate, *value);
+    gate->result = *value;
+    aborted = gate->aborted;
+    pthread_mutex_unlock(&gate->mutex);
+    return aborted ? PP_E_INTERRUPTED : PP_OK;
 }
 
 void pp_gate_abort(pp_gate *gate) {

@@ -11,7 +11,8 @@
  * action and none is inside one: a long kernel is not a hang. */
 typedef struct pp_watch {
     atomic_int computing;       /* ranks inside an action's arithmetic */
-    atomic_uint_fast64_t done;  /* actions finished by all ranks */
+    atomic_uint_fast64_t done;  /* actions finished by all ranks of this process */
+    atomic_uint_fast64_t elsewhere; /* signs of life from other processes */
     double timeout_s;
 } pp_watch;
 
@@ -43,6 +44,10 @@ void pp_gate_deinit(pp_gate *gate);
 /* Waits for the others. Each brings a value (such as its clock) and all leave with the largest.
  * PP_E_INTERRUPTED: aborted or a stop request; PP_E_FAILED: timed out. Fills no error. */
 pp_status pp_gate_wait(pp_gate *gate, const pp_watch *watch, double *value);
+/* For one of the parties: waits until all others stand at the gate, calls `meet` with the largest of
+ * all values, which it may replace, and opens. Not PP_OK from meet: the gate stays closed. */
+pp_status pp_gate_lead(pp_gate *gate, double *value,
+                       pp_status (*meet)(void *context, double *value), void *context);
 void pp_gate_abort(pp_gate *gate); /* wakes all, now and later */
 
 /* A condition variable on the monotonic clock, and a wait of at most `seconds` on it. */

@@ -122,9 +122,10 @@ pp_status pp_measure_links(const pp_measure_options *options, pp_error *error) {
             if (!game.slots[c][s]) status = pp_fail_memory(error);
         }
     }
-    if (status == PP_OK) status = ops->open(channels, CHANNELS, &game.transport, error);
+    pp_transport_setting setting = {.channels = channels, .channel_count = CHANNELS};
+    if (status == PP_OK) status = ops->open(&setting, &game.transport, error);
     if (status == PP_OK) {
-        for (int c = 0; c < CHANNELS; c++) ops->attach(game.transport, c, game.slots[c]);
+        for (int c = 0; c < CHANNELS; c++) ops->attach(game.transport, c, game.slots[c], NULL, NULL);
         status = play(&game, options, error);
     }
     ops->close(game.transport);

@@ -66,8 +66,8 @@ static double rank_busy_s(const pp_job *job, int rank, int step) {
 static int64_t rank_peak_bytes(const pp_job *job, int rank) {
     int64_t peak = 0;
     for (int d = 0; d < job->plan->dp; d++) {
-        const pp_heap *heap = &job->workers[rank * job->plan->dp + d].heap;
-        if (heap->peak_bytes > peak) peak = heap->peak_bytes;
+        const pp_worker *worker = &job->workers[rank * job->plan->dp + d];
+        if (worker->peak_bytes > peak) peak = worker->peak_bytes;
     }
     return peak;
 }
@@ -151,9 +151,10 @@ static void copy_points(const pp_job *job, int step, pp_trace *trace) {
     }
 }
 
-static pp_status make_trace(const pp_job *job, pp_run_result *result, int first, pp_error *error) {
+static pp_status make_trace(pp_job *job, pp_run_result *result, int first, pp_error *error) {
     const pp_plan *plan = job->plan;
     int step = nearest_step(job, result, first);
+    PP_TRY(pp_spread_trace(job, step, error));
     size_t span_count = 0, point_count = 0;
     for (int p = 0; p < plan->ranks; p++) {
         span_count += (size_t)first_replica(job, p)->steps[step].span_count;
@@ -164,8 +165,10 @@ static pp_status make_trace(const pp_job *job, pp_run_result *result, int first,
     result->trace = trace;
     trace->points = PP_NEW(&trace->arena, pp_trace_point, point_count);
     if (!trace->points) return pp_fail_memory(error);
-    snprintf(trace->title, sizeof trace->title, "%.60s on %s, step %d", plan->model->name,
-             job->backend->name, step);
+    int length = snprintf(trace->title, sizeof trace->title, "%.60s on %s, step %d",
+                          plan->model->name, job->backend->name, step);
+    if (job->processes)
+        pp_spread_title(job, trace->title + length, sizeof trace->title - (size_t)length);
     snprintf(trace->schedule, sizeof trace->schedule, "%s", plan->schedule);
     trace->measured = true;
     trace->ranks = plan->ranks;
@@ -182,12 +185,15 @@ static pp_status make_trace(const pp_job *job, pp_run_result *result, int first,
     return PP_OK;
 }
 
-pp_status pp_measured_summary(const pp_job *job, pp_run_result *result, pp_error *error) {
+pp_status pp_measured_summary(pp_job *job, pp_run_result *result, pp_error *error) {
     result->measured.rank = PP_NEW(&result->arena, pp_rank_prediction, job->plan->ranks);
     double *work = PP_NEW(&result->arena, double, result->step_count);
     if (result->arena.failed) return pp_fail_memory(error);
     if (result->step_count == 0) return PP_OK;
     int first = result->step_count > 1 ? 1 : 0;
+    bool whole = !job->processes || !atomic_load(&job->failed); /* all are there to bring theirs */
+    if (job->processes && job->processes->process != 0)
+        return whole && job->ring_steps > 0 ? pp_spread_trace(job, -1, error) : PP_OK;
     fill_measured(job, result, first, work);
-    return job->ring_steps > 0 ? make_trace(job, result, first, error) : PP_OK;
+    return whole && job->ring_steps > 0 ? make_trace(job, result, first, error) : PP_OK;
 }

@@ -11,8 +11,9 @@
 
 #include "executor/backend.h"
 #include "executor/transport.h"
+#include "executor/wire.h"
 
-#define PP_PLUGIN_ABI 1
+#define PP_PLUGIN_ABI 2
 #define PP_PLUGIN_SYMBOL "ppsim_plugin"
 
 /* What a plugin may ask of the program. Lives as long as the process. */
@@ -34,6 +35,7 @@ typedef struct pp_plugin {
     const char *version;               /* of ppsim, as it was built */
     const pp_backend *backend;         /* NULL: none */
     const pp_transport_ops *transport; /* NULL: none */
+    const pp_wire_ops *wire;           /* NULL: none */
 } pp_plugin;
 
 /* The one exported symbol. Called once; NULL: the plugin cannot work with this host. */

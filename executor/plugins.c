@@ -32,6 +32,7 @@ static known_plugin known[] = {
     {.name = "cuda",
      .cure = "this build has no CUDA: install NVIDIA's CUDA toolkit, 12.5 or later, and rebuild"},
     {.name = "nccl", .cure = "this build has no NCCL: install libnccl-dev and rebuild"},
+    {.name = "mpi", .cure = "this build has no MPI: install libopenmpi-dev and rebuild"},
 };
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 

@@ -105,10 +105,28 @@ pp_status pp_reduce_init(pp_reduce *reduce, const pp_model *model, const int *st
     reduce->groups = PP_NEW(arena, pp_reduce_group, capacity);
     if (!arena->failed) add_groups(&b, false, NULL);
     if (arena->failed) return pp_fail_memory(error);
-    for (int g = 0; g < reduce->group_count; g++)
+    for (int g = 0; g < reduce->group_count; g++) {
+        reduce->groups[g].here_count = reduce->groups[g].party_count;
         pp_gate_init(&reduce->groups[g].gate, reduce->groups[g].party_count);
+    }
     reduce->gates_ready = reduce->group_count;
     return PP_OK;
+}
+
+void pp_reduce_spread(pp_reduce *reduce, pp_processes *processes, const int *process_of) {
+    reduce->processes = processes;
+    reduce->process_of = process_of;
+    for (int g = 0; g < reduce->group_count; g++) {
+        pp_reduce_group *group = &reduce->groups[g];
+        group->here_count = 0;
+        group->leader = -1;
+        for (int k = 0; k < group->party_count; k++) {
+            if (process_of[group->parties[k]] != processes->process) continue;
+            if (group->here_count++ == 0) group->leader = k;
+        }
+        pp_gate_deinit(&group->gate);
+        pp_gate_init(&group->gate, group->here_count);
+    }
 }
 
 void pp_reduce_deinit(pp_reduce *reduce) {
@@ -159,59 +177,240 @@ static int64_t slice_start(const pp_reduce_group *group, int index) {
            group->count % group->party_count * index / group->party_count;
 }
 
-static void sum_slice(const pp_reduce *reduce, const pp_reduce_group *group, int index,
-                      const pp_reduce_party *party) {
-    const pp_backend *backend = party->backend;
-    void *state = party->backend_state, *buffer = party->buffer;
-    int64_t width = pp_dtype_bytes(reduce->dtype), chunk = party->buffer_bytes / width;
-    int64_t end = slice_start(group, index + 1);
-    unsigned char *own = party_gradient(reduce, group, index);
-    for (int64_t from = slice_start(group, index); from < end; from += chunk) {
+static bool is_here(const pp_reduce *reduce, int party) {
+    return !reduce->processes || reduce->process_of[party] == reduce->processes->process;
+}
+
+/* ---- between processes --------------------------------------------------------------------- */
+
+/* A copy of a part of a gradient, which may then change at once. */
+static pp_status ship(const pp_reduce *reduce, const pp_reduce_party *party, int to,
+                      const pp_letter *letter, const unsigned char *bytes, pp_error *error) {
+    if (letter->size_bytes == 0) return PP_OK;
+    void *copy = pp_payload_new(reduce->processes, letter->size_bytes);
+    if (!copy) return pp_fail_memory(error);
+    party->backend->download(party->backend_state, copy, bytes, letter->size_bytes);
+    return pp_post(reduce->processes, to, letter, copy, error);
+}
+
+static int slice_letter(const pp_reduce_group *group, int member, int slice) {
+    return member * group->party_count + slice;
+}
+
+static size_t slice_bytes(const pp_reduce *reduce, const pp_reduce_group *group, int slice) {
+    return (size_t)((slice_start(group, slice + 1) - slice_start(group, slice)) *
+                    pp_dtype_bytes(reduce->dtype));
+}
+
+static pp_status keep_waiting(const pp_reduce *reduce, pp_patience *patience) {
+    return atomic_load(&reduce->aborted) ? PP_E_INTERRUPTED : pp_patience_check(patience);
+}
+
+static pp_status await_letter(const pp_reduce *reduce, const pp_wanted *wanted,
+                              const pp_watch *watch, double *waited_s, pp_parcel **came) {
+    double before_s = pp_now_s();
+    pp_patience patience = pp_patience_start(watch);
+    pp_status status = PP_OK;
+    while (!(*came = pp_inbox_wait(reduce->processes, wanted, PP_WAIT_SLICE_S)) && status == PP_OK)
+        status = keep_waiting(reduce, &patience);
+    *waited_s += pp_now_s() - before_s;
+    return *came ? PP_OK : status;
+}
+
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+/* One party at one group. */
+typedef struct sitting {
+    pp_reduce *reduce;
+    pp_reduce_group *group;
+    const pp_reduce_party *party;
+    pp_watch *watch;
+    double *waited_s;
+    int number, index;   /* of the group, of the party in it */
+    pp_parcel **parcels; /* [members] slices from other processes; NULL: all are here */
+} sitting;
+
+static const unsigned char *gradient_at(const sitting *s, int member, int64_t from) {
+    int64_t width = pp_dtype_bytes(s->reduce->dtype);
+    if (!s->parcels || !s->parcels[member])
+        return s->group->members[member].gradient + from * width;
+    const unsigned char *slice = s->parcels[member]->payload;
+    return slice + (from - slice_start(s->group, s->index)) * width;
+}
+
+/* Brings a member's gradient to where the backend adds. */
+static const void *addend(const sitting *s, int member, int64_t from, size_t size_bytes) {
+    const unsigned char *at = gradient_at(s, member, from);
+    bool landed = s->parcels && s->parcels[member] && s->party->landing;
+    if (!landed) return at;
+    s->party->backend->upload(s->party->backend_state, s->party->landing, at, size_bytes);
+    return s->party->landing;
+}
+
+static void sum_slice(sitting *s) {
+    const pp_backend *backend = s->party->backend;
+    void *state = s->party->backend_state, *buffer = s->party->buffer;
+    int64_t width = pp_dtype_bytes(s->reduce->dtype), chunk = s->party->buffer_bytes / width;
+    int64_t end = slice_start(s->group, s->index + 1);
+    unsigned char *own = party_gradient(s->reduce, s->group, s->index);
+    for (int64_t from = slice_start(s->group, s->index); from < end; from += chunk) {
         int64_t count = end - from < chunk ? end - from : chunk;
         size_t size_bytes = (size_t)(count * width);
-        backend->copy(state, buffer, group->members[0].gradient + from * width, size_bytes);
-        for (int i = 1; i < group->member_count; i++)
-            backend->add(state, reduce->dtype, buffer, group->members[i].gradient + from * width,
-                         count);
+        backend->copy(state, buffer, addend(s, 0, from, size_bytes), size_bytes);
+        for (int i = 1; i < s->group->member_count; i++)
+            backend->add(state, s->reduce->dtype, buffer, addend(s, i, from, size_bytes), count);
         backend->copy(state, own + from * width, buffer, size_bytes);
     }
 }
 
+/* The sum of slice k, wherever it was made. */
+static void copy_sum(const sitting *s, unsigned char *target, int k) {
+    const pp_backend *backend = s->party->backend;
+    int64_t at = slice_start(s->group, k) * pp_dtype_bytes(s->reduce->dtype);
+    size_t size_bytes = slice_bytes(s->reduce, s->group, k);
+    if (size_bytes == 0) return;
+    if (is_here(s->reduce, s->group->parties[k])) {
+        const unsigned char *source = party_gradient(s->reduce, s->group, k);
+        if (source != target)
+            backend->copy(s->party->backend_state, target + at, source + at, size_bytes);
+        return;
+    }
+    pp_wanted wanted = {PP_LETTER_SUM, s->number, k, -1, false};
+    const pp_parcel *came = pp_inbox_wait(s->reduce->processes, &wanted, 0);
+    backend->upload(s->party->backend_state, target + at, came->payload, size_bytes);
+}
+
 /* Every slice from its owner into all members of this party. */
-static void gather_slices(const pp_reduce *reduce, const pp_reduce_group *group, int index,
-                          const pp_reduce_party *party) {
-    int64_t width = pp_dtype_bytes(reduce->dtype);
-    for (int i = 0; i < group->member_count; i++) {
-        if (party_of(reduce, &group->members[i]) != group->parties[index]) continue;
-        unsigned char *target = group->members[i].gradient;
-        for (int k = 0; k < group->party_count; k++) {
-            const unsigned char *source = party_gradient(reduce, group, k);
-            if (source == target) continue;
-            int64_t from = slice_start(group, k), end = slice_start(group, k + 1);
-            party->backend->copy(party->backend_state, target + from * width, source + from * width,
-                                 (size_t)((end - from) * width));
-        }
+static void gather_slices(sitting *s) {
+    for (int i = 0; i < s->group->member_count; i++) {
+        const pp_reduce_member *member = &s->group->members[i];
+        if (party_of(s->reduce, member) != s->group->parties[s->index]) continue;
+        for (int k = 0; k < s->group->party_count; k++) copy_sum(s, member->gradient, k);
     }
 }
 
-static pp_status wait_gate(pp_gate *gate, const pp_watch *watch, double *waited_s) {
+/* The slices that parties of other processes sum, of all of this party's gradients. */
+static pp_status ship_gradients(const sitting *s, pp_error *error) {
+    const pp_reduce_group *group = s->group;
+    int64_t width = pp_dtype_bytes(s->reduce->dtype);
+    for (int i = 0; i < group->member_count; i++) {
+        if (party_of(s->reduce, &group->members[i]) != group->parties[s->index]) continue;
+        for (int k = 0; k < group->party_count; k++) {
+            if (is_here(s->reduce, group->parties[k])) continue;
+            pp_letter letter = {.kind = PP_LETTER_GRADIENT,
+                                .number = s->number,
+                                .part = slice_letter(group, i, k),
+                                .size_bytes = slice_bytes(s->reduce, group, k)};
+            PP_TRY(ship(s->reduce, s->party, s->reduce->process_of[group->parties[k]], &letter,
+                        group->members[i].gradient + slice_start(group, k) * width, error));
+        }
+    }
+    return PP_OK;
+}
+
+static bool has_party(const pp_reduce *reduce, const pp_reduce_group *group, int process) {
+    for (int k = 0; k < group->party_count; k++)
+        if (reduce->process_of[group->parties[k]] == process) return true;
+    return false;
+}
+
+/* The summed slice to every other process that has a party. */
+static pp_status ship_sum(const sitting *s, pp_error *error) {
+    const pp_reduce *reduce = s->reduce;
+    const unsigned char *sum = party_gradient(reduce, s->group, s->index) +
+                               slice_start(s->group, s->index) * pp_dtype_bytes(reduce->dtype);
+    pp_letter letter = {.kind = PP_LETTER_SUM,
+                        .number = s->number,
+                        .part = s->index,
+                        .size_bytes = slice_bytes(reduce, s->group, s->index)};
+    for (int q = 0; q < reduce->processes->count; q++)
+        if (q != reduce->processes->process && has_party(reduce, s->group, q))
+            PP_TRY(ship(reduce, s->party, q, &letter, sum, error));
+    return PP_OK;
+}
+
+/* ---- the order of events ------------------------------------------------------------------- */
+
+static pp_status wait_gate(const sitting *s) {
     double before_s = pp_now_s();
     double opened_s = before_s;
-    pp_status status = pp_gate_wait(gate, watch, &opened_s);
-    *waited_s += pp_now_s() - before_s;
+    pp_status status = pp_gate_wait(&s->group->gate, s->watch, &opened_s);
+    *s->waited_s += pp_now_s() - before_s;
     return status;
 }
 
 /* The party's part between two gates: what it did is done before the others go on. */
-static pp_status
-work_between(const pp_reduce_party *party, pp_watch *watch,
-             void (*work)(const pp_reduce *, const pp_reduce_group *, int, const pp_reduce_party *),
-             const pp_reduce *reduce, const pp_reduce_group *group, int index, pp_error *error) {
-    atomic_fetch_add(&watch->computing, 1);
-    work(reduce, group, index, party);
-    pp_status status = party->backend->finish(party->backend_state, error);
-    atomic_fetch_sub(&watch->computing, 1);
+static pp_status work_between(sitting *s, void (*work)(sitting *), pp_error *error) {
+    atomic_fetch_add(&s->watch->computing, 1);
+    work(s);
+    pp_status status = s->party->backend->finish(s->party->backend_state, error);
+    atomic_fetch_sub(&s->watch->computing, 1);
     return status;
+}
+
+/* The slices of this party's that other processes hold. */
+static pp_status take_gradients(sitting *s, pp_error *error) {
+    s->parcels = pp_allocate_zeroed((size_t)s->group->member_count, sizeof(pp_parcel *));
+    if (!s->parcels) return pp_fail_memory(error);
+    if (slice_bytes(s->reduce, s->group, s->index) == 0) return PP_OK;
+    for (int i = 0; i < s->group->member_count; i++) {
+        if (is_here(s->reduce, party_of(s->reduce, &s->group->members[i]))) continue;
+        pp_wanted wanted = {PP_LETTER_GRADIENT, s->number, slice_letter(s->group, i, s->index), -1,
+                            true};
+        PP_TRY(await_letter(s->reduce, &wanted, s->watch, s->waited_s, &s->parcels[i]));
+    }
+    return PP_OK;
+}
+
+static void free_gradients(sitting *s) {
+    for (int i = 0; s->parcels && i < s->group->member_count; i++)
+        pp_parcel_free(s->reduce->processes, s->parcels[i]);
+    pp_free(s->parcels);
+    s->parcels = NULL;
+}
+
+/* The sums of other processes: present once this returns. */
+static pp_status await_sums(sitting *s) {
+    for (int k = 0; k < s->group->party_count; k++) {
+        if (is_here(s->reduce, s->group->parties[k])) continue;
+        if (slice_bytes(s->reduce, s->group, k) == 0) continue;
+        pp_wanted wanted = {PP_LETTER_SUM, s->number, k, -1, false};
+        pp_parcel *came;
+        PP_TRY(await_letter(s->reduce, &wanted, s->watch, s->waited_s, &came));
+    }
+    return PP_OK;
+}
+
+/* Once nobody here reads them any more. */
+static void free_sums(sitting *s) {
+    for (int k = 0; k < s->group->party_count; k++) {
+        pp_wanted wanted = {PP_LETTER_SUM, s->number, k, -1, true};
+        if (!is_here(s->reduce, s->group->parties[k]))
+            pp_parcel_free(s->reduce->processes, pp_inbox_wait(s->reduce->processes, &wanted, 0));
+    }
+}
+
+static pp_status reduce_here(sitting *s, pp_error *error) {
+    PP_TRY(wait_gate(s));
+    PP_TRY(work_between(s, sum_slice, error));
+    PP_TRY(wait_gate(s));
+    PP_TRY(work_between(s, gather_slices, error));
+    return wait_gate(s);
+}
+
+/* Letters take the place of the gates between processes. */
+static pp_status reduce_spread(sitting *s, pp_error *error) {
+    PP_TRY(wait_gate(s));
+    PP_TRY(ship_gradients(s, error));
+    PP_TRY(take_gradients(s, error));
+    PP_TRY(work_between(s, sum_slice, error));
+    PP_TRY(ship_sum(s, error));
+    PP_TRY(await_sums(s));
+    PP_TRY(wait_gate(s));
+    PP_TRY(work_between(s, gather_slices, error));
+    PP_TRY(wait_gate(s));
+    if (s->index == s->group->leader) free_sums(s);
+    return PP_OK;
 }
 
 pp_status pp_reduce_group_run(pp_reduce *reduce, int number, const pp_reduce_party *party,
@@ -219,13 +418,21 @@ pp_status pp_reduce_group_run(pp_reduce *reduce, int number, const pp_reduce_par
     pp_reduce_group *group = &reduce->groups[number];
     int index = party_index(group, party->rank * reduce->dp + party->replica);
     if (index < 0) return PP_OK;
-    PP_TRY(wait_gate(&group->gate, watch, waited_s));
-    PP_TRY(work_between(party, watch, sum_slice, reduce, group, index, error));
-    PP_TRY(wait_gate(&group->gate, watch, waited_s));
-    PP_TRY(work_between(party, watch, gather_slices, reduce, group, index, error));
-    return wait_gate(&group->gate, watch, waited_s);
+    sitting s = {.reduce = reduce,
+                 .group = group,
+                 .party = party,
+                 .watch = watch,
+                 .waited_s = waited_s,
+                 .number = number,
+                 .index = index};
+    if (group->here_count == group->party_count) return reduce_here(&s, error);
+    pp_status status = reduce_spread(&s, error);
+    free_gradients(&s);
+    return status;
 }
 
 void pp_reduce_abort(pp_reduce *reduce) {
+    atomic_store(&reduce->aborted, true);
+    if (reduce->processes) pp_inbox_wake(reduce->processes);
     for (int g = 0; g < reduce->gates_ready; g++) pp_gate_abort(&reduce->groups[g].gate);
 }

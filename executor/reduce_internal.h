@@ -3,7 +3,7 @@
 #define PPSIM_EXECUTOR_REDUCE_INTERNAL_H
 
 #include "executor/backend.h"
-#include "executor/gate_internal.h"
+#include "executor/processes_internal.h"
 
 /* One gradient that takes part, of one (layer, replica). */
 typedef struct pp_reduce_member {
@@ -19,7 +19,9 @@ typedef struct pp_reduce_group {
     int member_count;
     int *parties; /* rank · dp + replica of those who take part, ascending */
     int party_count;
-    pp_gate gate;
+    int here_count; /* parties of this process */
+    int leader;     /* the first of them, as an index of parties; -1: none */
+    pp_gate gate;   /* of the parties of this process */
 } pp_reduce_group;
 
 typedef struct pp_reduce {
@@ -28,12 +30,17 @@ typedef struct pp_reduce {
     int gates_ready; /* groups whose gate is initialised */
     int dp;
     pp_dtype dtype;
+    pp_processes *processes; /* NULL: all parties are here */
+    const int *process_of;   /* [parties] */
+    atomic_bool aborted;
 } pp_reduce;
 
 /* The groups of a model: placement: [stages]; stage_of_layer: [layers]. */
 pp_status pp_reduce_init(pp_reduce *reduce, const pp_model *model, const int *stage_of_layer,
                          const int *placement, int dp, pp_dtype dtype, pp_arena *arena,
                          pp_error *error);
+/* Several processes reduce together: party p runs in process_of[p]. Before the first step. */
+void pp_reduce_spread(pp_reduce *reduce, pp_processes *processes, const int *process_of);
 void pp_reduce_deinit(pp_reduce *reduce);
 /* Tells where the gradient of (layer, tensor, replica) is. Thread-safe for different members. */
 void pp_reduce_attach(pp_reduce *reduce, int layer, int tensor, int replica, void *gradient);
@@ -45,7 +52,8 @@ typedef struct pp_reduce_party {
     int rank, replica;
     const pp_backend *backend;
     void *backend_state;
-    void *buffer; /* scratch of buffer_bytes, at least one element */
+    void *buffer;  /* scratch of buffer_bytes, at least one element */
+    void *landing; /* as large: device memory for what comes from other processes, else NULL */
     int64_t buffer_bytes;
 } pp_reduce_party;
 

@@ -22,6 +22,7 @@ static void wake_everybody(pp_job *job) {
     pp_gate_abort(&job->ready);
     pp_gate_abort(&job->start);
     pp_gate_abort(&job->finish);
+    if (job->processes) pp_inbox_wake(job->processes);
 }
 
 /* "rank 2, replica 1, at 2B3 (microbatch 3): " */
@@ -58,6 +59,20 @@ void pp_job_fail(pp_job *job, const pp_worker *worker, const pp_action *action, 
     }
     atomic_store(&job->failed, true);
     pthread_mutex_unlock(&job->mutex);
+    if (!first) return;
+    if (job->processes) pp_processes_fail(job->processes, &job->error);
+    wake_everybody(job);
+}
+
+/* Another process has given the run up. */
+static void fail_elsewhere(void *context, const pp_verdict *verdict) {
+    pp_job *job = context;
+    pthread_mutex_lock(&job->mutex);
+    bool first = job->error.code == PP_OK;
+    if (first) (void)pp_verdict_error(verdict, &job->error);
+    atomic_store(&job->failed, true);
+    pthread_mutex_unlock(&job->mutex);
+    if (first && verdict->signal && !pp_stop_signal()) pp_stop_request(verdict->signal);
     if (first) wake_everybody(job);
 }
 
@@ -131,11 +146,12 @@ static pp_status prepare_memory(pp_job *job, pp_error *error) {
     return PP_OK;
 }
 
-static pp_status prepare_data(pp_job *job, pp_error *error) {
+static pp_status prepare_data(pp_job *job, const int *stage_of_layer, pp_error *error) {
     const pp_plan *plan = job->plan;
     job->replica_samples = plan->global_batch / plan->dp;
     if (!job->backend->runs_layers) return PP_OK;
     PP_TRY(pp_data_shape_of(plan->model, &job->shape, error));
+    job->loss_rank = plan->placement[stage_of_layer[job->shape.loss_layer]];
     job->gradient_scale = 1.0 / (double)(plan->global_batch * job->shape.targets);
     job->losses = PP_NEW(&job->arena, double, (int64_t)plan->dp * plan->microbatches);
     if (!job->losses) return pp_fail_memory(error);
@@ -161,6 +177,8 @@ static pp_channel_request channel_request(const pp_job *job, int from, int to, i
                                      : pp_cluster_link(plan->cluster, devices[0], devices[1]),
         .emulate_link = !job->backend->runs_layers,
         .lane = (replica * plan->ranks + ranks[0]) * plan->ranks + ranks[1],
+        .from_process = job->workers[ranks[0] * plan->dp + replica].process,
+        .to_process = job->workers[ranks[1] * plan->dp + replica].process,
     };
 }
 
@@ -180,15 +198,17 @@ static pp_status prepare_transport(pp_job *job, pp_error *error) {
                 channels[pp_job_channel(job, s, d, true)] = channel_request(job, next, s, d, true);
         }
     }
-    return job->transport_ops->open(channels, count, &job->transport, error);
+    pp_transport_setting setting = {channels, count, job->processes};
+    return job->transport_ops->open(&setting, &job->transport, error);
 }
 
 static pp_status prepare_workers(pp_job *job, pp_error *error) {
     const pp_plan *plan = job->plan;
-    job->worker_count = plan->ranks * plan->dp;
-    job->workers = PP_NEW(&job->arena, pp_worker, job->worker_count);
+    int count = plan->ranks * plan->dp;
+    job->workers = PP_NEW(&job->arena, pp_worker, count);
     if (!job->workers) return pp_fail_memory(error);
-    for (int i = 0; i < job->worker_count; i++) {
+    job->worker_count = count;
+    for (int i = 0; i < count; i++) {
         pp_worker *worker = &job->workers[i];
         worker->job = job;
         worker->rank = i / plan->dp;
@@ -196,9 +216,18 @@ static pp_status prepare_workers(pp_job *job, pp_error *error) {
         atomic_init(&worker->standing, job->schedule->first_action[worker->rank]);
         pp_arena_init(&worker->arena);
     }
-    pp_gate_init(&job->ready, job->worker_count + 1);
-    pp_gate_init(&job->start, job->worker_count + 1);
-    pp_gate_init(&job->finish, job->worker_count + 1);
+    PP_TRY(pp_spread_workers(job, error));
+    pp_gate_init(&job->ready, job->here_count + 1);
+    pp_gate_init(&job->start, job->here_count + 1);
+    pp_gate_init(&job->finish, job->here_count + 1);
+    job->gates_ready = true;
+    return PP_OK;
+}
+
+/* Where process 0 keeps what the workers of other processes report. */
+static pp_status prepare_reports(pp_job *job, pp_error *error) {
+    for (int i = 0; i < job->worker_count; i++)
+        if (!job->workers[i].here) PP_TRY(pp_worker_open_records(&job->workers[i], error));
     return PP_OK;
 }
 
@@ -211,22 +240,33 @@ static int ring_steps(const pp_job *job) {
     return fits < 1 ? 1 : fits < job->steps ? (int)fits : job->steps;
 }
 
+static pp_status spread_reductions(pp_job *job, pp_error *error) {
+    int *process_of = PP_NEW(&job->arena, int, job->worker_count);
+    if (!process_of) return pp_fail_memory(error);
+    for (int i = 0; i < job->worker_count; i++) process_of[i] = job->workers[i].process;
+    pp_reduce_spread(&job->reduce, job->processes, process_of);
+    return PP_OK;
+}
+
 static pp_status prepare(pp_job *job, pp_error *error) {
     const pp_plan *plan = job->plan;
     job->ring_steps = ring_steps(job);
     const int *stage_of_layer = stages_of_layers(job);
     if (!stage_of_layer) return pp_fail_memory(error);
+    PP_TRY(prepare_workers(job, error));
+    if (job->processes && job->processes->process == 0) PP_TRY(prepare_reports(job, error));
     PP_TRY(prepare_memory(job, error));
-    PP_TRY(prepare_data(job, error));
+    PP_TRY(prepare_data(job, stage_of_layer, error));
     if (job->backend->runs_layers) {
         PP_TRY(pp_reduce_init(&job->reduce, plan->model, stage_of_layer, plan->placement, plan->dp,
                               plan->dtype, &job->arena, error));
+        if (job->processes) PP_TRY(spread_reductions(job, error));
         PP_TRY(pp_run_check_updates(job->schedule, &job->reduce, error));
     }
     PP_TRY(pp_board_init(&job->board, plan->model, stage_of_layer, plan->stage_count, plan->dp,
                          &job->arena, error));
-    PP_TRY(prepare_transport(job, error));
-    return prepare_workers(job, error);
+    if (!job->backend->runs_layers) job->board.processes = job->processes;
+    return prepare_transport(job, error);
 }
 
 static void job_init(pp_job *job, const pp_plan *plan, const pp_schedule *schedule,
@@ -237,7 +277,10 @@ static void job_init(pp_job *job, const pp_plan *plan, const pp_schedule *schedu
                     .backend = backend,
                     .optimizer = pp_optimizer_defaults(plan->optimizer),
                     .steps = options->steps > 0 ? options->steps : 1,
-                    .transport_ops = &pp_transport_local};
+                    .processes = options->processes,
+                    .loss_rank = -1,
+                    .transport_ops =
+                        options->processes ? &pp_transport_remote : &pp_transport_local};
     if (options->learning_rate > 0) job->optimizer.learning_rate = options->learning_rate;
     job->watch.timeout_s = options->timeout_s > 0 ? options->timeout_s : DEFAULT_TIMEOUT_S;
     pthread_mutex_init(&job->mutex, NULL);
@@ -246,7 +289,7 @@ static void job_init(pp_job *job, const pp_plan *plan, const pp_schedule *schedu
 
 static void job_deinit(pp_job *job) {
     for (int i = 0; i < job->worker_count; i++) pp_worker_close(&job->workers[i]);
-    if (job->worker_count > 0) {
+    if (job->gates_ready) {
         pp_gate_deinit(&job->ready);
         pp_gate_deinit(&job->start);
         pp_gate_deinit(&job->finish);
@@ -264,6 +307,7 @@ static void job_deinit(pp_job *job) {
 static void start_workers(pp_job *job) {
     for (int i = 0; i < job->worker_count; i++) {
         pp_worker *worker = &job->workers[i];
+        if (!worker->here) continue;
         int failure = pthread_create(&worker->thread, NULL, pp_worker_main, worker);
         worker->started = failure == 0;
         if (worker->started) continue;
@@ -281,33 +325,61 @@ static void join_workers(pp_job *job) {
         if (job->workers[i].started) pthread_join(job->workers[i].thread, NULL);
 }
 
+/* Through a gate of all workers, of all processes. */
+static pp_status pass(pp_job *job, pp_gate *gate, pp_status (*meet)(void *job, double *value),
+                      double *value) {
+    return job->processes ? pp_gate_lead(gate, value, meet, job) : pp_gate_wait(gate, NULL, value);
+}
+
+static pp_step_report report_step(const pp_job *job, int step, double start_s) {
+    bool elsewhere = job->processes && job->processes->process != 0;
+    return elsewhere ? (pp_step_report){.step = step, .loss = NAN}
+                     : pp_measured_step(job, step, start_s);
+}
+
 /* The calling thread's side. A stop request is left to the workers, who end after their current
  * action and take this thread along. */
 static void run_steps(pp_job *job, pp_run_result *result) {
     double now_s = pp_now_s();
-    if (pp_gate_wait(&job->ready, NULL, &now_s) != PP_OK) return;
+    if (pass(job, &job->ready, pp_spread_start, &now_s) != PP_OK) return;
     for (int step = 0; step < job->steps; step++) {
         double start_s = pp_now_s(), end_s = start_s;
-        if (pp_gate_wait(&job->start, NULL, &start_s) != PP_OK) return;
-        if (pp_gate_wait(&job->finish, NULL, &end_s) != PP_OK) return;
-        result->steps[step] = pp_measured_step(job, step, start_s);
+        job->step = step;
+        if (pass(job, &job->start, pp_spread_start, &start_s) != PP_OK) return;
+        if (pass(job, &job->finish, pp_spread_finish, &end_s) != PP_OK) return;
+        result->steps[step] = report_step(job, step, start_s);
         result->step_count = step + 1;
         if (job->options->on_step)
             job->options->on_step(job->options->context, &result->steps[step]);
     }
 }
 
-static pp_status run_job(pp_job *job, pp_run_result *result, pp_error *error) {
-    PP_TRY(prepare(job, error));
-    start_workers(job);
-    run_steps(job, result);
-    join_workers(job);
+static pp_status outcome(pp_job *job, pp_run_result *result, pp_error *error) {
     if (atomic_load(&job->failed)) {
         if (error) *error = job->error;
         if (job->error.code != PP_E_INTERRUPTED) return job->error.code;
     }
     PP_TRY(pp_measured_summary(job, result, error));
     return job->error.code;
+}
+
+static void listen(pp_job *job, bool on) {
+    if (job->processes)
+        pp_processes_listen(job->processes, on ? &job->watch : NULL, on ? fail_elsewhere : NULL,
+                            on ? job : NULL);
+}
+
+static pp_status run_job(pp_job *job, pp_run_result *result, pp_error *error) {
+    pp_status status = prepare(job, error);
+    uint64_t key = job->processes && status == PP_OK ? pp_spread_key(job) : 0;
+    PP_TRY(pp_processes_agree(job->processes, status, key, error));
+    listen(job, true);
+    start_workers(job);
+    run_steps(job, result);
+    join_workers(job);
+    status = outcome(job, result, error);
+    listen(job, false);
+    return pp_processes_agree(job->processes, status, 0, error);
 }
 
 static pp_status result_new(int steps, pp_run_result **result, pp_error *error) {
@@ -336,8 +408,10 @@ pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_
     const char *name =
         options->backend ? options->backend : pp_backend_default(plan->model, plan->dtype);
     const pp_backend *backend = options->own_backend;
-    if (!backend) PP_TRY(pp_backend_find(name, "--backend", &backend, error));
-    PP_TRY(pp_run_check(plan, schedule, backend, error));
+    pp_status checked = PP_OK;
+    if (!backend) checked = pp_backend_find(name, "--backend", &backend, error);
+    if (checked == PP_OK) checked = pp_run_check(plan, schedule, backend, error);
+    PP_TRY(pp_processes_agree(options->processes, checked, 0, error));
 
     pp_run_result *made = NULL;
     pp_job job;

@@ -2,6 +2,7 @@
 #ifndef PPSIM_EXECUTOR_RUN_INTERNAL_H
 #define PPSIM_EXECUTOR_RUN_INTERNAL_H
 
+#include "executor/processes_internal.h"
 #include "executor/worker_internal.h"
 
 /* run_check.c: everything about plan and schedule that would go wrong later, said before anything
@@ -14,6 +15,21 @@ pp_status pp_run_check_updates(const pp_schedule *schedule, const pp_reduce *red
 
 /* measured.c: report of a finished step (its workers wait), and the summary of all. */
 pp_step_report pp_measured_step(const pp_job *job, int step, double start_s);
-pp_status pp_measured_summary(const pp_job *job, pp_run_result *result, pp_error *error);
+pp_status pp_measured_summary(pp_job *job, pp_run_result *result, pp_error *error);
+
+/* spread.c: one job over several processes. */
+
+/* Which process each worker runs in. */
+pp_status pp_spread_workers(pp_job *job, pp_error *error);
+/* What the leader of a gate does (pp_gate_lead): the latest of all processes; with the gate `finish`
+ * also what each worker did in the step, which process 0 gets. */
+pp_status pp_spread_start(void *job, double *value);
+pp_status pp_spread_finish(void *job, double *value);
+/* Brings the spans of process 0's choice of a step to it. */
+pp_status pp_spread_trace(pp_job *job, int step, pp_error *error);
+/* ", 4 processes, clocks within 3.1 us" */
+void pp_spread_title(const pp_job *job, char *text, size_t size);
+/* The same for all processes that do the same. 0: out of memory. */
+uint64_t pp_spread_key(const pp_job *job);
 
 #endif

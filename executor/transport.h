@@ -18,7 +18,14 @@ typedef struct pp_channel_request {
     bool emulate_link;
     int lane;           /* channels with the same lane (a directed pair of ranks) share the link's
                            bandwidth: their messages follow each other */
+    int from_process, to_process;
 } pp_channel_request;
+
+typedef struct pp_transport_setting {
+    const pp_channel_request *channels;
+    int channel_count;
+    struct pp_processes *processes; /* NULL: this one has both ends of all channels */
+} pp_transport_setting;
 
 /* One tensor of a message and where it goes. */
 typedef struct pp_message_part {
@@ -34,18 +41,22 @@ typedef struct pp_message {
     size_t size_bytes;  /* what the emulated link carries */
     double sent_s;      /* when the emulated link gets it (pp_now_s) */
     const struct pp_backend *backend; /* whose memory the parts and the slot are; NULL: the host's */
-    void *backend_state;              /* of the sender */
+    void *backend_state;              /* of the caller */
+    bool landed;        /* it came from another process: its parts are in the host's memory, and it
+                           came out of the link at sent_s */
 } pp_message;
 
 typedef struct pp_transport_ops {
     const char *name;
-    /* channel_count channels; slots are handed over by the receiving rank's thread with attach. */
-    pp_status (*open)(const pp_channel_request *channels, int channel_count, pp_transport **transport,
+    /* Slots are handed over by the receiving rank's thread with attach. */
+    pp_status (*open)(const pp_transport_setting *setting, pp_transport **transport,
                       pp_error *error);
     void (*close)(pp_transport *transport);
     /* slots : [slot_count] blocks of slot_bytes owned by the receiver; NULL slots carry no bytes
-     * (replay). Called once per channel before the first step. */
-    void (*attach)(pp_transport *transport, int channel, void *const *slots);
+     * (replay). backend: whose memory they are, with the receiver's state. Called once per channel
+     * before the first step. */
+    void (*attach)(pp_transport *transport, int channel, void *const *slots,
+                   const struct pp_backend *backend, void *backend_state);
     /* Copies bytes into a free slot and returns at once. No free slot is a PP_E_FAILED (a bug). */
     pp_status (*send)(pp_transport *transport, int channel, uint32_t microbatch, const void *bytes,
                       size_t size_bytes, pp_error *error);
@@ -67,6 +78,10 @@ typedef struct pp_transport_ops {
     void (*abort)(pp_transport *transport);
 } pp_transport_ops;
 
-extern const pp_transport_ops pp_transport_local;
+extern const pp_transport_ops pp_transport_local;  /* threads of one process */
+extern const pp_transport_ops pp_transport_remote; /* processes, by letters of their postmen */
+
+/* Of the local transport: when the message comes out of the channel's link, which it occupies. */
+double pp_local_link_ready_s(pp_transport *transport, int channel, const pp_message *message);
 
 #endif

@@ -93,6 +93,10 @@ static pp_status fail_waiting(const pp_worker *worker, int from_stage, pp_error 
     const pp_job *job = worker->job;
     int from_rank = job->plan->placement[from_stage];
     const pp_worker *peer = &job->workers[from_rank * job->plan->dp + worker->replica];
+    if (!peer->here)
+        return pp_fail(error, PP_E_FAILED, NULL,
+                       "nothing came from stage %d for %g s; rank %d, which has it, is in process %d",
+                       from_stage, job->watch.timeout_s, from_rank, peer->process);
     pp_action stands = job->schedule->actions[atomic_load(&peer->standing)];
     char text[32];
     return pp_fail(error, PP_E_FAILED, NULL,
@@ -414,6 +418,7 @@ static pp_status reduce_gradients(pp_worker *worker, pp_action action, pp_error 
                                  .backend = job->backend,
                                  .backend_state = worker->backend_state,
                                  .buffer = stage->reduction,
+                                 .landing = stage->landing,
                                  .buffer_bytes = stage->bytes->reduction};
         pp_status status = pp_reduce_group_run(&job->reduce, worker->next_group, &party,
                                                &job->watch, &waited_s, error);
@@ -561,6 +566,7 @@ static pp_status begin_step(pp_worker *worker, int step) {
 
 static pp_status end_step(pp_worker *worker) {
     double end_s = pp_now_s();
+    worker->peak_bytes = worker->heap.peak_bytes;
     worker->steps[worker->step] = (pp_worker_step){.end_s = end_s,
                                                    .busy_s = worker->busy_s,
                                                    .span_count = worker->span_count,

@@ -27,6 +27,7 @@ typedef struct pp_job {
     const pp_backend *backend;
     pp_optimizer_settings optimizer;
     int steps;
+    int step;                  /* the calling thread's */
     int64_t replica_samples;   /* of one replica and step */
     double gradient_scale;
     pp_stage_layout *layouts;  /* [stages]; NULL under replay */
@@ -39,10 +40,16 @@ typedef struct pp_job {
 
     const pp_transport_ops *transport_ops; /* the rest is shared and guards itself */
     pp_transport *transport;
+    struct pp_processes *processes; /* NULL: one */
+    int here_count;            /* workers of this process */
+    int loss_rank;             /* that makes the loss; -1 under replay */
+    double clock_error_s;      /* the worst of all processes; process 0 knows */
     pp_reduce reduce;
     pp_board board;
     pp_watch watch;
-    pp_gate ready, start, finish; /* all workers and the thread that called pp_run */
+    pp_gate ready, start, finish; /* all workers here and the thread that called pp_run, which with
+                                     several processes meets those of the others behind each */
+    bool gates_ready;
     double *losses;            /* [dp · microbatches] written by the stage that makes the loss */
     pthread_mutex_t mutex;     /* guards error, and observers */
     atomic_bool failed;
@@ -69,6 +76,7 @@ typedef struct pp_worker_stage {
     void **input_slots, **gradient_slots;
     pp_message_part *parts;    /* of the message being sent */
     void *reduction;           /* buffer */
+    void *landing;             /* as large, for what comes from other processes; device memory only */
     int backward_left;         /* microbatches of this step without W or B */
 } pp_worker_stage;
 
@@ -86,6 +94,8 @@ typedef struct pp_loader {
 struct pp_worker {
     pp_job *job;
     int rank, replica;
+    int process;               /* where it runs; only its own process starts and opens it */
+    bool here;
     pthread_t thread;
     bool started;
     void *backend_state;
@@ -102,6 +112,7 @@ struct pp_worker {
     double step_start_s;
     double scheduled_s;        /* replay: when the last action ends on the plan's time line */
     double busy_s;
+    int64_t peak_bytes;        /* so far, at the end of the last step */
     int next_group;            /* of pp_reduce, this step */
     pp_worker_step *steps;     /* [job.steps] */
     pp_span *spans;            /* ring of [job.ring_steps][span_capacity] */
@@ -112,9 +123,13 @@ struct pp_worker {
     pp_arena arena;
 };
 
+/* Which device of this machine the worker should have, among those of all processes here. */
+pp_backend_seat pp_job_seat(const pp_job *job, const pp_worker *worker);
 /* Builds the worker's stages, memory and parameters, in its own thread. */
 pp_status pp_worker_open(pp_worker *worker, pp_error *error);
 void pp_worker_close(pp_worker *worker);
+/* Room for what is recorded of each step; also of a worker of another process. */
+pp_status pp_worker_open_records(pp_worker *worker, pp_error *error);
 /* Thread body: opens, runs all steps, leaves everything in the worker. */
 void *pp_worker_main(void *worker);
 /* The channel into a stage: forward (its inputs) or backward (its output gradients). */

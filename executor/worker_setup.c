@@ -11,7 +11,10 @@ static pp_status take_slots(pp_worker *worker, int channel, int count, int64_t s
                             void **slots, pp_error *error) {
     for (int i = 0; i < count; i++)
         PP_TRY(pp_heap_take(&worker->heap, size_bytes, &slots[i], error));
-    if (count > 0) worker->job->transport_ops->attach(worker->job->transport, channel, slots);
+    const pp_job *job = worker->job;
+    const pp_backend *backend = job->backend->runs_layers ? job->backend : NULL;
+    if (count > 0)
+        job->transport_ops->attach(job->transport, channel, slots, backend, worker->backend_state);
     return PP_OK;
 }
 
@@ -72,6 +75,10 @@ static pp_status open_stage(pp_worker *worker, pp_worker_stage *stage, int s, pp
     const int64_t sizes[3] = {bytes->parameters, bytes->gradients, bytes->optimizer};
     for (int i = 0; i < 3; i++) PP_TRY(pp_heap_take(&worker->heap, sizes[i], &blocks[i], error));
     PP_TRY(pp_heap_take(&worker->heap, bytes->reduction, &stage->reduction, error));
+    if (job->processes && job->backend->device_memory) {
+        stage->landing = job->backend->allocate(worker->backend_state, (size_t)bytes->reduction);
+        if (!stage->landing) return pp_fail_memory(error);
+    }
     PP_TRY(open_slots(worker, stage, error));
     return job->layouts ? open_layers(worker, stage, blocks, error) : PP_OK;
 }
@@ -123,7 +130,7 @@ static void close_loader(pp_worker *worker) {
 
 /* Each busy action and its send and receive; bytes at the start of the step, and at the start and
  * end of each action. */
-static pp_status open_records(pp_worker *worker, pp_error *error) {
+pp_status pp_worker_open_records(pp_worker *worker, pp_error *error) {
     const pp_job *job = worker->job;
     const size_t *first = job->schedule->first_action;
     worker->steps = PP_NEW(&worker->arena, pp_worker_step, job->steps);
@@ -166,21 +173,23 @@ pp_status pp_worker_open(pp_worker *worker, pp_error *error) {
     const pp_job *job = worker->job;
     pp_heap_init(&worker->heap, job->backend->runs_layers ? job->backend : NULL, NULL,
                  job->options->poison || debug_build);
-    int number = (int)(worker - job->workers);
-    pp_backend_seat seat = {
-        .worker = number, .workers = job->worker_count, .device = job->options->device};
+    pp_backend_seat seat = pp_job_seat(job, worker);
     PP_TRY(job->backend->open(&seat, &worker->backend_state, error));
     worker->backend_open = true;
     worker->heap.state = worker->backend_state;
     PP_TRY(open_stages(worker, error));
     PP_TRY(open_loader(worker, error));
-    PP_TRY(open_records(worker, error));
+    PP_TRY(pp_worker_open_records(worker, error));
     return job->layouts ? job->backend->finish(worker->backend_state, error) : PP_OK;
 }
 
 void pp_worker_close(pp_worker *worker) {
     if (worker->backend_open) {
         close_loader(worker);
+        for (int i = 0; i < worker->stage_count; i++)
+            if (worker->stages[i].landing)
+                worker->job->backend->release(worker->backend_state, worker->stages[i].landing,
+                                              (size_t)worker->stages[i].bytes->reduction);
         pp_heap_deinit(&worker->heap);
         worker->job->backend->close(worker->backend_state);
     }

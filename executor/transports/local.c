@@ -76,8 +76,9 @@ static void local_close(pp_transport *transport) {
     pp_free(transport);
 }
 
-static pp_status local_open(const pp_channel_request *channels, int channel_count,
-                            pp_transport **transport, pp_error *error) {
+static pp_status local_open(const pp_transport_setting *setting, pp_transport **transport,
+                            pp_error *error) {
+    int channel_count = setting->channel_count;
     *transport = NULL;
     pp_transport *opened = pp_allocate_zeroed(1, sizeof *opened);
     if (!opened) return pp_fail_memory(error);
@@ -89,7 +90,7 @@ static pp_status local_open(const pp_channel_request *channels, int channel_coun
     if (!opened->arena.failed) {
         opened->channel_count = channel_count;
         for (int i = 0; i < channel_count; i++)
-            channel_init(opened, &opened->channels[i], &channels[i]);
+            channel_init(opened, &opened->channels[i], &setting->channels[i]);
     }
     if (opened->arena.failed) {
         local_close(opened);
@@ -99,7 +100,9 @@ static pp_status local_open(const pp_channel_request *channels, int channel_coun
     return PP_OK;
 }
 
-static void local_attach(pp_transport *transport, int number, void *const *slots) {
+static void local_attach(pp_transport *transport, int number, void *const *slots,
+                         const pp_backend *backend, void *backend_state) {
+    (void)backend, (void)backend_state; /* senders bring theirs */
     channel *attached = &transport->channels[number];
     pthread_mutex_lock(&attached->mutex);
     for (int i = 0; i < attached->request.slot_count; i++) attached->slots[i].bytes = slots[i];
@@ -116,9 +119,9 @@ static int find_slot(const channel *searched, slot_state state, const uint32_t *
     return -1;
 }
 
-static double link_ready_s(pp_transport *transport, const channel *used,
-                           const pp_message *message) {
-    if (!used->request.emulate_link) return message->sent_s;
+double pp_local_link_ready_s(pp_transport *transport, int number, const pp_message *message) {
+    const channel *used = &transport->channels[number];
+    if (!used->request.emulate_link || message->landed) return message->sent_s;
     const pp_link *link = &used->request.link;
     pthread_mutex_lock(&transport->lane_mutex);
     lane *taken = find_lane(transport, used->request.lane);
@@ -137,8 +140,8 @@ static pp_status copy_parts(unsigned char *target, size_t slot_bytes, const pp_m
         const pp_message_part *part = &message->parts[i];
         assert(part->slot_offset + part->size_bytes <= slot_bytes);
         if (backend)
-            backend->copy(message->backend_state, target + part->slot_offset, part->bytes,
-                          part->size_bytes);
+            (message->landed ? backend->upload : backend->copy)(
+                message->backend_state, target + part->slot_offset, part->bytes, part->size_bytes);
         else
             memcpy(target + part->slot_offset, part->bytes, part->size_bytes);
     }
@@ -162,7 +165,7 @@ static pp_status local_send_message(pp_transport *transport, int number, const p
     slot *filled = &used->slots[index];
     if (filled->bytes)
         PP_TRY(copy_parts(filled->bytes, used->request.slot_bytes, message, error));
-    double ready_s = link_ready_s(transport, used, message);
+    double ready_s = pp_local_link_ready_s(transport, number, message);
 
     pthread_mutex_lock(&used->mutex);
     filled->microbatch = message->microbatch;

@@ -1,4 +1,5 @@
 /* Runs the threaded test bodies without a test framework: threaded_runner [NAME] */
+#include "processes_cases.h"
 #include "threaded_cases.h"
 
 #include "core/core.h"
@@ -6,24 +7,36 @@
 #include <stdio.h>
 #include <string.h>
 
-int main(int argc, char **argv) {
-    int count, failures = 0, ran = 0;
-    const threaded_case *cases = threaded_cases(&count);
+typedef struct outcome {
+    int ran, failures;
+} outcome;
+
+static void run_all(const threaded_case *cases, int count, const char *only, outcome *seen) {
     for (int i = 0; i < count; i++) {
-        if (argc > 1 && strcmp(argv[1], cases[i].name) != 0) continue;
+        if (only && strcmp(only, cases[i].name) != 0) continue;
         char message[512] = "";
         bool passed = cases[i].run(message);
         printf("%-4s %s%s%s\n", passed ? "ok" : "FAIL", cases[i].name, passed ? "" : ": ",
                passed ? "" : message);
         fflush(stdout);
-        failures += !passed;
-        ran++;
+        seen->failures += !passed;
+        seen->ran++;
     }
-    if (ran == 0) fprintf(stderr, "threaded_runner: no case is called %s\n", argv[1]);
+}
+
+int main(int argc, char **argv) {
+    int count;
+    const char *only = argc > 1 ? argv[1] : NULL;
+    outcome seen = {0};
+    const threaded_case *cases = threaded_cases(&count);
+    run_all(cases, count, only, &seen);
+    cases = processes_cases(&count);
+    run_all(cases, count, only, &seen);
+    if (seen.ran == 0) fprintf(stderr, "threaded_runner: no case is called %s\n", only);
     if (pp_live_bytes() != 0) {
         fprintf(stderr, "threaded_runner: %lld bytes are still allocated\n",
                 (long long)pp_live_bytes());
-        failures++;
+        seen.failures++;
     }
-    return failures > 0 || ran == 0;
+    return seen.failures > 0 || seen.ran == 0;
 }
