@@ -38,7 +38,8 @@ static const struct {
      "install NVIDIA's CUDA toolkit, 12.5 or later, and rebuild"},
     {"NCCL", PPSIM_FOUND_NCCL, "not used yet",
      "install libnccl-dev from NVIDIA's packages, and rebuild"},
-    {"MPI", PPSIM_FOUND_MPI, "not used yet", "install libopenmpi-dev, and rebuild"},
+    {"MPI", PPSIM_FOUND_MPI, "'run' takes it under mpirun and srun",
+     "install libopenmpi-dev, and rebuild"},
 };
 
 static void optional_parts(pp_text *text) {

@@ -377,8 +377,8 @@ pp_status pp_auto_schedule(const pp_auto_request *request, pp_auto_result *resul
 /* For a schedule of a family that is made for equal times: another order of the same stages, in
  * which no rank holds more chunks (from the start of F to the end of W) than the fullest rank of
  * input->schedule, but which is shorter with the input's costs. request: that schedule was built
- * from. *better: NULL if none was found. The same input gives the same order. Takes up to half a
- * second. */
+ * from. *better: NULL if none was found. The same input gives the same order. Its effort is
+ * bounded: a tenth of a second at 8 ranks and 64 microbatches, two seconds at 64 and 512. */
 pp_status pp_schedule_retime(const pp_sim_input *input, const pp_schedule_request *request,
                              pp_schedule **better, pp_error *error);
 
