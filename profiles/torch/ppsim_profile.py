@@ -416,7 +416,10 @@ def _run(options):
     if not isinstance(model, torch.nn.Module):
         raise Refused(f"--module {options.module}: made a {type(model).__name__}, no torch.nn.Module")
     if options.device:
-        model = model.to(options.device)
+        try:
+            model = model.to(options.device)
+        except (RuntimeError, AssertionError) as error:  # so does PyTorch refuse a device
+            raise Refused(f"--device {options.device}: {str(error).splitlines()[0]}") from error
     first = next(iter(model.parameters()), torch.zeros(1))
     if options.input_shape:
         example = _example(options, first.dtype)

@@ -217,7 +217,10 @@ class Profile(unittest.TestCase):
             self.assertEqual(ppsim_profile.main(base), 2)
             self.assertEqual(ppsim_profile.main([*base, "--input-shape", "six"]), 2)
             self.assertEqual(ppsim_profile.main(["--module", "nowhere:build", "--out", "y.db"]), 2)
-        for part in ("session 1", "forward", "--input-shape", "list of numbers", "nowhere"):
+            for device in "cuda:99", "nonsense":
+                self.assertEqual(ppsim_profile.main([*base, "--input-shape", "6", "--device", device]), 2)
+        for part in ("session 1", "forward", "--input-shape", "list of numbers", "nowhere", "--device cuda:99",
+                     "--device nonsense"):
             self.assertIn(part, said.getvalue())
 
 
