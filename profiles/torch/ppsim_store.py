@@ -13,6 +13,7 @@ import os
 import sqlite3
 import struct
 import tempfile
+import time
 
 APPLICATION_ID = 0x70707369  # "ppsi"
 VERSION = 1  # of the tables; a file of another one is refused
@@ -183,11 +184,22 @@ def _insert(db, session, samples):
     return number
 
 
-def _in_transaction(db, path, work):
-    db.execute("BEGIN IMMEDIATE")
+def _waiting(db, statement):
+    """Where waiting could deadlock (the switch to write-ahead logging is such a place) SQLite reports a
+    lock at once, whatever its timeout: then it is tried again."""
+    end = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return db.execute(statement)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
+def _in_transaction(db, begin, work):
+    _waiting(db, begin)
     try:
-        if not _recognise(db, path):
-            _make_tables(db)
         result = work()
         db.execute("COMMIT")
         return result
@@ -199,13 +211,19 @@ def _in_transaction(db, path, work):
 
 def _with_store(path, work):
     path = os.fspath(path)
+
+    def make_and_work():
+        if not _recognise(db, path):
+            _make_tables(db)
+        return work(db)
     try:
         db = _open(path)
         try:
-            _recognise(db, path)
-            db.execute("PRAGMA journal_mode = WAL")
+            # one snapshot: another process may be making the store right now
+            _in_transaction(db, "BEGIN", lambda: _recognise(db, path))
+            _waiting(db, "PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            return _in_transaction(db, path, lambda: work(db))
+            return _in_transaction(db, "BEGIN IMMEDIATE", make_and_work)
         finally:
             db.close()
     except sqlite3.Error as error:
