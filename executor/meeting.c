@@ -165,6 +165,14 @@ static pp_status count_vote(void *context, int process, const void *bytes, size_
     return PP_OK;
 }
 
+/* What came, or the postman found, while no run listened. */
+static pp_verdict pending(pp_processes *processes) {
+    pthread_mutex_lock(&processes->listening);
+    pp_verdict verdict = processes->pending;
+    pthread_mutex_unlock(&processes->listening);
+    return verdict;
+}
+
 pp_status pp_verdict_error(const pp_verdict *verdict, pp_error *error) {
     if (error) {
         *error = (pp_error){.code = (pp_status)verdict->status};
@@ -183,7 +191,10 @@ pp_status pp_processes_agree(pp_processes *processes, pp_status status, uint64_t
     vote own = {.key = key, .parted = atomic_load(&processes->parted)};
     if (status != PP_OK && error) mine = *error;
     mine.code = status;
-    if (status != PP_OK) pp_verdict_make(processes, &mine, &own.verdict);
+    if (status != PP_OK)
+        pp_verdict_make(processes, &mine, &own.verdict);
+    else
+        own.verdict = pending(processes);
     pp_meeting meeting = {.bring = &own,
                           .bring_bytes = sizeof own,
                           .hear = count_vote,

@@ -141,7 +141,9 @@ void pp_verdict_make(pp_processes *processes, const pp_error *error, pp_verdict 
 /* What the postman finds himself; the first finding counts. */
 static void part(pp_processes *processes, const pp_error *error) {
     pp_verdict verdict;
-    if (atomic_exchange(&processes->parted, true)) return;
+    atomic_store(&processes->parted, true);
+    if (processes->postman.told) return;
+    processes->postman.told = true;
     pp_verdict_make(processes, error, &verdict);
     give_up(processes, &verdict);
 }

@@ -80,6 +80,7 @@ typedef struct pp_postman {
     pp_error error; /* why not joined */
     /* the postman's own */
     bool broken;
+    bool told;            /* a finding of its own */
     pp_parcel *under_way; /* sends and receives */
     double *heard_s;      /* [processes] when something last came from there */
     double *gather_s;     /* [processes] when a GATHER last came from there; [0]: went there */
