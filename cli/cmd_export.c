@@ -120,7 +120,7 @@ static pp_status export_plan(const pp_exporter *exporter, const pp_plan *plan, c
 static pp_status run_export(const void *settings_, const char *const *arguments, int count,
                             pp_output *output, pp_error *error) {
     const export_settings *settings = settings_;
-    const pp_exporter *exporter;
+    const pp_exporter *exporter = NULL;
     pp_plan *plan;
     if (settings->list) {
         list_systems(&output->out);

@@ -71,7 +71,8 @@ static const pp_option options[] = {
     {0, "exact", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, exact),
      "search until the best plan is proved, however long that takes"},
     {0, "threads", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(plan_settings, threads),
-     "search with so many threads (default: one for each core); the plan is the same"},
+     "search with so many threads, 8 at the most (default: one for each core); the plan is the "
+     "same"},
     {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(plan_settings, limit_s),
      "stop searching after S seconds and give the best plan so far with its gap"},
 };
@@ -383,10 +384,10 @@ static void frontier_text(const pp_plan_result *result, pp_text *text) {
     int count = result->frontier_count, rows = count < FRONTIER_ROWS ? count : FRONTIER_ROWS;
     pp_table table = pp_table_start("rrl");
     if (count < 2) return;
-    pp_text_printf(text, "\nstep time against peak memory (%s):\n",
-                   rows < count                ? "some of these plans; --json has them all"
-                   : result->frontier_complete ? "there are no others"
-                                               : "others may lie between and behind them");
+    pp_text_printf(text, "\nstep time against peak memory (%s%s):\n",
+                   result->frontier_complete ? "there are no others"
+                                             : "others may lie between and behind these",
+                   rows < count ? "; some of them, --json has all" : "");
     for (int i = 0; i < 2; i++) pp_table_cell(&table, "%s", i ? "peak memory" : "step time");
     pp_table_cell(&table, "plan");
     for (int i = 0; i < rows; i++) {

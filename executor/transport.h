@@ -46,6 +46,17 @@ typedef struct pp_message {
                            came out of the link at sent_s */
 } pp_message;
 
+/* All of it at once, from the host's memory. *part must live as long; NULL bytes: nothing. */
+static inline pp_message pp_message_whole(pp_message_part *part, uint32_t microbatch,
+                                          const void *bytes, size_t size_bytes) {
+    *part = (pp_message_part){.bytes = bytes, .size_bytes = size_bytes};
+    return (pp_message){.microbatch = microbatch,
+                        .parts = part,
+                        .part_count = bytes ? 1 : 0,
+                        .size_bytes = size_bytes,
+                        .sent_s = pp_now_s()};
+}
+
 typedef struct pp_transport_ops {
     const char *name;
     /* Slots are handed over by the receiving rank's thread with attach. */

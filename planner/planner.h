@@ -74,7 +74,7 @@ typedef struct pp_plan_request {
     const char *objective;    /* NULL or "time": the shortest step; "throughput": the same; "memory":
                                  the smallest peak; "devices": the fewest; "cost": the cheapest step.
                                  Of several such plans the fastest */
-    int threads;              /* 0: one for each core; the answer is the same */
+    int threads;              /* 0: one for each core; 8 at the most; the answer is the same */
     bool exact;               /* go on until the best plan is proved, however long that takes */
     int alternative_count;    /* runners-up wanted; 0: 3 */
     bool best_alone;          /* no frontier */

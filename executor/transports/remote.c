@@ -121,12 +121,8 @@ static pp_status remote_send_message(pp_transport *transport, int channel,
 
 static pp_status remote_send(pp_transport *transport, int channel, uint32_t microbatch,
                              const void *bytes, size_t size_bytes, pp_error *error) {
-    pp_message_part part = {.bytes = bytes, .size_bytes = size_bytes};
-    pp_message message = {.microbatch = microbatch,
-                          .parts = &part,
-                          .part_count = bytes ? 1 : 0,
-                          .size_bytes = size_bytes,
-                          .sent_s = pp_now_s()};
+    pp_message_part part;
+    pp_message message = pp_message_whole(&part, microbatch, bytes, size_bytes);
     return remote_send_message(transport, channel, &message, error);
 }
 

@@ -5,23 +5,11 @@
 #include "run_fixture.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 enum { MOST = 6 }; /* processes */
-
-static bool failed(char message[512], const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static bool failed(char message[512], const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(message, 512, format, arguments);
-    va_end(arguments);
-    return false;
-}
 
 /* One process: a thread with a plan of its own. */
 typedef struct member {
@@ -98,8 +86,9 @@ static void merge(member *members, int count) {
 static bool explain(char message[512], const fixture_request *request, int processes) {
     char why[300];
     snprintf(why, sizeof why, "%.299s", message);
-    return failed(message, "%d processes, K=%d V=%d dp=%d order %d: %s", processes, request->ranks,
-                  request->virtual_stages, request->dp, (int)request->order, why);
+    return fixture_failed(message, "%d processes, K=%d V=%d dp=%d order %d: %s", processes,
+                          request->ranks, request->virtual_stages, request->dp, (int)request->order,
+                          why);
 }
 
 static bool same_in(int processes, const fixture_request *request, const pp_run_options *options,
@@ -113,13 +102,15 @@ static bool same_in(int processes, const fixture_request *request, const pp_run_
     }
     run_together(members, processes);
     for (int q = 0; fine && q < processes; q++)
-        if (!members[q].fine) fine = failed(message, "process %d: %.300s", q, members[q].message);
+        if (!members[q].fine)
+            fine = fixture_failed(message, "process %d: %.300s", q, members[q].message);
     if (fine) {
         merge(members, processes);
         fine = fixture_same(&members[0].record, reference, message);
     }
     free_members(members, processes);
-    if (memory_wire_close() != processes && fine) fine = failed(message, "they left disorderly");
+    if (memory_wire_close() != processes && fine)
+        fine = fixture_failed(message, "they left disorderly");
     return fine || explain(message, request, processes);
 }
 
@@ -248,13 +239,13 @@ static bool spread_failures(char message[512]) {
         snprintf(headline, sizeof headline, "rank %d at ", planned.rank);
         int orderly = run_with(&planned, members, processes, 3, 20, (uint64_t)i);
         bool fine = orderly == processes;
-        if (!fine) failed(message, "action %d: %d left in order", i, orderly);
+        if (!fine) fixture_failed(message, "action %d: %d left in order", i, orderly);
         for (int q = 0; fine && q < processes; q++)
             if (members[q].status != PP_E_FAILED || members[q].result ||
                 strncmp(members[q].error.message, headline, strlen(headline)) != 0 ||
                 !strstr(members[q].error.message, "the device is on fire"))
-                fine = failed(message, "action %d, process %d: status %d, %.200s", i, q,
-                              (int)members[q].status, members[q].error.message);
+                fine = fixture_failed(message, "action %d, process %d: status %d, %.200s", i, q,
+                                      (int)members[q].status, members[q].error.message);
         free_members(members, processes);
         if (!fine) return false;
     }
@@ -270,10 +261,10 @@ static bool spread_stops(char message[512]) {
     bool fine = orderly == 3;
     for (int q = 0; q < 3; q++) fine &= members[q].status == PP_E_INTERRUPTED && members[q].result;
     if (!fine)
-        failed(message, "%d left in order, status %d: %.200s", orderly, (int)members[0].status,
-               members[0].error.message);
+        fixture_failed(message, "%d left in order, status %d: %.200s", orderly,
+                       (int)members[0].status, members[0].error.message);
     else if (members[0].result->step_count < 1 || !isfinite(members[0].result->steps[0].loss))
-        fine = failed(message, "%d steps", members[0].result->step_count);
+        fine = fixture_failed(message, "%d steps", members[0].result->step_count);
     free_members(members, 3);
     return fine;
 }
@@ -292,13 +283,13 @@ static bool spread_silence(char message[512]) {
                         strstr(members[q].error.message, "nothing came") ||
                         strstr(members[q].error.message, "did not");
             if (members[q].status != PP_E_FAILED || !told)
-                fine = failed(message, "cut %d, process %d: status %d, %.200s", cut, q,
-                              (int)members[q].status, members[q].error.message);
+                fine = fixture_failed(message, "cut %d, process %d: status %d, %.200s", cut, q,
+                                      (int)members[q].status, members[q].error.message);
         }
         int teller = cut == 0 ? 1 : 0;
         if (fine && !strstr(members[teller].error.message, silent))
-            fine = failed(message, "cut %d: process %d says %.200s", cut, teller,
-                          members[teller].error.message);
+            fine = fixture_failed(message, "cut %d: process %d says %.200s", cut, teller,
+                                  members[teller].error.message);
         free_members(members, 3);
         if (!fine) return false;
     }
@@ -315,8 +306,8 @@ static bool spread_hangs(char message[512]) {
         if (members[q].status != PP_E_FAILED ||
             (!strstr(members[q].error.message, "is in process") &&
              !strstr(members[q].error.message, "did not")))
-            fine = failed(message, "process %d: status %d, %.200s (%d in order)", q,
-                          (int)members[q].status, members[q].error.message, orderly);
+            fine = fixture_failed(message, "process %d: status %d, %.200s (%d in order)", q,
+                                  (int)members[q].status, members[q].error.message, orderly);
     free_members(members, 3);
     return fine;
 }
@@ -339,7 +330,7 @@ static bool spread_broken_wire(char message[512]) {
         bool fine = true;
         for (int q = 0; fine && q < 3; q++)
             if (members[q].status == PP_OK)
-                fine = failed(message, "send %d fails and process %d succeeds", n, q);
+                fine = fixture_failed(message, "send %d fails and process %d succeeds", n, q);
         free_members(members, 3);
         if (!fine) return false;
     }
@@ -357,8 +348,8 @@ static bool spread_refusals(char message[512]) {
     bool fine = memory_wire_close() == 2;
     for (int q = 0; q < 2; q++)
         if (members[q].status != PP_E_INPUT || !strstr(members[q].error.message, "another plan"))
-            fine = failed(message, "seeds differ: status %d, %.200s", (int)members[q].status,
-                          members[q].error.message);
+            fine = fixture_failed(message, "seeds differ: status %d, %.200s",
+                                  (int)members[q].status, members[q].error.message);
     free_members(members, 2);
     if (!fine) return false;
     memory_wire_open(4, 0, 1);
@@ -368,8 +359,8 @@ static bool spread_refusals(char message[512]) {
     for (int q = 0; q < 4; q++)
         if (members[q].status != PP_E_INPUT ||
             !strstr(members[q].error.message, "4 processes are more than the plan's 3 ranks"))
-            fine = failed(message, "4 of 3: status %d, %.200s", (int)members[q].status,
-                          members[q].error.message);
+            fine = fixture_failed(message, "4 of 3: status %d, %.200s", (int)members[q].status,
+                                  members[q].error.message);
     free_members(members, 4);
     return fine;
 }
@@ -381,15 +372,16 @@ static bool complete(const pp_trace *trace, const pp_schedule *schedule, char me
         double end_s = 0;
         for (size_t i = schedule->first_action[p]; i < schedule->first_action[p + 1]; i++) {
             while (next < trace->span_count && trace->spans[next].lane != PP_LANE_COMPUTE) next++;
-            if (next == trace->span_count) return failed(message, "rank %d lacks spans", p);
+            if (next == trace->span_count) return fixture_failed(message, "rank %d lacks spans", p);
             const pp_span *span = &trace->spans[next++];
             if (span->rank != p || memcmp(&span->action, &schedule->actions[i], 8) != 0 ||
                 span->start_s < end_s)
-                return failed(message, "rank %d: span %zu is not action %zu", p, next - 1, i);
+                return fixture_failed(message, "rank %d: span %zu is not action %zu", p, next - 1,
+                                      i);
             end_s = span->end_s;
         }
     }
-    return strstr(trace->title, "3 processes") || failed(message, "title %s", trace->title);
+    return strstr(trace->title, "3 processes") || fixture_failed(message, "title %s", trace->title);
 }
 
 static bool spread_replay(char message[512]) {
@@ -410,13 +402,13 @@ static bool spread_replay(char message[512]) {
     bool fine = memory_wire_close() == 3;
     for (int q = 0; fine && q < 3; q++)
         if (members[q].status != PP_OK)
-            fine = failed(message, "process %d: %.300s", q, members[q].error.message);
+            fine = fixture_failed(message, "process %d: %.300s", q, members[q].error.message);
     fine = fine && complete(members[0].result->trace, made.schedule, message);
     for (int p = 0; fine && p < 3; p++)
         if (members[0].result->measured.rank[p].peak_bytes != fixture_peak(&made, p) ||
             !(members[0].result->measured.rank[p].busy_s >= 0))
-            fine = failed(message, "rank %d: %lld bytes", p,
-                          (long long)members[0].result->measured.rank[p].peak_bytes);
+            fine = fixture_failed(message, "rank %d: %lld bytes", p,
+                                  (long long)members[0].result->measured.rank[p].peak_bytes);
     free_members(members, 3);
     fixture_free(&made);
     return fine;
@@ -442,12 +434,13 @@ static bool spread_clocks(char message[512]) {
             best_s = fmin(best_s, (there_s + back_s) / 2);
             double error_s = pp_clock_error_s(&clock, now_s) + 1e-9;
             if (fabs(clock.offset_s - truth_s) > error_s)
-                return failed(message, "run %d: off by %g, said %g", (int)run,
-                              clock.offset_s - truth_s, error_s);
+                return fixture_failed(message, "run %d: off by %g, said %g", (int)run,
+                                      clock.offset_s - truth_s, error_s);
         }
         pp_clock_offset before = clock;
         pp_clock_learn(&clock, now_s, now_s + 1, now_s, 1.5); /* the answer to another letter */
-        if (clock.offset_s != before.offset_s) return failed(message, "impossible answer taken");
+        if (clock.offset_s != before.offset_s)
+            return fixture_failed(message, "impossible answer taken");
     }
     return true;
 }

@@ -3,8 +3,17 @@
 #include "executor/cuda/arithmetic.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+bool fixture_failed(char message[512], const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, 512, format, arguments);
+    va_end(arguments);
+    return false;
+}
 
 const char fixture_gpt[] =
     "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"small-gpt\", \"layers\": ["

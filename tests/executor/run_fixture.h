@@ -5,6 +5,10 @@
 
 #include "executor/executor.h"
 
+/* Says why a test fails; false. */
+bool fixture_failed(char message[512], const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /* Models as documents. */
 extern const char fixture_gpt[];    /* 6 layers, embedding tied with the head, dropout */
 extern const char fixture_ties[];   /* 5 layers, one matrix shared by three of them */

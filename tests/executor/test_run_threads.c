@@ -1,30 +1,13 @@
 /* The bodies of threaded_cases.c under Criterion, one test each. */
+#include "run_case.h"
 #include "threaded_cases.h"
 
 #include "core/core.h"
 #include "tests/live_bytes.h"
 
-#include <criterion/criterion.h>
-#include <string.h>
-
-static void run_case(const char *name) {
-    int count;
-    const threaded_case *cases = threaded_cases(&count);
-    for (int i = 0; i < count; i++) {
-        if (strcmp(cases[i].name, name) != 0) continue;
-        char message[512] = "";
-        cr_assert(cases[i].run(message), "%s", message);
-        return;
-    }
-    cr_assert_fail("no case is called %s", name);
-}
-
 COUNTED_SUITE(run_threads);
 
-#define CASE(name)                                                                                 \
-    Test(run_threads, name) {                                                                      \
-        run_case(#name);                                                                           \
-    }
+#define CASE(name) RUN_CASE(run_threads, threaded_cases, name)
 
 CASE(same_bits_gpt)
 CASE(same_bits_graph)

@@ -3,31 +3,20 @@
 #include "run_fixture.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-static bool failed(char message[512], const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static bool failed(char message[512], const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(message, 512, format, arguments);
-    va_end(arguments);
-    return false;
-}
 
 /* Puts what was tried in front of why it failed. */
 static bool explain(char message[512], const fixture_request *tried) {
     static const char *const orders[] = {"gpipe", "1f1b", "split", "loops"};
     char why[300], policy[PP_RECOMPUTE_LENGTH];
     snprintf(why, sizeof why, "%.299s", message);
-    return failed(message, "K=%d V=%d dp=%d M=%d first split %d %s recompute %s: %s", tried->ranks,
-                  tried->virtual_stages, tried->dp, tried->microbatches, tried->splits[0],
-                  orders[tried->order], pp_recompute_text(tried->recompute, policy), why);
+    return fixture_failed(message, "K=%d V=%d dp=%d M=%d first split %d %s recompute %s: %s",
+                          tried->ranks, tried->virtual_stages, tried->dp, tried->microbatches,
+                          tried->splits[0], orders[tried->order],
+                          pp_recompute_text(tried->recompute, policy), why);
 }
 
 static bool run_request(const fixture_request *request, int steps, const pp_run_options *options,
@@ -192,8 +181,8 @@ static bool close_to(const fixture_record *reference, const fixture_record *reco
                                            reference->values);
         double loss = fabs(record->losses[step] - reference->losses[step]);
         if (distance <= 1e-10 && loss <= 1e-12) continue;
-        return failed(message, "step %d: gradients differ by %g, losses by %g", step, distance,
-                      loss);
+        return fixture_failed(message, "step %d: gradients differ by %g, losses by %g", step,
+                              distance, loss);
     }
     return true;
 }
@@ -233,8 +222,8 @@ static bool replicas_equal(const fixture_record *record, char message[512]) {
                 if (record->gradients[first] == record->gradients[other] &&
                     record->weights[first] == record->weights[other])
                     continue;
-                return failed(message, "step %d, value %zu differs between replicas 0 and %d", step,
-                              i, d);
+                return fixture_failed(
+                    message, "step %d, value %zu differs between replicas 0 and %d", step, i, d);
             }
     return true;
 }
@@ -363,8 +352,8 @@ static bool fails_with(const fixture *what, const pp_run_options *options, const
                 strncmp(error.message, headline, strlen(headline)) == 0 &&
                 strstr(error.message, reason);
     pp_run_result_free(result);
-    return fine || failed(message, "wanted \"%.100s … %.100s\", got status %d: %.200s", headline,
-                          reason, (int)status, error.message);
+    return fine || fixture_failed(message, "wanted \"%.100s … %.100s\", got status %d: %.200s",
+                                  headline, reason, (int)status, error.message);
 }
 
 /* The headline of an action of the schedule. */
@@ -452,8 +441,8 @@ static bool stops(char message[512]) {
     bool fine = status == PP_E_INTERRUPTED && result && result->step_count == 2 && result->trace &&
                 result->measured.iteration_time_s > 0;
     if (!fine)
-        failed(message, "status %d, %d steps: %.200s", (int)status,
-               result ? result->step_count : -1, error.message);
+        fixture_failed(message, "status %d, %d steps: %.200s", (int)status,
+                       result ? result->step_count : -1, error.message);
     pp_run_result_free(result);
     fixture_free(&made);
     return fine;
@@ -470,8 +459,8 @@ static bool peak_matches(const fixture_request *request, char message[512]) {
     for (int p = 0; fine && p < request->ranks; p++) {
         int64_t wanted = fixture_peak(&made, p);
         if (record.peak_bytes[p] == wanted) continue;
-        fine = failed(message, "rank %d used %lld bytes, the tables say %lld", p,
-                      (long long)record.peak_bytes[p], (long long)wanted);
+        fine = fixture_failed(message, "rank %d used %lld bytes, the tables say %lld", p,
+                              (long long)record.peak_bytes[p], (long long)wanted);
         explain(message, request);
     }
     fixture_record_free(&record);
@@ -536,7 +525,8 @@ static int run_scarcely(const fixture *made, long allocations, bool lasting, cha
     pp_run_result_free(result);
     if (status == PP_OK) return 1;
     if (status == PP_E_OUT_OF_MEMORY && strstr(error.message, "memory")) return 0;
-    failed(message, "allocation %ld: status %d: %.300s", allocations, (int)status, error.message);
+    fixture_failed(message, "allocation %ld: status %d: %.300s", allocations, (int)status,
+                   error.message);
     return -1;
 }
 
@@ -558,8 +548,8 @@ static bool every_allocation(char message[512]) {
             outcome = run_scarcely(&made, n, lasting, message);
             if (pp_live_bytes() == live) continue;
             outcome = -1;
-            failed(message, "allocation %ld failing leaks %lld bytes", n,
-                   (long long)(pp_live_bytes() - live));
+            fixture_failed(message, "allocation %ld failing leaks %lld bytes", n,
+                           (long long)(pp_live_bytes() - live));
         }
     }
     fixture_free(&made);
@@ -578,12 +568,12 @@ static bool spans_follow(const fixture *made, const pp_trace *trace, char messag
             pp_action wanted = schedule->actions[i];
             while (next < trace->span_count && trace->spans[next].lane != PP_LANE_COMPUTE) next++;
             if (next == trace->span_count)
-                return failed(message, "spans of rank %d are missing", p);
+                return fixture_failed(message, "spans of rank %d are missing", p);
             const pp_span *span = &trace->spans[next++];
             if (span->rank != p || memcmp(&span->action, &wanted, sizeof wanted) != 0 ||
                 span->start_s < end_s || span->end_s < span->start_s)
-                return failed(message, "rank %d: span %zu is not action %zu in its turn", p,
-                              next - 1, i);
+                return fixture_failed(message, "rank %d: span %zu is not action %zu in its turn", p,
+                                      next - 1, i);
             end_s = span->end_s;
         }
     }
@@ -600,18 +590,18 @@ static bool curves_reach_peaks(const pp_trace *trace, char message[512]) {
         for (; i < trace->point_count && trace->points[i].rank == p; i++) {
             const pp_trace_point *point = &trace->points[i];
             if (point->time_s < time_s || (first < 0 && point->time_s != 0))
-                return failed(message, "point %zu of the memory curves is out of order", i);
+                return fixture_failed(message, "point %zu of the memory curves is out of order", i);
             time_s = point->time_s;
             last = point->bytes;
             if (first < 0) first = last;
             if (last > most) most = last;
         }
         if (first < 0 || last != first || most != trace->rank[p].peak_bytes)
-            return failed(message, "rank %d: curve from %lld over %lld to %lld, peak %lld", p,
-                          (long long)first, (long long)most, (long long)last,
-                          (long long)trace->rank[p].peak_bytes);
+            return fixture_failed(message, "rank %d: curve from %lld over %lld to %lld, peak %lld",
+                                  p, (long long)first, (long long)most, (long long)last,
+                                  (long long)trace->rank[p].peak_bytes);
     }
-    return i == trace->point_count || failed(message, "points of ranks that are not there");
+    return i == trace->point_count || fixture_failed(message, "points of ranks that are not there");
 }
 
 /* The longest path through a chain of stages with equal order: F of all microbatches on the first
@@ -628,7 +618,7 @@ static bool replay_known_times(char message[512]) {
     pp_run_result *result = NULL;
     pp_error error = {.message = ""};
     bool fine = pp_run(made.plan, made.schedule, &options, &result, &error) == PP_OK;
-    if (!fine) failed(message, "%.400s", error.message);
+    if (!fine) fixture_failed(message, "%.400s", error.message);
     double least_s = 0;
     for (int s = 0; s < 4; s++) {
         const pp_stage *stage = &made.plan->stages[s];
@@ -636,15 +626,15 @@ static bool replay_known_times(char message[512]) {
     }
     for (int i = 0; fine && i < 3; i++)
         if (!isnan(result->steps[i].loss) || result->steps[i].seconds < least_s)
-            fine = failed(message, "step %d: loss %g, %g s", i, result->steps[i].loss,
-                          result->steps[i].seconds);
+            fine = fixture_failed(message, "step %d: loss %g, %g s", i, result->steps[i].loss,
+                                  result->steps[i].seconds);
     fine = fine && spans_follow(&made, result->trace, message) &&
            curves_reach_peaks(result->trace, message);
     for (int p = 0; fine && p < 4; p++)
         if (result->measured.rank[p].peak_bytes != fixture_peak(&made, p))
-            fine = failed(message, "rank %d counts %lld bytes, the tables say %lld", p,
-                          (long long)result->measured.rank[p].peak_bytes,
-                          (long long)fixture_peak(&made, p));
+            fine = fixture_failed(message, "rank %d counts %lld bytes, the tables say %lld", p,
+                                  (long long)result->measured.rank[p].peak_bytes,
+                                  (long long)fixture_peak(&made, p));
     pp_run_result_free(result);
     fixture_free(&made);
     return fine;
@@ -666,7 +656,7 @@ static bool replay_ties(char message[512]) {
     pp_run_result *result = NULL;
     pp_error error = {.message = ""};
     bool fine = pp_run(made.plan, made.schedule, &options, &result, &error) == PP_OK;
-    if (!fine) failed(message, "%.400s", error.message);
+    if (!fine) fixture_failed(message, "%.400s", error.message);
     fine = fine && spans_follow(&made, result->trace, message) &&
            curves_reach_peaks(result->trace, message);
     pp_run_result_free(result);
@@ -692,7 +682,8 @@ static bool learns(char message[512]) {
         fixture_record_free(&record);
         if (!fine) return false;
         if (!(last < 0.8 * first))
-            return failed(message, "model %d: loss %g at first, %g after 60 steps", i, first, last);
+            return fixture_failed(message, "model %d: loss %g at first, %g after 60 steps", i,
+                                  first, last);
     }
     return true;
 }

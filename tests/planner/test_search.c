@@ -3,6 +3,7 @@
  * not, and every split, each assembled here by other code and simulated. */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "planner_fixture.h"
@@ -250,6 +251,7 @@ static double best_split(const world *w, const shape *c, int *first, int stage) 
 static double best_order(const world *w, shape *c, int at) {
     int first[64] = {0}, devices = pp_cluster_device_count(w->cluster);
     if (at == c->ranks * c->dp * c->tp) return best_split(w, c, first, 1);
+    if (at >= POSITIONS) abort(); /* worlds are smaller */
     double best = INFINITY;
     for (int i = 0; i < devices; i++) {
         bool taken = false;
