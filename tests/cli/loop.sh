@@ -1,4 +1,5 @@
 # The whole loop on a tiny model: profile, plan, simulate, draw, run, compare.
+recorded=$(cd "$(dirname "$0")/../../datasets/cpu-gpt-nano" && pwd)
 . "$(dirname "$0")/common.sh"
 
 tiny_model >tiny.json
@@ -146,5 +147,13 @@ expect 0 '' plan --model tiny.json --ranks 3 --batch 8 -M 4 --out three.json
 "$ppsim" run one.json --steps 4 --json 2>/dev/null | grep -o '"loss": [^,]*' >one.losses
 "$ppsim" run three.json --steps 4 --json 2>/dev/null | grep -o '"loss": [^,]*' >three.losses
 [ -s one.losses ] && cmp -s one.losses three.losses || fail "losses depend on the number of ranks"
+
+# recorded measurements: the step is predicted from the profile alone, and planned again from it
+cp "$recorded"/* .
+expect 0 'within' validate plan.json --measured run.json --tolerance 5%
+expect 0 'rank 1' validate plan.json --measured run.json --tolerance 5% --explain
+expect 0 'profile profile.db' plan --model gpt-nano --cluster cluster.json --ranks 2 --batch 16 --microbatch-size 1 --schedule 1f1b --db profile.db --out again.json
+step() { sed -n 's/.*"iteration_time": \([^,]*\),.*/\1/p' "$1"; }
+[ -n "$(step plan.json)" ] && [ "$(step plan.json)" = "$(step again.json)" ] || fail "the recorded profile predicts another step"
 
 finish
