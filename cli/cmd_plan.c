@@ -1,6 +1,7 @@
 /* ppsim plan: opens model, cluster and costs, lets the planner search, prints and writes the plan.
  */
 #include "cli/cli.h"
+#include "cli/plan_sweep_internal.h"
 #include "planner/planner.h"
 
 #include <math.h>
@@ -10,11 +11,11 @@
 
 typedef struct plan_settings {
     const char *model, *cluster, *db, *out, *dtype, *optimizer, *schedule, *recompute, *split;
-    const char *objective;
+    const char *objective, *sweep;
     int64_t batch, memory_bytes, microbatch_size, zero, sequence;
     int ranks, virtual_stages, microbatches, dp, tp, threads;
     double limit_s;
-    bool json, explain, exact, model_missing;
+    bool json, csv, explain, exact, model_missing;
 } plan_settings;
 
 static const plan_settings defaults = {.zero = PP_ZERO_SEARCH};
@@ -68,13 +69,19 @@ static const pp_option options[] = {
     {0, "objective", NULL, "WHAT", NULL, PP_OPTION_STRING, offsetof(plan_settings, objective),
      "time (default) or throughput: the shortest step; memory: the smallest peak; devices: the "
      "fewest; cost: the cheapest step by the cluster's prices; of several such plans the fastest"},
+    {0, "sweep", NULL, "WHAT", "microbatches|ranks|memory", PP_OPTION_STRING,
+     offsetof(plan_settings, sweep),
+     "the best plan for each number of microbatches or of ranks, or memory of a device: the curve"},
+    {0, "csv", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, csv),
+     "with --sweep: print CSV"},
     {0, "exact", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, exact),
      "search until the best plan is proved, however long that takes"},
     {0, "threads", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(plan_settings, threads),
      "search with so many threads, 8 at the most (default: one for each core); the plan is the "
      "same"},
     {0, "limit-seconds", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(plan_settings, limit_s),
-     "stop searching after S seconds and give the best plan so far with its gap"},
+     "stop searching after S seconds and give the best plan so far with its gap (--sweep: each "
+     "point)"},
 };
 
 /* Far above any training run; sums of counts and bytes stay inside 64 bits. */
@@ -187,6 +194,26 @@ static void fill_request(const plan_settings *settings, planning *p) {
     r->threads = settings->threads;
     r->exact = settings->exact;
     r->progress = show_progress;
+}
+
+/* ---- sweeps -------------------------------------------------------------------------------- */
+
+/* A curve has no single plan to write or to explain. */
+static pp_status check_sweep(const plan_settings *settings, pp_error *error) {
+    if (!settings->sweep)
+        return settings->csv ? pp_fail(error, PP_E_INPUT, "--csv", "goes with --sweep") : PP_OK;
+    if (settings->json && settings->csv)
+        return pp_fail(error, PP_E_INPUT, "--csv", "goes without --json");
+    if (settings->out || settings->explain)
+        return pp_fail(error, PP_E_INPUT, settings->out ? "--out" : "--explain",
+                       "is of one plan, and --sweep gives many: pin the value of interest instead");
+    return PP_OK;
+}
+
+static pp_status run_sweep(const plan_settings *settings, const planning *p, pp_output *output,
+                           pp_error *error) {
+    pp_plan_sweep_settings asked = {settings->sweep, settings->json, settings->csv};
+    return pp_plan_sweep_print(&p->request, &asked, &output->out, error);
 }
 
 /* ---- JSON ---------------------------------------------------------------------------------- */
@@ -452,28 +479,38 @@ static pp_status write_plan(const char *path, const pp_plan *plan, pp_error *err
     return status;
 }
 
+/* One plan: searched, written, printed. */
+static pp_status answer(const plan_settings *settings, planning *p, pp_output *output,
+                        pp_error *error) {
+    pp_status status = pp_plan_search(&p->request, &p->result, error);
+    bool replicated = status == PP_OK && !p->result->best;
+    if (replicated && settings->out)
+        status = pp_fail(error, PP_E_UNSUPPORTED, "--out",
+                         "stages have replicas of their own, which a plan document cannot say yet; "
+                         "--json prints them, and --dp 1 makes a plan without them");
+    if (status == PP_OK && settings->out)
+        status = write_plan(settings->out, p->result->best, error);
+    if (status == PP_OK && settings->json) result_json(p, &output->out);
+    if (status == PP_OK && settings->json && settings->explain)
+        fprintf(stderr, "%s", p->result->explanation.bytes ? p->result->explanation.bytes : "");
+    if (status == PP_OK && !settings->json && replicated) replicated_text(p, &output->out);
+    if (status == PP_OK && !settings->json && !replicated)
+        result_text(p, settings->explain, &output->out);
+    return status;
+}
+
 static pp_status run_plan(const void *settings_, const char *const *arguments, int count,
                           pp_output *output, pp_error *error) {
     const plan_settings *settings = settings_;
     planning p = {0};
     (void)arguments, (void)count;
-    pp_status status = open_inputs(settings, &p, error);
-    if (status == PP_OK) {
-        fill_request(settings, &p);
-        status = pp_plan_search(&p.request, &p.result, error);
-    }
-    bool replicated = status == PP_OK && !p.result->best;
-    if (replicated && settings->out)
-        status = pp_fail(error, PP_E_UNSUPPORTED, "--out",
-                         "stages have replicas of their own, which a plan document cannot say yet; "
-                         "--json prints them, and --dp 1 makes a plan without them");
-    if (status == PP_OK && settings->out) status = write_plan(settings->out, p.result->best, error);
-    if (status == PP_OK && settings->json) result_json(&p, &output->out);
-    if (status == PP_OK && settings->json && settings->explain)
-        fprintf(stderr, "%s", p.result->explanation.bytes ? p.result->explanation.bytes : "");
-    if (status == PP_OK && !settings->json && replicated) replicated_text(&p, &output->out);
-    if (status == PP_OK && !settings->json && !replicated)
-        result_text(&p, settings->explain, &output->out);
+    pp_status status = check_sweep(settings, error);
+    if (status == PP_OK) status = open_inputs(settings, &p, error);
+    if (status == PP_OK) fill_request(settings, &p);
+    if (status == PP_OK && settings->sweep)
+        status = run_sweep(settings, &p, output, error);
+    else if (status == PP_OK)
+        status = answer(settings, &p, output, error);
     pp_plan_result_free(p.result);
     pp_costs_close(p.costs);
     pp_cluster_free(p.cluster);
@@ -487,7 +524,8 @@ const pp_subcommand pp_cmd_plan = {
     .summary = "picks ranks, microbatches, schedule, recomputation and split points",
     .description =
         "Searches every combination that is not pinned, under each rank's memory limit, and prints "
-        "the one with the shortest step. Exit 3, with the nearest miss, when nothing fits.",
+        "the one with the shortest step. Exit 3, with the nearest miss, when nothing fits. --sweep "
+        "prints a curve instead; 'ppsim render --what sweep' draws what --sweep --json printed.",
     PP_OPTIONS(options),
     .defaults = &defaults,
     .settings_size = sizeof(plan_settings),

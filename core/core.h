@@ -1,6 +1,6 @@
 /* core: floor 1 of ppsim. The words everything else is written in.
  *
- * Read this header first. It has eleven parts, each kept in the files named beside it:
+ * Read this header first. It has twelve parts, each kept in the files named beside it:
  *
  *   1 status and errors      error.c       what every fallible function returns
  *   2 the platform           platform.c    allocation, clock, files, stop requests, log: the seams
@@ -14,6 +14,7 @@
  *   9 stage memory           slots.c layout.c  the one table that simulator and executor share
  *  10 plans                  plan.c
  *  11 traces and samples     trace.c
+ *  12 sweeps                 sweep.c
  *
  * Conventions: a function that can fail returns pp_status and fills a caller-owned pp_error (which
  * may be NULL). Structs are plain data that people fill, print and compare; strings in them live
@@ -992,5 +993,52 @@ typedef struct pp_sample {
     int neighbours;     /* other ranks that were busy meanwhile */
     double duration_s;
 } pp_sample;
+
+/* ---- 12 sweeps ----------------------------------------------------------------------------- */
+
+/* What a sweep varies: microbatches per step and replica, pipeline ranks, memory of each device. */
+typedef enum pp_sweep_kind {
+    PP_SWEEP_MICROBATCHES,
+    PP_SWEEP_RANKS,
+    PP_SWEEP_MEMORY,
+    PP_SWEEP_KIND_COUNT
+} pp_sweep_kind;
+const char *pp_sweep_name(int kind); /* "microbatches", "ranks", "memory" */
+bool pp_sweep_from_name(const char *name, pp_sweep_kind *kind);
+
+#define PP_SWEEP_UNKNOWN (-1) /* of a point without a plan */
+
+/* The best plan at one value, or why there is none. */
+typedef struct pp_sweep_point {
+    int64_t value; /* M, K or bytes */
+    double iteration_time_s;
+    double throughput;      /* samples/s */
+    double bubble_fraction; /* at least 0 */
+    double compute_s;       /* F, I and W of one sample in a full microbatch, all devices together */
+    double compute_loss;    /* of that, over the least of all points: 0.25 is a quarter more */
+    int64_t peak_bytes;     /* of the rank that has most */
+    double gap;             /* to the proved bound, as in pp_plan_result; unknown: not finite */
+    bool planned;           /* and then: */
+    int ranks, virtual_stages, microbatches, dp, tp, zero;
+    int64_t microbatch_size;
+    char schedule[64];
+    pp_recompute recompute; /* or PP_RECOMPUTE_MIXED */
+    char reason[sizeof((pp_error *)0)->message]; /* else why there is no plan */
+} pp_sweep_point;
+
+typedef struct pp_sweep {
+    pp_sweep_kind kind;
+    char model[208], cluster[208]; /* names */
+    int64_t global_batch;
+    pp_sweep_point *points; /* [point_count], owned; values rise */
+    int point_count;
+} pp_sweep;
+
+/* Zeroed points. */
+pp_status pp_sweep_new(int point_count, pp_sweep **sweep, pp_error *error);
+void pp_sweep_free(pp_sweep *sweep);
+void pp_sweep_write(const pp_sweep *sweep, pp_json *json);
+pp_status pp_sweep_read(const char *text, size_t length, const char *file_name, pp_sweep **sweep,
+                        pp_error *error);
 
 #endif

@@ -31,7 +31,8 @@
  *             search_frontier.c  step time against peak memory
  *             search_miss.c    nothing fits: by how much, and what to change
  * Answering:  assemble.c       from a candidate and its splits to a full pp_plan
- *             explain.c        why this plan, in sentences */
+ *             explain.c        why this plan, in sentences
+ *             search_sweep.c   the best plan at each value of one setting */
 #ifndef PPSIM_PLANNER_H
 #define PPSIM_PLANNER_H
 
@@ -139,5 +140,23 @@ typedef struct pp_plan_result {
  * of threads. *result: pp_plan_result_free, in every case. */
 pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result, pp_error *error);
 void pp_plan_result_free(pp_plan_result *result);
+
+/* ---- sweeps -------------------------------------------------------------------------------- */
+
+/* The best plan for each of some values of one setting, which the request must leave open (memory:
+ * request.memory_bytes, or what the largest device has, is the largest). Each point is what
+ * pp_plan_search finds with that value pinned; a limit_s is for each of these searches. A value for
+ * which there is no plan is a point too, with the reason.
+ *
+ *   microbatches  powers of two below the samples of a replica, or what these can be cut into next
+ *                 to that, and as many as the samples; at most PP_SWEEP_MOST_MICROBATCHES
+ *   ranks         every number up to the devices; of more than 16 the powers of two, and all
+ *   memory        from just below what the leanest plan needs to what the fastest uses, and all
+ *
+ * PP_E_NO_FIT where no point has a plan because of memory: *sweep is there all the same, as after
+ * PP_OK. Any other error of all points is the error of the call. *sweep: pp_sweep_free. */
+#define PP_SWEEP_MOST_MICROBATCHES 4096
+pp_status pp_plan_sweep(const pp_plan_request *request, pp_sweep_kind kind, pp_sweep **sweep,
+                        pp_error *error);
 
 #endif

@@ -12,12 +12,21 @@ static const viz_unit seconds_units[] = {
 static const viz_unit bytes_units[] = {
     {"B", 1}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
 };
-enum { UNITS = 5 };
+static const viz_unit share_units[] = {{"%", 0.01}};
+
+static const struct {
+    const viz_unit *units;
+    int count;
+    double nothing; /* the range of an axis on which nothing happened */
+} quantities[] = {[VIZ_TIME] = {seconds_units, 5, 1e-9},
+                  [VIZ_BYTES] = {bytes_units, 5, 1},
+                  [VIZ_SHARE] = {share_units, 1, 0.01}};
 
 /* The largest unit of which the range holds at least two (hours: five). */
-static const viz_unit *unit_for(const viz_unit *units, double range) {
+static const viz_unit *unit_for(viz_quantity quantity, double range) {
+    const viz_unit *units = quantities[quantity].units;
     int chosen = 0;
-    while (chosen + 1 < UNITS &&
+    while (chosen + 1 < quantities[quantity].count &&
            range >= (units[chosen + 1].size == 3600 ? 5 : 2) * units[chosen + 1].size)
         chosen++;
     return &units[chosen];
@@ -47,14 +56,14 @@ static double widest_label(viz_canvas *canvas, double size, const viz_axis *axis
 }
 
 viz_axis viz_axis_make(viz_canvas *canvas, double size, double low, double high, double left,
-                       double right, bool bytes) {
+                       double right, viz_quantity quantity) {
     if (!(high - low > 1e-12 * fmax(fabs(low), fabs(high)) && high - low > 1e-15))
-        high = low + (bytes ? 1 : 1e-9); /* nothing happened: some axis all the same */
+        high = low + quantities[quantity].nothing; /* nothing happened: some axis all the same */
     viz_axis axis = {.low = low, .high = high, .left = left, .right = right};
-    axis.unit = unit_for(bytes ? bytes_units : seconds_units, high - low);
+    axis.unit = unit_for(quantity, high - low);
     double range = (high - low) / axis.unit->size, per_point = range / (right - left);
     axis.step = pow(10, floor(log10(range)) - 2);
-    if (bytes && axis.unit == bytes_units) axis.step = fmax(axis.step, 1); /* no part of a byte */
+    if (axis.unit == bytes_units) axis.step = fmax(axis.step, 1); /* no part of a byte */
     for (;; axis.step = next_step(axis.step)) {
         axis.decimals = decimals_of(axis.step);
         double room = axis.step / per_point;

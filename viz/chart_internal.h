@@ -58,7 +58,9 @@ size_t viz_view_spans(const viz_view *view);  /* compute spans that take time */
 double viz_view_mean_s(const viz_view *view); /* their mean duration; 0: there are none */
 bool viz_view_transfers(const viz_view *view);
 
-/* ---- axis.c: from seconds or bytes to points ----------------------------------------------- */
+/* ---- axis.c: from seconds, bytes or shares to points ------------------------------------ */
+
+typedef enum viz_quantity { VIZ_TIME, VIZ_BYTES, VIZ_SHARE } viz_quantity; /* shares in % */
 
 typedef struct viz_unit {
     const char *name;
@@ -73,9 +75,9 @@ typedef struct viz_axis {
     int decimals;
 } viz_axis;
 
-/* Chooses unit and ticks so that labels of this size never touch. bytes: else seconds. */
+/* Chooses unit and ticks so that labels of this size never touch. */
 viz_axis viz_axis_make(viz_canvas *canvas, double size, double low, double high, double left,
-                       double right, bool bytes);
+                       double right, viz_quantity quantity);
 double viz_axis_at(const viz_axis *axis, double value);
 /* Tick i: false when there is none left. label: NULL or [32]. */
 bool viz_axis_tick(const viz_axis *axis, int i, double *position, char label[32]);
@@ -189,9 +191,15 @@ pp_status viz_timeline(const viz_job *job, viz_canvas *canvas, pp_error *error);
 pp_status viz_memory(const viz_job *job, viz_canvas *canvas, pp_error *error);
 pp_status viz_compare(const viz_job *job, viz_canvas *canvas, pp_error *error);
 
+/* A sweep instead of traces. */
+pp_status viz_sweep(const pp_sweep *sweep, const viz_theme *theme, const double size[2],
+                    viz_canvas *canvas, pp_error *error);
+
 /* Everything up to the bytes: what tests look at. canvas: initialised here, deinit by the caller
  * whatever comes back. */
 pp_status viz_chart_draw(const char *chart, const pp_trace *const *traces, int trace_count,
                          const double size[2], bool dark, viz_canvas *canvas, pp_error *error);
+pp_status viz_sweep_draw(const pp_sweep *sweep, const double size[2], bool dark, viz_canvas *canvas,
+                         pp_error *error);
 
 #endif

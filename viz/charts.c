@@ -42,12 +42,15 @@ static int find_chart(const char *name) {
 }
 
 static pp_status fail_unknown(const char *name, pp_error *error) {
+    if (strcmp(name, "sweep") == 0)
+        return pp_fail(error, PP_E_INPUT, name, "this chart takes a sweep, and no trace");
     char known[256] = "";
     for (int i = 0; i < CHART_COUNT; i++) {
         if (i > 0) strcat(known, ", ");
         strcat(known, charts[i].name);
     }
-    return pp_fail(error, PP_E_INPUT, name, "there is no such chart; choose one of: %s", known);
+    return pp_fail(error, PP_E_INPUT, name, "there is no such chart; choose one of: %s, sweep",
+                   known);
 }
 
 static pp_status fail_trace_count(const pp_chart *chart, int trace_count, pp_error *error) {
@@ -88,5 +91,27 @@ pp_status pp_render(const char *chart, const pp_trace *const *traces, int trace_
     if (status == PP_OK) status = viz_canvas_write(&canvas, format, image, error);
     viz_canvas_deinit(&canvas);
     if (status != PP_OK) pp_text_deinit(image); /* no half pictures */
+    return status;
+}
+
+pp_status viz_sweep_draw(const pp_sweep *sweep, const double size[2], bool dark, viz_canvas *canvas,
+                         pp_error *error) {
+    *canvas = (viz_canvas){0};
+    PP_TRY(viz_canvas_init(canvas, error));
+    PP_TRY(viz_sweep(sweep, viz_theme_get(dark), size, canvas, error));
+    return canvas->failed || canvas->arena.failed ? pp_fail_memory(error) : PP_OK;
+}
+
+pp_status pp_render_sweep(const pp_sweep *sweep, const char *path, const pp_render_options *options,
+                          pp_text *image, pp_error *error) {
+    const viz_format *format;
+    viz_canvas canvas;
+    PP_TRY(viz_format_find(path, &format, error));
+    double size[2] = {options ? options->width / format->scale : 0,
+                      options ? options->height / format->scale : 0};
+    pp_status status = viz_sweep_draw(sweep, size, options && options->dark, &canvas, error);
+    if (status == PP_OK) status = viz_canvas_write(&canvas, format, image, error);
+    viz_canvas_deinit(&canvas);
+    if (status != PP_OK) pp_text_deinit(image);
     return status;
 }

@@ -5,6 +5,7 @@
  *   timeline.c       rows = ranks, time to the right
  *   compare_chart.c  prediction above measurement, same time axis
  *   memory_chart.c   bytes over time, a curve per rank
+ *   sweep_chart.c    the best plan at each value of one setting
  *
  *   page.c           what these say in common about a trace
  *   frame.c          the page around the rows: header, labels, columns, axis, legend
@@ -43,6 +44,10 @@ const pp_chart *pp_charts(int *count);
 pp_status pp_render(const char *chart, const pp_trace *const *traces, int trace_count,
                     const char *path, const pp_render_options *options, pp_text *image,
                     pp_error *error);
+
+/* Draws a sweep likewise. Errors: a size that cannot be, another ending (PP_E_INPUT), no memory. */
+pp_status pp_render_sweep(const pp_sweep *sweep, const char *path, const pp_render_options *options,
+                          pp_text *image, pp_error *error);
 
 const char *pp_cairo_version(void);
 

@@ -155,5 +155,21 @@ expect 0 'rank 1' validate plan.json --measured run.json --tolerance 5% --explai
 expect 0 'profile profile.db' plan --model gpt-nano --cluster cluster.json --ranks 2 --batch 16 --microbatch-size 1 --schedule 1f1b --db profile.db --out again.json
 step() { sed -n 's/.*"iteration_time": \([^,]*\),.*/\1/p' "$1"; }
 [ -n "$(step plan.json)" ] && [ "$(step plan.json)" = "$(step again.json)" ] || fail "the recorded profile predicts another step"
+# curves, drawn; a value without a plan is there with its reason
+for what in microbatches ranks memory; do
+    expect 0 'peak memory' plan --model tiny.json --cluster dgx-h100:1 --batch 8 --sweep $what
+    "$ppsim" plan --model tiny.json --cluster dgx-h100:1 --batch 8 --sweep $what --json >sweep.json
+    "$ppsim" plan --model tiny.json --cluster dgx-h100:1 --batch 8 --sweep $what --csv >sweep.csv
+    [ "$(sed 's/"[^"]*"//g' sweep.csv | awk -F, '{print NF}' | sort -u)" = 18 ] || fail "sweep.csv is not 18 columns wide"
+    for ending in png svg pdf; do expect 0 '' render --what sweep sweep.json -o sweep.$ending; done
+done
+expect 0 'no plan at 5: 5 ranks' plan --model tiny.json --cluster dgx-h100:1 --batch 8 --sweep ranks
+expect 3 '"plan": null' plan --model tiny.json --cluster dgx-h100:1 --batch 8 --sweep ranks --memory 1KiB --json
+expect 2 'leave out --ranks' plan --model tiny.json --batch 8 --sweep ranks -K 2
+expect 2 'not one of' plan --model tiny.json --batch 8 --sweep pie
+expect 2 'goes with --sweep' plan --model tiny.json --batch 8 --csv
+expect 2 'one plan' plan --model tiny.json --batch 8 --sweep ranks --out curve.json
+expect 2 'ppsim-sweep' render --what sweep plan.json -o sweep.png
+expect 2 'one file too many' render --what sweep sweep.json sweep.json -o sweep.png
 
 finish

@@ -118,6 +118,88 @@ Test(charts, texts_never_overlap_and_stay_on_the_page) {
     cr_expect_eq(pp_live_bytes(), 0);
 }
 
+/* ---- sweeps -------------------------------------------------------------------------------- */
+
+static pp_sweep *make_sweep(pp_sweep_kind kind, int count, double scale) {
+    pp_sweep *sweep;
+    cr_assert_eq(pp_sweep_new(count, &sweep, NULL), PP_OK);
+    sweep->kind = kind;
+    sweep->global_batch = 512;
+    memset(sweep->model, 'W', 200);
+    snprintf(sweep->cluster, sizeof sweep->cluster, "dgx-h100:1");
+    for (int i = 0; i < count; i++) {
+        pp_sweep_point *point = &sweep->points[i];
+        point->value = kind == PP_SWEEP_MEMORY ? (i + 1) * INT64_C(12345678901) : i + 1;
+        point->planned = i % 4 != 3;
+        snprintf(point->reason, sizeof point->reason, point->planned ? "" : "too %01000d", i);
+        point->iteration_time_s = scale / (i + 1);
+        point->bubble_fraction = 1.0 / (i + 2);
+        point->compute_loss = scale * i;
+        point->peak_bytes = (int64_t)(scale * 1e9) * i;
+        point->ranks = point->microbatches = 1000 * (i + 1);
+        point->dp = point->tp = 64;
+        snprintf(point->schedule, sizeof point->schedule, "pytorch-interleaved-zb");
+    }
+    return sweep;
+}
+
+Test(charts, sweeps_of_any_length_and_size_are_laid_out) {
+    static const double sizes[][2] = {{0, 0}, {300, 0}, {420, 420}, {900, 500}, {0, 3000}};
+    static const int counts[] = {1, 2, 6, 11, 40, 3000};
+    for (int i = 0; i < 6; i++)
+        for (int s = 0; s < 5; s++)
+            for (int k = 0; k < 9; k++) {
+                static const double scales[] = {0, 1e-6, 4000};
+                pp_sweep *sweep = make_sweep((pp_sweep_kind)(k % 3), counts[i], scales[k / 3]);
+                viz_canvas canvas;
+                pp_error error = {0};
+                char what[80];
+                snprintf(what, sizeof what, "%d points, size %d, case %d", counts[i], s, k);
+                cr_assert_eq(viz_sweep_draw(sweep, sizes[s], false, &canvas, &error), PP_OK,
+                             "%s: %s", what, error.message);
+                check_layout(&canvas, what);
+                if (sizes[s][0] > 0) cr_assert_float_eq(canvas.width, sizes[s][0], 1, "%s", what);
+                if (sizes[s][1] > 0) cr_assert_float_eq(canvas.height, sizes[s][1], 1, "%s", what);
+                viz_canvas_deinit(&canvas);
+                pp_sweep_free(sweep);
+            }
+    cr_expect_eq(pp_live_bytes(), 0);
+}
+
+/* Bars are as high as their values: twice the value is twice the height. */
+Test(charts, bars_of_a_sweep_are_to_scale) {
+    pp_sweep *sweep = make_sweep(PP_SWEEP_RANKS, 3, 4000);
+    viz_canvas canvas;
+    double tall[3];
+    int count = 0;
+    cr_assert_eq(viz_sweep_draw(sweep, free_size, false, &canvas, NULL), PP_OK);
+    for (size_t i = 0; i < canvas.item_count; i++) {
+        const viz_item *item = &canvas.items[i];
+        if (item->text || item->colour != 0x5584c0 || item->box.width < 10) continue;
+        cr_assert_lt(count, 3);
+        tall[count++] = item->box.height;
+    }
+    cr_assert_eq(count, 3);
+    for (int i = 0; i < 3; i++) cr_expect_float_eq(tall[i] * (i + 1), tall[0], 1e-6);
+    cr_expect(has_text_with(&canvas, "step time, min") || has_text_with(&canvas, "step time, s"));
+    cr_expect(has_text_with(&canvas, "pipeline ranks"));
+    viz_canvas_deinit(&canvas);
+    pp_sweep_free(sweep);
+}
+
+Test(charts, sweeps_too_small_or_large_to_draw_are_refused) {
+    static const double sizes[][2] = {{100, 0}, {0, 300}, {20000, 0}, {0, 20000}};
+    pp_sweep *sweep = make_sweep(PP_SWEEP_RANKS, 3, 1);
+    for (int i = 0; i < 4; i++) {
+        viz_canvas canvas;
+        pp_error error = {0};
+        cr_expect_eq(viz_sweep_draw(sweep, sizes[i], false, &canvas, &error), PP_E_INPUT);
+        cr_expect(strstr(error.message, "points is too") != NULL, "%s", error.message);
+        viz_canvas_deinit(&canvas);
+    }
+    pp_sweep_free(sweep);
+}
+
 Test(charts, natural_sizes_are_sane) {
     for (int r = 0; r < RECIPES; r++) {
         pp_trace *trace = make_trace(recipes[r]);
