@@ -15,9 +15,8 @@ static const pp_option options[] = {
     {'o', "out", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(render_settings, out),
      "the picture: .png, .svg or .pdf"},
     {0, "what", NULL, "CHART", NULL, PP_OPTION_STRING, offsetof(render_settings, what),
-     "timeline (default), memory, compare (give a plan and a trace of its run), or sweep (give "
-     "what "
-     "'ppsim plan --sweep … --json' printed)"},
+     "timeline (default), memory, compare (give a plan and a trace of its run), or sweep (give the "
+     "output of 'ppsim plan --sweep … --json')"},
     {0, "width", NULL, "W", NULL, PP_OPTION_FACTOR, offsetof(render_settings, width),
      "width in pixels or points (default: from the content)"},
     {0, "height", NULL, "H", NULL, PP_OPTION_FACTOR, offsetof(render_settings, height),

@@ -155,6 +155,7 @@ expect 0 'rank 1' validate plan.json --measured run.json --tolerance 5% --explai
 expect 0 'profile profile.db' plan --model gpt-nano --cluster cluster.json --ranks 2 --batch 16 --microbatch-size 1 --schedule 1f1b --db profile.db --out again.json
 step() { sed -n 's/.*"iteration_time": \([^,]*\),.*/\1/p' "$1"; }
 [ -n "$(step plan.json)" ] && [ "$(step plan.json)" = "$(step again.json)" ] || fail "the recorded profile predicts another step"
+
 # curves, drawn; a value without a plan is there with its reason
 for what in microbatches ranks memory; do
     expect 0 'peak memory' plan --model tiny.json --cluster dgx-h100:1 --batch 8 --sweep $what
