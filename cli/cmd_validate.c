@@ -2,11 +2,11 @@
  * was predicted with what was measured. Exit 1 when the step time is off by more than the
  * tolerance.
  *
- * Where the difference comes from is told rank by rank: a rank's step is what its actions take and
- * what it waits between them, so the differences of these add up to that of the step time. */
-#include "cli/cli.h"
+ * Where the difference comes from is told in two ways: by cause (validate_explain.c), and rank by
+ * rank: a rank's step is what its actions take and what it waits between them, so the differences
+ * of these add up to that of the step time. */
+#include "cli/validate_internal.h"
 #include "executor/executor.h"
-#include "sim/sim.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -30,7 +30,7 @@ static const pp_option options[] = {
     {0, "measured", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, measured),
      "do not run: take this trace of a run, which 'run --trace' wrote"},
     {0, "explain", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(pp_run_settings, explain),
-     "say where the difference comes from, rank by rank"},
+     "say where the difference comes from: by cause, stage, action and rank"},
     {0, "json", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(pp_run_settings, json), "print JSON"},
 };
 
@@ -49,6 +49,7 @@ typedef struct validation {
     const pp_prediction *measured; /* of either */
     const pp_trace *trace;
     pp_sim_result *simulated;
+    pp_attribution *why; /* NULL: nobody asked */
     action_pair *pairs;
     size_t pair_count;
     double tolerance;
@@ -138,11 +139,6 @@ static shares shares_of(const validation *v, int rank, bool measured) {
     return of;
 }
 
-static void signed_cell(pp_table *table, double seconds) {
-    char buffer[32];
-    pp_table_cell(table, "%s%s", seconds < 0 ? "-" : "+", pp_format_seconds(fabs(seconds), buffer));
-}
-
 static bool occurs(const validation *v, int kind) {
     for (size_t i = 0; i < v->pair_count; i++)
         if ((int)v->pairs[i].predicted->action.kind == kind) return true;
@@ -167,10 +163,10 @@ static void differences_table(const validation *v, pp_text *text) {
         for (int k = 0; k < PP_ACTION_KIND_COUNT; k++) {
             double more = after.kind_s[k] - before.kind_s[k];
             sum += more;
-            if (occurs(v, k)) signed_cell(&table, more);
+            if (occurs(v, k)) pp_signed_cell(&table, more);
         }
-        signed_cell(&table, after.waiting_s - before.waiting_s);
-        signed_cell(&table, sum);
+        pp_signed_cell(&table, after.waiting_s - before.waiting_s);
+        pp_signed_cell(&table, sum);
     }
     pp_table_print(&table, text);
 }
@@ -204,7 +200,7 @@ static void worst_actions(validation *v, pp_text *text) {
     pp_table_print(&table, text);
 }
 
-static void print_text(validation *v, bool explain, pp_text *text) {
+static void print_text(validation *v, pp_text *text) {
     pp_text_printf(text, "%s: ", v->executed.plan->model->name);
     pp_report_plan_line(v->executed.plan, text);
     pp_text_string(text, "\n\n");
@@ -215,7 +211,8 @@ static void print_text(validation *v, bool explain, pp_text *text) {
                                "the median\n");
     kinds_table(v, text);
     pp_text_string(text, "\n");
-    if (explain) {
+    if (v->why) {
+        pp_explain_text(v->why, v->measured->iteration_time_s, text);
         differences_table(v, text);
         pp_text_string(text, "\n");
     }
@@ -231,6 +228,16 @@ static void span_json(pp_json *json, const char *key, const pp_span *span) {
     pp_json_double(json, span->start_s);
     pp_json_double(json, span->end_s);
     pp_json_end_array(json);
+}
+
+/* Parts of the difference, see sim.h. */
+static void action_json(const pp_attributed *part, pp_json *json) {
+    pp_json_key(json, "duration_part");
+    pp_json_double(json, part->duration_s);
+    pp_json_key(json, "gap_part");
+    pp_json_double(json, part->gap_s);
+    pp_json_key(json, "transfer_part");
+    pp_json_double(json, part->transfer_s);
 }
 
 static void shares_json(pp_json *json, const char *key, shares of) {
@@ -260,6 +267,10 @@ static void print_json(const validation *v, pp_text *text) {
     pp_json_double(&json, v->tolerance);
     pp_json_key(&json, "within");
     pp_json_bool(&json, fabs(v->difference) <= v->tolerance);
+    if (v->why) {
+        pp_json_key(&json, "causes");
+        pp_explain_json(v->why, v->measured->iteration_time_s, &json);
+    }
     pp_json_key(&json, "shares"); /* of each rank's step */
     pp_json_array(&json);
     for (int p = 0; p < ranks; p++) {
@@ -280,6 +291,7 @@ static void print_json(const validation *v, pp_text *text) {
         pp_json_string(&json, pp_action_text(v->pairs[i].predicted->action, action));
         span_json(&json, "predicted", v->pairs[i].predicted);
         span_json(&json, "measured", v->pairs[i].measured);
+        if (v->why) action_json(&v->why->actions[i], &json);
         pp_json_end_object(&json);
     }
     pp_json_end_array(&json);
@@ -357,6 +369,8 @@ static pp_status validate(const char *path, const pp_run_settings *settings, val
     if (!pp_processes_speaks(v->executed.processes)) return PP_OK;
     PP_TRY(pp_simulate_plan(v->executed.plan, true, NULL, &v->simulated, error));
     PP_TRY(pair_actions(v, error));
+    if (settings->explain)
+        PP_TRY(pp_explain_make(v->executed.plan, v->simulated->trace, v->trace, &v->why, error));
     if (settings->trace) PP_TRY(pp_write_trace(settings->trace, v->trace, error));
     double predicted = v->executed.plan->predicted.iteration_time_s;
     v->difference = v->measured->iteration_time_s / predicted - 1;
@@ -374,13 +388,14 @@ static pp_status run_validate(const void *settings_, const char *const *argument
         if (settings->json)
             print_json(&v, &output->out);
         else
-            print_text(&v, settings->explain, &output->out);
+            print_text(&v, &output->out);
         if (fabs(v.difference) > v.tolerance)
             status = pp_fail(error, PP_E_TOLERANCE, NULL,
                              "the step time is off by %+.2f %%, more than %.2f %%",
                              100 * v.difference, 100 * v.tolerance);
     }
     pp_free(v.pairs);
+    pp_attribution_free(v.why);
     pp_sim_result_free(v.simulated);
     pp_free(v.summary.rank);
     pp_trace_free(v.recorded);

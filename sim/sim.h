@@ -8,6 +8,7 @@
  *   memory.c      HOW MUCH each rank holds, event by event
  *   bounds.c      lower bounds; critical_path.c
  *   replications.c, sensitivity.c    how much of that is luck, and what it depends on
+ *   attribution.c                    why a measured step differs from the predicted one
  *   auto.c …      a schedule made to measure for given costs and limits
  *   guided.c      list scheduling along a given order
  *   retimed.c     the same within the memory of a given one
@@ -329,6 +330,53 @@ void pp_sensitivity_free(pp_sensitivity *sensitivity);
 /* A lower bound of the makespan of any order on these stages: for each rank its own work, plus
  * the least time before its first action can start, plus the least time after its last. */
 double pp_lower_bound(const pp_sim_input *input);
+
+/* ---- prediction and measurement -------------------------------------------------------------- */
+
+/* What can make a measured step differ from the predicted one. */
+#define PP_CAUSE_LIST(X)                                                                          \
+    X(PP_CAUSE_COMPUTE, "compute", "actions of a stage take longer or shorter, on average")       \
+    X(PP_CAUSE_UNEVEN, "uneven actions", "single actions differ from the average of their stage") \
+    X(PP_CAUSE_UPDATE, "reduction and step", "REDUCE_GRAD and STEP take longer or shorter")       \
+    X(PP_CAUSE_GAPS, "gaps", "time between a rank's actions in which it waits for nobody")        \
+    X(PP_CAUSE_TRANSFERS, "transfers", "from a stage's output to the action that needed it")      \
+    X(PP_CAUSE_END, "end of step", "from the last action to the end")
+
+typedef enum pp_cause {
+#define X(value, name, what) value,
+    PP_CAUSE_LIST(X)
+#undef X
+        PP_CAUSE_COUNT
+} pp_cause;
+extern const char *const pp_cause_names[PP_CAUSE_COUNT];
+extern const char *const pp_cause_meanings[PP_CAUSE_COUNT];
+
+/* One action of both traces, and its parts of the difference between the two makespans. */
+typedef struct pp_attributed {
+    const pp_span *predicted, *measured;
+    double duration_s, gap_s, transfer_s;
+} pp_attributed;
+
+typedef struct pp_attribution {
+    double predicted_s, measured_s;    /* makespans */
+    double share_s[PP_CAUSE_COUNT];   /* add up to measured - predicted */
+    double alone_s[PP_CAUSE_COUNT];   /* the prediction with this cause alone, less the prediction */
+    double without_s[PP_CAUSE_COUNT]; /* the measurement, less the measurement without it */
+    int stage_count;
+    double *stage_s; /* [stage_count · PP_ACTION_KIND_COUNT] of COMPUTE and UPDATE, by stage and kind */
+    pp_attributed *actions; /* [action_count] rank by rank in order; all their parts and
+                               share_s[PP_CAUSE_END] add up to the difference too */
+    size_t action_count;
+    pp_arena arena;
+} pp_attribution;
+
+/* Why a step took longer or shorter than predicted, action by action: see attribution.c for what
+ * the parts mean and why they add up. input: what was simulated. Both traces outlive the result. A
+ * measured trace that does not hold the actions of the predicted one, rank by rank in the same
+ * order, is PP_E_INPUT. O(actions) for each change of the critical path. pp_attribution_free. */
+pp_status pp_attribute(const pp_sim_input *input, const pp_trace *predicted,
+                       const pp_trace *measured, pp_attribution **result, pp_error *error);
+void pp_attribution_free(pp_attribution *attribution);
 
 /* ---- a schedule made to measure ------------------------------------------------------------- */
 

@@ -62,6 +62,22 @@ fi
 "$ppsim" simulate plan.json --trace simulated.json >/dev/null
 expect 2 'simulated step' validate plan.json --measured simulated.json
 expect 2 'is no trace' validate plan.json --measured plan.json
+expect 0 'uneven actions' validate plan.json --measured recorded.json --tolerance 100000% --explain
+expect 0 'largest parts' validate plan.json --steps 3 --tolerance 100000% --explain
+"$ppsim" validate plan.json --measured recorded.json --tolerance 100000% --explain --json >why.json
+if command -v python3 >/dev/null; then
+    python3 - why.json <<'END' || fail "the causes of a difference do not add up to it"
+import json, sys
+v = json.load(open(sys.argv[1]))
+more = v["measured"]["iteration_time"] - v["predicted"]["iteration_time"]
+by_cause = sum(c["part"] for c in v["causes"])
+late = sum(c["part"] for c in v["causes"] if c["name"] in ("end of step", "median step"))
+by_action = sum(a["duration_part"] + a["gap_part"] + a["transfer_part"] for a in v["actions"]) + late
+for s in by_cause, by_action:
+    if abs(s - more) > 1e-9 * v["measured"]["iteration_time"]:
+        sys.exit(1)
+END
+fi
 expect 2 'nothing is run' validate plan.json --measured recorded.json --steps 2
 expect 2 'does not hold the actions' validate modelled.json --measured recorded.json
 expect 1 'off by' validate modelled.json --steps 2 --tolerance 0.000001%
