@@ -166,7 +166,7 @@ pp_status pp_named_schedule_agrees(const pp_named_schedule *named, const pp_sche
 
 typedef struct pp_run_settings {
     int steps;
-    const char *data, *backend, *trace;
+    const char *data, *backend, *transport, *trace;
     int64_t seed;
     double learning_rate, timeout_s;
     double tolerance;     /* validate … */

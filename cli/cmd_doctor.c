@@ -1,6 +1,7 @@
 /* ppsim doctor: what this machine has, what it lacks, and how to get it. */
 #include "cli/cli.h"
 #include "executor/executor.h"
+#include "executor/plugin.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -27,30 +28,68 @@ static void backends(pp_text *text) {
                        infos[i].usable ? "usable" : "not usable", infos[i].detail);
 }
 
-/* What CMake looked for when this program was built (cmake/PpsimOptional.cmake). */
+static void transports(pp_text *text) {
+    pp_backend_info infos[8];
+    int count = pp_transports(infos, 8);
+    for (int i = 0; i < count; i++)
+        pp_text_printf(text, "transport %-5s %s: %s\n", infos[i].name,
+                       infos[i].usable ? "usable" : "not usable", infos[i].detail);
+}
+
+/* ---- libraries that a machine may lack ------------------------------------------------------ */
+
+/* Whether it can be opened here; detail: its version, or why not. */
+static bool cuda_loads(char detail[256]) {
+    if (!pp_plugin_open("cuda", detail)) return false;
+    snprintf(detail, 256, "used by libppsim_cuda.so");
+    return true;
+}
+
+static bool cublas_loads(char detail[256]) {
+    char name[128], driver[128], libraries[256] = "", clocks[128];
+    const pp_plugin *plugin = pp_plugin_open("cuda", detail);
+    if (!plugin) return false;
+    plugin->backend->describe(0, name, driver, libraries, clocks);
+    const char *version = strstr(libraries, "cuBLAS");
+    snprintf(detail, 256, "%.64s, used by libppsim_cuda.so", version ? version : "cuBLAS");
+    return true;
+}
+
+static bool nccl_loads(char detail[256]) {
+    const pp_plugin *plugin = pp_plugin_open("nccl", detail);
+    return plugin && plugin->carrier->usable(detail);
+}
+
+static bool mpi_loads(char detail[256]) {
+    const pp_plugin *plugin = pp_plugin_open("mpi", detail);
+    return plugin && plugin->wire->usable(detail);
+}
+
+/* built: what CMake found when this program was built (cmake/PpsimOptional.cmake); "": nothing.
+ * NCCL is not needed to build, only to run. */
 static const struct {
-    const char *part;
-    const char *found; /* version or place; "" if not found */
-    const char *use;   /* nobody should search for a switch that is not there */
+    const char *part, *built;
+    bool (*loads)(char detail[256]);
     const char *cure;
 } optional[] = {
-    {"CUDA toolkit", PPSIM_FOUND_CUDA, "the cuda backend was built with it",
+    {"CUDA", PPSIM_FOUND_CUDA, cuda_loads,
      "install NVIDIA's CUDA toolkit, 12.5 or later, and rebuild"},
-    {"NCCL", PPSIM_FOUND_NCCL, "not used yet",
-     "install libnccl-dev from NVIDIA's packages, and rebuild"},
-    {"MPI", PPSIM_FOUND_MPI, "'run' takes it under mpirun and srun",
-     "install libopenmpi-dev, and rebuild"},
+    {"cuBLAS", PPSIM_FOUND_CUDA, cublas_loads, "it comes with the CUDA toolkit; rebuild then"},
+    {"NCCL", "2.18 or later", nccl_loads, ""},
+    {"MPI", PPSIM_FOUND_MPI, mpi_loads, "install libopenmpi-dev, and rebuild"},
 };
 
 static void optional_parts(pp_text *text) {
-    pp_text_string(text, "\nWhen this program was built:\n");
-    for (size_t i = 0; i < sizeof optional / sizeof *optional; i++)
-        if (*optional[i].found)
-            pp_text_printf(text, "%-12s  found: %s; %s\n", optional[i].part, optional[i].found,
-                           optional[i].use);
+    for (size_t i = 0; i < sizeof optional / sizeof *optional; i++) {
+        char detail[256] = "";
+        pp_text_printf(text, "library %-7s ", optional[i].part);
+        if (!*optional[i].built)
+            pp_text_printf(text, "not in this build; to get it: %s\n", optional[i].cure);
+        else if (optional[i].loads(detail))
+            pp_text_printf(text, "built for %s, loads: %s\n", optional[i].built, detail);
         else
-            pp_text_printf(text, "%-12s  not found; to get it: %s\n", optional[i].part,
-                           optional[i].cure);
+            pp_text_printf(text, "built for %s, does not load: %s\n", optional[i].built, detail);
+    }
 }
 
 static pp_status run_doctor(const void *settings, const char *const *arguments, int count,
@@ -60,6 +99,9 @@ static pp_status run_doctor(const void *settings, const char *const *arguments, 
     pp_text_string(&output->out, "\n");
     machine(&output->out);
     backends(&output->out);
+    pp_text_string(&output->out, "\n");
+    transports(&output->out);
+    pp_text_string(&output->out, "\n");
     optional_parts(&output->out);
     return PP_OK;
 }

@@ -19,6 +19,9 @@ static const pp_option options[] = {
     {0, "backend", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, backend),
      "cpu, cuda, or replay: wait the plan's times (default: cuda where it is usable, else cpu; "
      "replay for opaque layers)"},
+    {0, "transport", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, transport),
+     "how messages travel: local (threads of one process), mpi (through the host) or nccl (between "
+     "devices) (default: the best that can serve)"},
     {0, "learning-rate", NULL, "X", NULL, PP_OPTION_FACTOR,
      offsetof(pp_run_settings, learning_rate), "default: 0.001 for adamw, 0.1 for sgd"},
     {0, "timeout", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(pp_run_settings, timeout_s),
@@ -119,6 +122,7 @@ pp_status pp_execute(const char *path, const pp_run_settings *settings, int defa
     pp_run_options run = {.steps = view.steps,
                           .seed = (uint64_t)settings->seed,
                           .data = settings->data,
+                          .transport = settings->transport,
                           .learning_rate = settings->learning_rate,
                           .timeout_s = settings->timeout_s,
                           .keep_trace = keep_trace,

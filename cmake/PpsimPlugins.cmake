@@ -39,6 +39,10 @@ if(CUDAToolkit_FOUND)
   ppsim_plugin(cuda SOURCES ${sources} LINK ppsim_cuda_layers CUDA::cudart CUDA::cublas CUDA::cublasLt)
 endif()
 
+# Device memory between devices (executor/carrier.h). It opens NCCL when it is asked to.
+set(nccl "${CMAKE_SOURCE_DIR}/executor/nccl")
+ppsim_plugin(nccl SOURCES "${nccl}/nccl_plugin.c" "${nccl}/nccl_carrier.c" LINK ${CMAKE_DL_LIBS} Threads::Threads)
+
 # The wire between processes (executor/wire.h).
 if(MPI_C_FOUND)
   ppsim_plugin(mpi SOURCES "${CMAKE_SOURCE_DIR}/executor/mpi/mpi_wire.c" LINK MPI::MPI_C)

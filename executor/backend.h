@@ -5,6 +5,7 @@
 #include "executor/layer.h"
 
 typedef struct pp_backend pp_backend;
+typedef struct pp_side_queue pp_side_queue; /* of transfers, beside a rank's own */
 
 /* Which of the workers of this process opens the backend. */
 typedef struct pp_backend_seat {
@@ -46,6 +47,21 @@ struct pp_backend {
     /* Until everything asked for is done. PP_E_FAILED with the device's own words if any of it
      * failed. */
     pp_status (*finish)(void *state, pp_error *error);
+    /* How many devices this machine has; NULL: one, which all ranks share. */
+    int (*devices)(void);
+    /* A queue of transfers beside the rank's own: opened in the rank's thread; all the rest happens
+     * in the one thread that issues to it and has entered its device. NULL without device memory. */
+    pp_side_queue *(*side_open)(void *state);
+    void (*side_close)(pp_side_queue *side);
+    pp_status (*side_enter)(pp_side_queue *side, pp_error *error);
+    void *(*side_stream)(pp_side_queue *side); /* as the device's libraries know it */
+    /* A mark behind all that was issued so far; it is gone once it was found passed, or forgotten. */
+    pp_status (*side_mark)(pp_side_queue *side, void **mark, pp_error *error);
+    pp_status (*side_passed)(pp_side_queue *side, void *mark, bool *passed, pp_error *error);
+    void (*side_forget)(pp_side_queue *side, void *mark);
+    /* Host memory that the device reaches fastest (pinned), from any thread; NULL: any will do. */
+    void *(*host_allocate)(size_t size_bytes);
+    void (*host_release)(void *block);
     /* Busy-accurate waiting for replay: returns at `until_s` of pp_now_s. */
     void (*wait_until)(void *state, double until_s);
 };

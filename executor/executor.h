@@ -2,7 +2,7 @@
  *
  *   layer.h     the layer interface: one row per op and file in layers/
  *   backend.h   the backend interface: memory, layers, waiting     backends/cpu.c backends/replay.c
- *   transport.h the transport interface: moving tensors            transports/local.c
+ *   transport.h the transport interface: moving tensors   transports/local.c remote.c device.c
  *   stage.c     one stage: its layers run forward, input gradient, weight gradient
  *   worker.c    one rank: interprets its action list (worker_setup.c: its memory)
  *   run.c       all ranks of a plan, step after step (run_check.c: what it refuses)
@@ -68,6 +68,7 @@ typedef struct pp_run_options {
     uint64_t seed;
     const char *data;          /* path; NULL: synthetic */
     const char *backend;       /* NULL: pp_backend_default */
+    const char *transport;     /* "local", "mpi", "nccl"; NULL: the best that can serve */
     int device;                /* cuda: the first of this machine's devices that is used */
     double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
     double timeout_s;          /* a rank that waits this long for a peer, while no rank computes or
@@ -80,6 +81,7 @@ typedef struct pp_run_options {
     void (*on_step)(void *context, const pp_step_report *report);
     void (*observe)(void *context, const pp_observed *observed);
     const struct pp_backend *own_backend; /* tests: instead of a named one; NULL: none */
+    const struct pp_carrier_ops *own_carrier; /* tests: instead of NCCL; NULL: none */
     /* tests: called before each action of each rank; a non-OK status fails that rank there */
     pp_status (*before_action)(void *context, int rank, int replica, pp_action action,
                                pp_error *error);
@@ -115,6 +117,8 @@ typedef struct pp_backend_info {
     char detail[256];  /* device and library versions, or why not and how to get it */
 } pp_backend_info;
 int pp_backends(pp_backend_info *infos, int capacity);
+/* The same for how messages travel. */
+int pp_transports(pp_backend_info *infos, int capacity);
 
 /* ---- measuring ----------------------------------------------------------------------------- */
 

@@ -1,8 +1,8 @@
-/* The plugin interface: backends and transports that live in shared objects of their own, so that a
+/* The plugin interface: backends, wires and carriers that live in shared objects of their own, so that a
  * machine without the libraries they need runs all the rest of ppsim, and starts as fast as ever.
  *
  * A plugin is libppsim_<name>.so beside the program (or in ../lib/ppsim of it), opened when its
- * backend or transport is first asked for. It exports one symbol, ppsim_plugin, and hides all
+ * part is first asked for. It exports one symbol, ppsim_plugin, and hides all
  * others. It holds no state of core's: memory, log, errors, clock and stop requests come from the
  * host in a table. Both tables begin with the version of this interface; a plugin of another one
  * is not used, and says so. */
@@ -10,10 +10,10 @@
 #define PPSIM_EXECUTOR_PLUGIN_H
 
 #include "executor/backend.h"
-#include "executor/transport.h"
+#include "executor/carrier.h"
 #include "executor/wire.h"
 
-#define PP_PLUGIN_ABI 2
+#define PP_PLUGIN_ABI 3
 #define PP_PLUGIN_SYMBOL "ppsim_plugin"
 
 /* What a plugin may ask of the program. Lives as long as the process. */
@@ -34,7 +34,7 @@ typedef struct pp_plugin {
     const char *name;                  /* "cuda" */
     const char *version;               /* of ppsim, as it was built */
     const pp_backend *backend;         /* NULL: none */
-    const pp_transport_ops *transport; /* NULL: none */
+    const pp_carrier_ops *carrier;     /* NULL: none */
     const pp_wire_ops *wire;           /* NULL: none */
 } pp_plugin;
 

@@ -31,7 +31,7 @@ typedef struct known_plugin {
 static known_plugin known[] = {
     {.name = "cuda",
      .cure = "this build has no CUDA: install NVIDIA's CUDA toolkit, 12.5 or later, and rebuild"},
-    {.name = "nccl", .cure = "this build has no NCCL: install libnccl-dev and rebuild"},
+    {.name = "nccl", .cure = "libppsim_nccl.so is not beside the program: install both from one build"},
     {.name = "mpi", .cure = "this build has no MPI: install libopenmpi-dev and rebuild"},
 };
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;

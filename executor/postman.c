@@ -25,29 +25,9 @@
 #define SILENCE_SHARE 0.8   /* of the timeout: who is cut off is named before patience is over */
 #define LAST_LETTERS_S 0.25 /* for what is still to be sent when nobody can wait any more */
 
-/* ---- payloads ------------------------------------------------------------------------------ */
-
-#ifdef NDEBUG
-static const bool poison = false;
-#else
-static const bool poison = true;
-#endif
-
-void *pp_payload_new(pp_processes *processes, size_t size_bytes) {
-    (void)processes;
-    return pp_allocate(size_bytes);
-}
-
-/* Who reads it later reads NaN. */
-void pp_payload_free(pp_processes *processes, void *payload, size_t size_bytes) {
-    (void)processes;
-    if (payload && poison) memset(payload, 0xff, size_bytes);
-    pp_free(payload);
-}
-
 void pp_parcel_free(pp_processes *processes, pp_parcel *parcel) {
     if (!parcel) return;
-    pp_payload_free(processes, parcel->payload, parcel->letter.size_bytes);
+    pp_payload_free(processes, parcel->payload);
     pp_free(parcel);
 }
 
@@ -58,7 +38,7 @@ pp_status pp_post(pp_processes *processes, int to, const pp_letter *letter, void
     pp_postman *postman = &processes->postman;
     pp_parcel *parcel = pp_allocate(sizeof *parcel);
     if (!parcel) {
-        pp_payload_free(processes, payload, letter->size_bytes);
+        pp_payload_free(processes, payload);
         return pp_fail_memory(error);
     }
     *parcel = (pp_parcel){.process = to, .letter = *letter, .payload = payload};

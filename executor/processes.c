@@ -108,6 +108,7 @@ pp_status pp_processes_open(const pp_wire_ops *ops, double timeout_s, pp_process
     if (!opened) return pp_fail_memory(error);
     opened->timeout_s = timeout_s > 0 ? timeout_s : DEFAULT_TIMEOUT_S;
     pthread_mutex_init(&opened->listening, NULL);
+    pthread_mutex_init(&opened->pool_mutex, NULL);
     pp_status status = pp_postman_start(opened, ops, error);
     if (status == PP_OK) status = introduce(opened, error);
     if (status == PP_OK) {
@@ -206,6 +207,8 @@ void pp_processes_leave(pp_processes *processes, int exit_status) {
         say_goodbye(processes);
     }
     pp_postman_stop(processes, !atomic_load(&processes->parted), exit_status);
+    pp_payloads_pin(processes, NULL);
+    pthread_mutex_destroy(&processes->pool_mutex);
     pthread_mutex_destroy(&processes->listening);
     pp_free(processes->places);
     pp_free(processes);

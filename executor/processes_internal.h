@@ -14,6 +14,8 @@ typedef enum pp_letter_kind {
     PP_LETTER_GATHER,   /* to process 0; number: of the meeting */
     PP_LETTER_TELL,     /* its answer */
     PP_LETTER_MESSAGE,  /* number: channel; the border's tensors (transports/remote.c) */
+    PP_LETTER_PAIR,     /* number: lane; the carrier's id of a pair (transports/device.c) */
+    PP_LETTER_COMING,   /* number: lane; part: sequence; what the carrier will bring */
     PP_LETTER_GRADIENT, /* number: group; part: member and slice (reduce.c) */
     PP_LETTER_SUM,      /* number: group; part: slice */
     PP_LETTER_BOARD,    /* number: stage; part: replica; microbatch: step (board.c) */
@@ -89,6 +91,8 @@ typedef struct pp_postman {
     atomic_bool *gone;    /* [processes] not heard for the timeout */
 } pp_postman;
 
+typedef struct pp_payload_head pp_payload_head;
+
 struct pp_processes {
     int process, count;
     pp_process_place *places; /* [count] */
@@ -103,12 +107,17 @@ struct pp_processes {
     pp_watch *watch;
     void (*on_fail)(void *context, const pp_verdict *verdict);
     void *context;
-    pp_verdict pending; /* came while nobody listened */
+    pp_verdict pending;         /* came while nobody listened */
+    pthread_mutex_t pool_mutex; /* payloads.c */
+    const struct pp_backend *pinned;
+    pp_payload_head *pool;
 };
 
 /* A block for a payload that pp_post hands over; NULL: out of memory. */
 void *pp_payload_new(pp_processes *processes, size_t size_bytes);
-void pp_payload_free(pp_processes *processes, void *payload, size_t size_bytes);
+void pp_payload_free(pp_processes *processes, void *payload); /* NULL is fine */
+/* While a run lasts payloads come from its backend's kind of host memory; NULL: it is over. */
+void pp_payloads_pin(pp_processes *processes, const struct pp_backend *backend);
 
 /* Sends; the payload (from pp_payload_new, or NULL) is the postman's from here on. */
 pp_status pp_post(pp_processes *processes, int to, const pp_letter *letter, void *payload,

@@ -177,9 +177,15 @@ static pp_channel_request channel_request(const pp_job *job, int from, int to, i
                                      : pp_cluster_link(plan->cluster, devices[0], devices[1]),
         .emulate_link = !job->backend->runs_layers,
         .lane = (replica * plan->ranks + ranks[0]) * plan->ranks + ranks[1],
+        .from_worker = ranks[0] * plan->dp + replica,
+        .to_worker = ranks[1] * plan->dp + replica,
         .from_process = job->workers[ranks[0] * plan->dp + replica].process,
         .to_process = job->workers[ranks[1] * plan->dp + replica].process,
     };
+}
+
+static void fail_transport(void *context, const pp_error *error) {
+    pp_job_fail(context, NULL, NULL, error->code, error);
 }
 
 static pp_status prepare_transport(pp_job *job, pp_error *error) {
@@ -198,7 +204,13 @@ static pp_status prepare_transport(pp_job *job, pp_error *error) {
                 channels[pp_job_channel(job, s, d, true)] = channel_request(job, next, s, d, true);
         }
     }
-    pp_transport_setting setting = {channels, count, job->processes};
+    pp_transport_setting setting = {.channels = channels,
+                                    .channel_count = count,
+                                    .processes = job->processes,
+                                    .carrier = job->carrier,
+                                    .timeout_s = job->watch.timeout_s,
+                                    .fail = fail_transport,
+                                    .context = job};
     return job->transport_ops->open(&setting, &job->transport, error);
 }
 
@@ -254,6 +266,7 @@ static pp_status prepare(pp_job *job, pp_error *error) {
     const int *stage_of_layer = stages_of_layers(job);
     if (!stage_of_layer) return pp_fail_memory(error);
     PP_TRY(prepare_workers(job, error));
+    PP_TRY(pp_transport_choose(job, error));
     if (job->processes && job->processes->process == 0) PP_TRY(prepare_reports(job, error));
     PP_TRY(prepare_memory(job, error));
     PP_TRY(prepare_data(job, stage_of_layer, error));
@@ -278,9 +291,7 @@ static void job_init(pp_job *job, const pp_plan *plan, const pp_schedule *schedu
                     .optimizer = pp_optimizer_defaults(plan->optimizer),
                     .steps = options->steps > 0 ? options->steps : 1,
                     .processes = options->processes,
-                    .loss_rank = -1,
-                    .transport_ops =
-                        options->processes ? &pp_transport_remote : &pp_transport_local};
+                    .loss_rank = -1};
     if (options->learning_rate > 0) job->optimizer.learning_rate = options->learning_rate;
     job->watch.timeout_s = options->timeout_s > 0 ? options->timeout_s : DEFAULT_TIMEOUT_S;
     pthread_mutex_init(&job->mutex, NULL);
@@ -288,13 +299,13 @@ static void job_init(pp_job *job, const pp_plan *plan, const pp_schedule *schedu
 }
 
 static void job_deinit(pp_job *job) {
+    if (job->transport) job->transport_ops->close(job->transport);
     for (int i = 0; i < job->worker_count; i++) pp_worker_close(&job->workers[i]);
     if (job->gates_ready) {
         pp_gate_deinit(&job->ready);
         pp_gate_deinit(&job->start);
         pp_gate_deinit(&job->finish);
     }
-    if (job->transport) job->transport_ops->close(job->transport);
     pp_board_deinit(&job->board);
     pp_reduce_deinit(&job->reduce);
     pp_data_close(job->data);
@@ -373,12 +384,14 @@ static pp_status run_job(pp_job *job, pp_run_result *result, pp_error *error) {
     pp_status status = prepare(job, error);
     uint64_t key = job->processes && status == PP_OK ? pp_spread_key(job) : 0;
     PP_TRY(pp_processes_agree(job->processes, status, key, error));
+    if (job->processes) pp_payloads_pin(job->processes, job->backend);
     listen(job, true);
     start_workers(job);
     run_steps(job, result);
     join_workers(job);
     status = outcome(job, result, error);
     listen(job, false);
+    if (job->processes) pp_payloads_pin(job->processes, NULL);
     return pp_processes_agree(job->processes, status, 0, error);
 }
 

@@ -17,6 +17,9 @@ pp_status pp_run_check_updates(const pp_schedule *schedule, const pp_reduce *red
 pp_step_report pp_measured_step(const pp_job *job, int step, double start_s);
 pp_status pp_measured_summary(pp_job *job, pp_run_result *result, pp_error *error);
 
+/* transports.c: sets the job's transport, and the carrier of a device's. */
+pp_status pp_transport_choose(pp_job *job, pp_error *error);
+
 /* spread.c: one job over several processes. */
 
 /* Which process each worker runs in. */

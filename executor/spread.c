@@ -266,8 +266,9 @@ uint64_t pp_spread_key(const pp_job *job) {
     pp_text text = {0};
     pp_json json = pp_json_start(&text);
     pp_plan_write(job->plan, &json);
-    pp_text_printf(&text, "%016llx %s %d %llu %g %d %d %d",
+    pp_text_printf(&text, "%016llx %s %s %d %llu %g %d %d %d",
                    (unsigned long long)pp_schedule_hash(job->schedule), job->backend->name,
+                   job->transport_ops->name,
                    job->steps, (unsigned long long)options->seed, job->optimizer.learning_rate,
                    options->evaluate, options->keep_trace, options->data != NULL);
     uint64_t key = text.failed ? 0 : pp_hash(0, text.bytes, text.length);

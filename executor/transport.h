@@ -18,6 +18,7 @@ typedef struct pp_channel_request {
     bool emulate_link;
     int lane;           /* channels with the same lane (a directed pair of ranks) share the link's
                            bandwidth: their messages follow each other */
+    int from_worker, to_worker; /* rank · dp + replica */
     int from_process, to_process;
 } pp_channel_request;
 
@@ -25,6 +26,10 @@ typedef struct pp_transport_setting {
     const pp_channel_request *channels;
     int channel_count;
     struct pp_processes *processes; /* NULL: this one has both ends of all channels */
+    const struct pp_carrier_ops *carrier; /* of the device transport */
+    double timeout_s;                     /* for what its carrier begins */
+    void (*fail)(void *context, const pp_error *error); /* for what it finds while nobody asks */
+    void *context;
 } pp_transport_setting;
 
 /* One tensor of a message and where it goes. */
@@ -68,6 +73,11 @@ typedef struct pp_transport_ops {
      * before the first step. */
     void (*attach)(pp_transport *transport, int channel, void *const *slots,
                    const struct pp_backend *backend, void *backend_state);
+    /* Once per worker that runs here, in its own thread before the first step: what has to be opened
+     * on its device. Returns when the ranks that it exchanges messages with have come too. NULL:
+     * nothing. */
+    pp_status (*enter)(pp_transport *transport, int worker, const struct pp_backend *backend,
+                       void *backend_state, pp_error *error);
     /* Copies bytes into a free slot and returns at once. No free slot is a PP_E_FAILED (a bug). */
     pp_status (*send)(pp_transport *transport, int channel, uint32_t microbatch, const void *bytes,
                       size_t size_bytes, pp_error *error);
@@ -91,6 +101,7 @@ typedef struct pp_transport_ops {
 
 extern const pp_transport_ops pp_transport_local;  /* threads of one process */
 extern const pp_transport_ops pp_transport_remote; /* processes, by letters of their postmen */
+extern const pp_transport_ops pp_transport_device; /* devices, by a carrier (carrier.h) */
 
 /* Of the local transport: when the message comes out of the channel's link, which it occupies. */
 double pp_local_link_ready_s(pp_transport *transport, int channel, const pp_message *message);

@@ -40,6 +40,7 @@ typedef struct pp_job {
 
     const pp_transport_ops *transport_ops; /* the rest is shared and guards itself */
     pp_transport *transport;
+    const struct pp_carrier_ops *carrier; /* of the device transport */
     struct pp_processes *processes; /* NULL: one */
     int here_count;            /* workers of this process */
     int loss_rank;             /* that makes the loss; -1 under replay */

@@ -169,6 +169,10 @@ static const bool debug_build = false;
 static const bool debug_build = true;
 #endif
 
+static int number_of(const pp_worker *worker) {
+    return (int)(worker - worker->job->workers);
+}
+
 pp_status pp_worker_open(pp_worker *worker, pp_error *error) {
     const pp_job *job = worker->job;
     pp_heap_init(&worker->heap, job->backend->runs_layers ? job->backend : NULL, NULL,
@@ -180,7 +184,10 @@ pp_status pp_worker_open(pp_worker *worker, pp_error *error) {
     PP_TRY(open_stages(worker, error));
     PP_TRY(open_loader(worker, error));
     PP_TRY(pp_worker_open_records(worker, error));
-    return job->layouts ? job->backend->finish(worker->backend_state, error) : PP_OK;
+    if (job->layouts) PP_TRY(job->backend->finish(worker->backend_state, error));
+    if (!job->transport_ops->enter) return PP_OK;
+    return job->transport_ops->enter(job->transport, number_of(worker), job->backend,
+                                     worker->backend_state, error);
 }
 
 void pp_worker_close(pp_worker *worker) {

@@ -9,12 +9,14 @@
 #include "executor/cuda/cuda_memory.h"
 #include "executor/cuda/queue.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #define WORKSPACE_BYTES ((size_t)32 << 20)
 
 static _Thread_local pp_cuda_queue *current;
+static atomic_int a_device; /* that a rank of this process is on */
 
 pp_cuda_queue *pp_cuda_current(void) {
     return current;
@@ -147,6 +149,7 @@ static pp_status cuda_open(const pp_backend_seat *seat, void **state, pp_error *
     pp_cuda_queue *queue = pp_cuda_host->allocate(sizeof *queue);
     if (!queue) return pp_cuda_host->fail(error, PP_E_OUT_OF_MEMORY, NULL, "out of memory");
     *queue = (pp_cuda_queue){.device = here.device};
+    atomic_store(&a_device, here.device);
     take_slice(queue, &here);
     code = open_queue(queue);
     bool blas = code == cudaSuccess && open_blas(queue);
@@ -235,6 +238,26 @@ static bool cuda_usable(char detail[256]) {
     return true;
 }
 
+static int cuda_devices(void) {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+/* Pinned: the device reads and writes it without a copy between. */
+static void *cuda_host_allocate(size_t size_bytes) {
+    void *block = NULL;
+    if (!current) cudaSetDevice(atomic_load(&a_device)); /* or a context on device 0 would be made */
+    if (cudaHostAlloc(&block, size_bytes > 0 ? size_bytes : 1, cudaHostAllocPortable) ==
+        cudaSuccess)
+        return block;
+    cudaGetLastError();
+    return NULL;
+}
+
+static void cuda_host_release(void *block) {
+    cudaFreeHost(block);
+}
+
 static void cuda_describe(int device, char name[128], char driver[128], char libraries[256],
                           char clocks[128]) {
     int version = 0, runtime = 0, blas = 0, kilohertz = 0;
@@ -273,4 +296,14 @@ const pp_backend pp_cuda_backend = {
     .upload = cuda_upload,
     .download = cuda_download,
     .finish = cuda_finish,
+    .devices = cuda_devices,
+    .side_open = pp_cuda_side_open,
+    .side_close = pp_cuda_side_close,
+    .side_enter = pp_cuda_side_enter,
+    .side_stream = pp_cuda_side_stream,
+    .side_mark = pp_cuda_side_mark,
+    .side_passed = pp_cuda_side_passed,
+    .side_forget = pp_cuda_side_forget,
+    .host_allocate = cuda_host_allocate,
+    .host_release = cuda_host_release,
 };

@@ -24,6 +24,9 @@ typedef struct pp_cuda_slice {
  * thread. False where the driver cannot or the device is too small: the reason is in `why`. */
 bool pp_cuda_slice_take(int device, int index, int count, pp_cuda_slice *slice, char why[160]);
 
+/* Makes a slice that was taken current in another thread. */
+bool pp_cuda_slice_enter(const pp_cuda_slice *slice, char why[160]);
+
 /* ---- queues -------------------------------------------------------------------------------- */
 
 /* Where the work of one rank goes. */
@@ -43,6 +46,16 @@ typedef struct pp_cuda_queue {
 pp_cuda_queue *pp_cuda_current(void); /* of the calling thread */
 /* Keeps the first failure until the queue is waited for. */
 void pp_cuda_note(pp_cuda_queue *queue, const char *what);
+
+/* ---- side queues (executor/backend.h) ------------------------------------------------------ */
+
+pp_side_queue *pp_cuda_side_open(void *state);
+void pp_cuda_side_close(pp_side_queue *side);
+pp_status pp_cuda_side_enter(pp_side_queue *side, pp_error *error);
+void *pp_cuda_side_stream(pp_side_queue *side);
+pp_status pp_cuda_side_mark(pp_side_queue *side, void **mark, pp_error *error);
+pp_status pp_cuda_side_passed(pp_side_queue *side, void *mark, bool *passed, pp_error *error);
+void pp_cuda_side_forget(pp_side_queue *side, void *mark);
 
 /* ---- the backend --------------------------------------------------------------------------- */
 

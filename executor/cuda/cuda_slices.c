@@ -130,3 +130,10 @@ bool pp_cuda_slice_take(int device, int index, int count, pp_cuda_slice *slice, 
     pthread_mutex_unlock(&mutex);
     return taken;
 }
+
+bool pp_cuda_slice_enter(const pp_cuda_slice *slice, char why[160]) {
+    driver d;
+    if (open_driver(&d) && d.set_current(slice->context) == CUDA_SUCCESS) return true;
+    snprintf(why, 160, "the driver refused to make a slice current in another thread");
+    return false;
+}

@@ -85,6 +85,73 @@ static pp_status fake_finish(void *state, pp_error *error) {
     return pp_fail(error, PP_E_FAILED, NULL, "the fake device was told to fail");
 }
 
+/* ---- side queues --------------------------------------------------------------------------- */
+
+int fake_devices = 8;
+atomic_int fake_pinned, fake_pinned_ever;
+
+static int fake_device_count(void) {
+    return fake_devices;
+}
+
+struct pp_side_queue {
+    fake_stream stream;
+    atomic_int marks;
+};
+
+static pp_side_queue *fake_side_open(void *state) {
+    (void)state;
+    return pp_allocate_zeroed(1, sizeof(pp_side_queue));
+}
+
+static void fake_side_close(pp_side_queue *side) {
+    if (atomic_load(&side->marks) != 0) abort();
+    pp_free(side);
+}
+
+static pp_status fake_side_enter(pp_side_queue *side, pp_error *error) {
+    (void)side, (void)error;
+    return PP_OK;
+}
+
+static void *fake_side_stream(pp_side_queue *side) {
+    return &side->stream;
+}
+
+static pp_status fake_side_mark(pp_side_queue *side, void **mark, pp_error *error) {
+    uint64_t *made = pp_allocate(sizeof *made);
+    *mark = made;
+    if (!made) return pp_fail_memory(error);
+    *made = atomic_load(&side->stream.begun);
+    atomic_fetch_add(&side->marks, 1);
+    return PP_OK;
+}
+
+static void fake_side_forget(pp_side_queue *side, void *mark) {
+    atomic_fetch_sub(&side->marks, 1);
+    pp_free(mark);
+}
+
+static pp_status fake_side_passed(pp_side_queue *side, void *mark, bool *passed, pp_error *error) {
+    (void)error;
+    const uint64_t *behind = mark;
+    *passed = atomic_load(&side->stream.ended) >= *behind &&
+              pp_now_s() >= atomic_load(&side->stream.ready_s);
+    if (*passed) fake_side_forget(side, mark);
+    return PP_OK;
+}
+
+static void *fake_host_allocate(size_t size_bytes) {
+    atomic_fetch_add(&fake_pinned, 1);
+    atomic_fetch_add(&fake_pinned_ever, 1);
+    return malloc(size_bytes);
+}
+
+static void fake_host_release(void *block) {
+    atomic_fetch_sub(&fake_pinned, 1);
+    free(block);
+}
+
 static void fake_wait_until(void *state, double until_s) {
     (void)state, (void)until_s;
 }
@@ -107,5 +174,15 @@ const pp_backend fake_device = {
     .upload = fake_upload,
     .download = fake_download,
     .finish = fake_finish,
+    .devices = fake_device_count,
+    .side_open = fake_side_open,
+    .side_close = fake_side_close,
+    .side_enter = fake_side_enter,
+    .side_stream = fake_side_stream,
+    .side_mark = fake_side_mark,
+    .side_passed = fake_side_passed,
+    .side_forget = fake_side_forget,
+    .host_allocate = fake_host_allocate,
+    .host_release = fake_host_release,
     .wait_until = fake_wait_until,
 };

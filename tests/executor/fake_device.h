@@ -5,8 +5,14 @@
 #define PPSIM_TESTS_FAKE_DEVICE_H
 
 #include "executor/backend.h"
+#include "fake_stream.h"
 
 extern const pp_backend fake_device;
+
+/* How many devices the machine is said to have; at first 8. */
+extern int fake_devices;
+/* Blocks of pinned memory that are not released, and that ever were made. */
+extern atomic_int fake_pinned, fake_pinned_ever;
 
 /* Where the host finds what is at this address of the device; other addresses as they are. */
 void *fake_host(const void *address);

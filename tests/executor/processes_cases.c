@@ -1,6 +1,7 @@
 #include "processes_cases.h"
 
 #include "executor/processes_internal.h"
+#include "members.h"
 #include "memory_wire.h"
 #include "run_fixture.h"
 
@@ -9,79 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MOST = 6 }; /* processes */
-
-/* One process: a thread with a plan of its own. */
-typedef struct member {
-    const fixture_request *request;
-    pp_run_options options;
-    double timeout_s;
-    bool record_all; /* what fixture_run keeps; else the bare result */
-    int process;     /* as it turned out */
-    pp_status joined, status;
-    fixture_record record;
-    pp_run_result *result;
-    pp_error error;
-    bool fine;
-    char message[512];
-    pthread_t thread;
-} member;
-
-static void run_member(member *m, const fixture *made) {
-    if (m->record_all) {
-        m->fine = fixture_run(made, m->options.steps, &m->options, &m->record, m->message);
-        return;
-    }
-    m->status = pp_run(made->plan, made->schedule, &m->options, &m->result, &m->error);
-}
-
-static void *member_main(void *argument) {
-    member *m = argument;
-    fixture made = {NULL, NULL};
-    pp_processes *processes = NULL;
-    if (!fixture_make(m->request, &made, m->message)) return NULL;
-    m->status = m->joined = pp_processes_open(&memory_wire, m->timeout_s, &processes, &m->error);
-    if (m->joined == PP_OK) {
-        m->process = processes->process;
-        m->options.processes = processes;
-        run_member(m, &made);
-        pp_processes_leave(processes, pp_status_exit(m->status));
-    }
-    fixture_free(&made);
-    return NULL;
-}
-
-/* Members in the order of their process numbers; false: a thread could not start. */
-static void run_together(member *members, int count) {
-    member sorted[MOST];
-    for (int i = 0; i < count; i++)
-        pthread_create(&members[i].thread, NULL, member_main, &members[i]);
-    for (int i = 0; i < count; i++) pthread_join(members[i].thread, NULL);
-    for (int i = 0; i < count; i++)
-        if (members[i].joined != PP_OK) return;
-    for (int i = 0; i < count; i++) sorted[members[i].process] = members[i];
-    memcpy(members, sorted, (size_t)count * sizeof *members);
-}
-
-static void free_members(member *members, int count) {
-    for (int i = 0; i < count; i++) {
-        fixture_record_free(&members[i].record);
-        pp_run_result_free(members[i].result);
-    }
-}
-
 /* ---- bits ---------------------------------------------------------------------------------- */
-
-/* Each process saw the tensors of its own workers and left 0 everywhere else. */
-static void merge(member *members, int count) {
-    fixture_record *all = &members[0].record;
-    size_t values = (size_t)(all->steps * all->replicas) * all->values;
-    for (int q = 1; q < count; q++)
-        for (size_t i = 0; i < values; i++) {
-            all->gradients[i] += members[q].record.gradients[i];
-            all->weights[i] += members[q].record.weights[i];
-        }
-}
 
 static bool explain(char message[512], const fixture_request *request, int processes) {
     char why[300];
@@ -93,22 +22,22 @@ static bool explain(char message[512], const fixture_request *request, int proce
 
 static bool same_in(int processes, const fixture_request *request, const pp_run_options *options,
                     const fixture_record *reference, uint64_t seed, char message[512]) {
-    member members[MOST] = {0};
+    member members[MEMBERS_MOST] = {0};
     bool fine = true;
     memory_wire_open(processes, 1e-4, seed);
     for (int q = 0; q < processes; q++) {
         members[q] = (member){.request = request, .options = *options, .record_all = true};
         members[q].options.steps = reference->steps;
     }
-    run_together(members, processes);
+    members_run(members, processes);
     for (int q = 0; fine && q < processes; q++)
         if (!members[q].fine)
             fine = fixture_failed(message, "process %d: %.300s", q, members[q].message);
     if (fine) {
-        merge(members, processes);
+        members_merge(members, processes);
         fine = fixture_same(&members[0].record, reference, message);
     }
-    free_members(members, processes);
+    members_free(members, processes);
     if (memory_wire_close() != processes && fine)
         fine = fixture_failed(message, "they left disorderly");
     return fine || explain(message, request, processes);
@@ -123,7 +52,7 @@ static bool same_in_all(const fixture_request *request, uint64_t seed, char mess
                 fixture_run(&made, options.steps, &options, &reference, message);
     fixture_free(&made);
     int workers = request->ranks * (request->dp ? request->dp : 1);
-    for (int processes = 2; fine && processes <= workers && processes <= MOST; processes++)
+    for (int processes = 2; fine && processes <= workers && processes <= MEMBERS_MOST; processes++)
         fine = same_in(processes, request, &options, &reference, seed, message);
     fixture_record_free(&reference);
     return fine;
@@ -225,7 +154,7 @@ static int run_with(fault *planned, member *members, int processes, int steps, d
                                           .timeout_s = timeout_s,
                                           .before_action = misbehave,
                                           .context = planned}};
-    run_together(members, processes);
+    members_run(members, processes);
     return memory_wire_close();
 }
 
@@ -233,7 +162,7 @@ static int run_with(fault *planned, member *members, int processes, int steps, d
 static bool spread_failures(char message[512]) {
     for (int i = 0; i < 16; i++) {
         fault planned = {.rank = i % 3, .left = 1 + i, .cut = -1};
-        member members[MOST];
+        member members[MEMBERS_MOST];
         char headline[32];
         int processes = 2 + i % 2;
         snprintf(headline, sizeof headline, "rank %d at ", planned.rank);
@@ -246,7 +175,7 @@ static bool spread_failures(char message[512]) {
                 !strstr(members[q].error.message, "the device is on fire"))
                 fine = fixture_failed(message, "action %d, process %d: status %d, %.200s", i, q,
                                       (int)members[q].status, members[q].error.message);
-        free_members(members, processes);
+        members_free(members, processes);
         if (!fine) return false;
     }
     return true;
@@ -255,7 +184,7 @@ static bool spread_failures(char message[512]) {
 /* Steps that are done are kept where the results are; everybody hears of the signal. */
 static bool spread_stops(char message[512]) {
     fault planned = {.rank = 2, .left = 3 * 8 + 2, .cut = -1, .signal = 15};
-    member members[MOST];
+    member members[MEMBERS_MOST];
     int orderly = run_with(&planned, members, 3, 1000, 20, 1);
     pp_stop_request(0);
     bool fine = orderly == 3;
@@ -265,7 +194,7 @@ static bool spread_stops(char message[512]) {
                        (int)members[0].status, members[0].error.message);
     else if (members[0].result->step_count < 1 || !isfinite(members[0].result->steps[0].loss))
         fine = fixture_failed(message, "%d steps", members[0].result->step_count);
-    free_members(members, 3);
+    members_free(members, 3);
     return fine;
 }
 
@@ -273,7 +202,7 @@ static bool spread_stops(char message[512]) {
 static bool spread_silence(char message[512]) {
     for (int cut = 0; cut < 3; cut++) {
         fault planned = {.rank = 1, .left = 12, .cut = cut};
-        member members[MOST];
+        member members[MEMBERS_MOST];
         (void)run_with(&planned, members, 3, 100000, 0.4, (uint64_t)cut);
         bool fine = true;
         char silent[32];
@@ -290,7 +219,7 @@ static bool spread_silence(char message[512]) {
         if (fine && !strstr(members[teller].error.message, silent))
             fine = fixture_failed(message, "cut %d: process %d says %.200s", cut, teller,
                                   members[teller].error.message);
-        free_members(members, 3);
+        members_free(members, 3);
         if (!fine) return false;
     }
     return true;
@@ -299,7 +228,7 @@ static bool spread_silence(char message[512]) {
 /* A rank that stands still, in a process that lives: its peers lose patience, and say who it is. */
 static bool spread_hangs(char message[512]) {
     fault planned = {.rank = 0, .left = 3, .cut = -1, .sleep_s = 1.2};
-    member members[MOST];
+    member members[MEMBERS_MOST];
     int orderly = run_with(&planned, members, 3, 5, 0.3, 1);
     bool fine = true;
     for (int q = 0; fine && q < 3; q++)
@@ -308,14 +237,14 @@ static bool spread_hangs(char message[512]) {
              !strstr(members[q].error.message, "did not")))
             fine = fixture_failed(message, "process %d: status %d, %.200s (%d in order)", q,
                                   (int)members[q].status, members[q].error.message, orderly);
-    free_members(members, 3);
+    members_free(members, 3);
     return fine;
 }
 
 static bool spread_broken_wire(char message[512]) {
     for (int n = 1; n < 150; n += 29) {
         fault planned = {.rank = -1, .cut = -1};
-        member members[MOST];
+        member members[MEMBERS_MOST];
         memory_wire_open(3, 0, 1);
         memory_wire_fail_send(n);
         for (int q = 0; q < 3; q++)
@@ -325,13 +254,13 @@ static bool spread_broken_wire(char message[512]) {
                                               .timeout_s = 0.2,
                                               .before_action = misbehave,
                                               .context = &planned}};
-        run_together(members, 3);
+        members_run(members, 3);
         memory_wire_close();
         bool fine = true;
         for (int q = 0; fine && q < 3; q++)
             if (members[q].status == PP_OK)
                 fine = fixture_failed(message, "send %d fails and process %d succeeds", n, q);
-        free_members(members, 3);
+        members_free(members, 3);
         if (!fine) return false;
     }
     return true;
@@ -340,28 +269,28 @@ static bool spread_broken_wire(char message[512]) {
 /* ---- one command --------------------------------------------------------------------------- */
 
 static bool spread_refusals(char message[512]) {
-    member members[MOST] = {0};
+    member members[MEMBERS_MOST] = {0};
     memory_wire_open(2, 0, 1);
     for (int q = 0; q < 2; q++)
         members[q] = (member){.request = &three, .options = {.steps = 2, .seed = (uint64_t)q}};
-    run_together(members, 2);
+    members_run(members, 2);
     bool fine = memory_wire_close() == 2;
     for (int q = 0; q < 2; q++)
         if (members[q].status != PP_E_INPUT || !strstr(members[q].error.message, "another plan"))
             fine = fixture_failed(message, "seeds differ: status %d, %.200s",
                                   (int)members[q].status, members[q].error.message);
-    free_members(members, 2);
+    members_free(members, 2);
     if (!fine) return false;
     memory_wire_open(4, 0, 1);
     for (int q = 0; q < 4; q++) members[q] = (member){.request = &three, .options = {.steps = 2}};
-    run_together(members, 4);
+    members_run(members, 4);
     fine = memory_wire_close() == 4;
     for (int q = 0; q < 4; q++)
         if (members[q].status != PP_E_INPUT ||
             !strstr(members[q].error.message, "4 processes are more than the plan's 3 ranks"))
             fine = fixture_failed(message, "4 of 3: status %d, %.200s", (int)members[q].status,
                                   members[q].error.message);
-    free_members(members, 4);
+    members_free(members, 4);
     return fine;
 }
 
@@ -393,12 +322,12 @@ static bool spread_replay(char message[512]) {
                                .order = ORDER_SPLIT};
     fixture made;
     if (!fixture_make(&request, &made, message)) return false;
-    member members[MOST];
+    member members[MEMBERS_MOST];
     memory_wire_open(3, 1e-5, 1);
     for (int q = 0; q < 3; q++)
         members[q] = (member){.request = &request,
                               .options = {.steps = 3, .keep_trace = true, .backend = "replay"}};
-    run_together(members, 3);
+    members_run(members, 3);
     bool fine = memory_wire_close() == 3;
     for (int q = 0; fine && q < 3; q++)
         if (members[q].status != PP_OK)
@@ -409,7 +338,7 @@ static bool spread_replay(char message[512]) {
             !(members[0].result->measured.rank[p].busy_s >= 0))
             fine = fixture_failed(message, "rank %d: %lld bytes", p,
                                   (long long)members[0].result->measured.rank[p].peak_bytes);
-    free_members(members, 3);
+    members_free(members, 3);
     fixture_free(&made);
     return fine;
 }

@@ -16,7 +16,7 @@ static unsigned char memory[SLOTS][SLOT_BYTES];
 static pp_transport *open_one(void) {
     pp_channel_request request = {.to_stage = 1, .slot_count = SLOTS, .slot_bytes = SLOT_BYTES};
     pp_transport *transport;
-    cr_assert_eq(ops->open(&(pp_transport_setting){&request, 1, NULL}, &transport, NULL), PP_OK);
+    cr_assert_eq(ops->open(&(pp_transport_setting){.channels = &request, .channel_count = 1}, &transport, NULL), PP_OK);
     void *slots[SLOTS] = {memory[0], memory[1], memory[2]};
     ops->attach(transport, 0, slots, NULL, NULL);
     return transport;
@@ -118,7 +118,7 @@ Test(transport, emulated_links_queue_per_pair) {
         {.slot_count = 2, .link = link, .emulate_link = true, .lane = 8},
         {.slot_count = 2, .link = free_link, .emulate_link = true, .lane = 9}};
     pp_transport *transport;
-    cr_assert_eq(ops->open(&(pp_transport_setting){requests, 4, NULL}, &transport, NULL), PP_OK);
+    cr_assert_eq(ops->open(&(pp_transport_setting){.channels = requests, .channel_count = 4}, &transport, NULL), PP_OK);
     const struct {
         int channel;
         uint32_t microbatch;
