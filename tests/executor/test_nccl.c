@@ -117,8 +117,9 @@ Test(nccl, threads_get_the_same_bits) {
 
 static void run_members(const fixture_request *request, const pp_run_options *options,
                         member *members, int processes, bool record_all) {
+    cr_assert(processes <= MEMBERS_MOST);
     memory_wire_open(processes, 1e-4, 3);
-    for (int q = 0; q < processes; q++)
+    for (int q = 0; q < processes && q < MEMBERS_MOST; q++)
         members[q] = (member){.request = request,
                               .options = *options,
                               .timeout_s = options->timeout_s,
