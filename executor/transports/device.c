@@ -85,8 +85,7 @@ static void stir(pp_transport *transport) {
     pthread_mutex_unlock(&transport->mutex);
 }
 
-/* ---- entering, opening and closing
- * ------------------------------------------------------------------- */
+/* ---- entering, opening and closing --------------------------------------------------------- */
 
 static pp_status device_enter(pp_transport *transport, int worker, const pp_backend *backend,
                               void *backend_state, pp_error *error) {
