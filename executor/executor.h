@@ -49,6 +49,8 @@ typedef struct pp_step_report {
     int step;            /* from 0 */
     double loss;         /* mean over the global batch; NAN under replay */
     double seconds;
+    double planned_s;    /* replay: the step on the plan's own time line, which late wake-ups do not
+                            delay: what simulation predicts; else NAN */
     double tokens_per_s; /* 0 without a sequence */
 } pp_step_report;
 

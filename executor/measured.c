@@ -16,6 +16,14 @@ static double step_end_s(const pp_job *job, int step) {
     return end_s;
 }
 
+static double step_planned_s(const pp_job *job, int step) {
+    if (job->layouts) return NAN;
+    double planned_s = 0;
+    for (int i = 0; i < job->worker_count; i++)
+        planned_s = fmax(planned_s, job->workers[i].steps[step].planned_s);
+    return planned_s;
+}
+
 /* In replica and microbatch order, so that the sum's bits depend on M alone. */
 static double mean_loss(const pp_job *job) {
     if (!job->layouts) return NAN;
@@ -41,6 +49,7 @@ pp_step_report pp_measured_step(const pp_job *job, int step, double start_s) {
     return (pp_step_report){.step = step,
                             .loss = mean_loss(job),
                             .seconds = seconds,
+                            .planned_s = step_planned_s(job, step),
                             .tokens_per_s = samples_per_second(job, seconds) *
                                             (double)model_sequence(job->plan->model)};
 }

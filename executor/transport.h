@@ -47,6 +47,7 @@ typedef struct pp_message {
     double sent_s;      /* when the emulated link gets it (pp_now_s) */
     const struct pp_backend *backend; /* whose memory the parts and the slot are; NULL: the host's */
     void *backend_state;              /* of the caller */
+    bool held;          /* the receiver does not see it before `show`; one of a channel at a time */
     bool landed;        /* it came from another process: its parts are in the host's memory, and it
                            came out of the link at sent_s */
 } pp_message;
@@ -84,6 +85,8 @@ typedef struct pp_transport_ops {
     /* The same for a list of tensors. */
     pp_status (*send_message)(pp_transport *transport, int channel, const pp_message *message,
                               pp_error *error);
+    /* The message that the channel holds back leaves. */
+    pp_status (*show)(pp_transport *transport, int channel, pp_error *error);
     /* Waits at most timeout_s for the message of `microbatch`: true if it is there. Returns early
      * (false) on abort. */
     bool (*poll)(pp_transport *transport, int channel, uint32_t microbatch, double timeout_s);

@@ -10,6 +10,11 @@
  * to the end of I or B. Both are freed BEFORE the gradient is sent on, so that the sender's next
  * message finds a slot whatever the timing (pp_schedule_slots).
  *
+ * An OVERLAP_F_B pair is one action, as in DualPipe: it begins when what both halves need is there,
+ * both hold their memory from its start, and what they make leaves at its end. Its halves are
+ * computed one after the other; the second needs the workspace in which the first has left its
+ * output, so that is copied to the receiver at once, and shown to it at the end.
+ *
  * Busy is the time inside an action's arithmetic: waiting, loading data and copying messages are
  * not. Under replay an action ends at a deadline of the plan's own time line,
  *
@@ -50,8 +55,11 @@ typedef struct work {
     pp_microbatch *memory;
     pp_action action;
     const action_rule *rule;
-    double ready_s; /* replay: when all it needs has arrived */
-    double end_s;   /* replay: its deadline; else when it ended */
+    double ready_s;  /* replay: when all it needs has arrived */
+    bool held;       /* what it makes is shown later: the other half of its pair is to come … */
+    int channel;     /* … there; -1: nothing */
+    double behind_s; /* … and, under replay, is planned to take so long */
+    double end_s;    /* when what it makes leaves; replay: on the plan's time line */
 } work;
 
 /* ---- spans --------------------------------------------------------------------------------- */
@@ -94,9 +102,10 @@ static pp_status fail_waiting(const pp_worker *worker, int from_stage, pp_error 
     int from_rank = job->plan->placement[from_stage];
     const pp_worker *peer = &job->workers[from_rank * job->plan->dp + worker->replica];
     if (!peer->here)
-        return pp_fail(error, PP_E_FAILED, NULL,
-                       "nothing came from stage %d for %g s; rank %d, which has it, is in process %d",
-                       from_stage, job->watch.timeout_s, from_rank, peer->process);
+        return pp_fail(
+            error, PP_E_FAILED, NULL,
+            "nothing came from stage %d for %g s; rank %d, which has it, is in process %d",
+            from_stage, job->watch.timeout_s, from_rank, peer->process);
     pp_action stands = job->schedule->actions[atomic_load(&peer->standing)];
     char text[32];
     return pp_fail(error, PP_E_FAILED, NULL,
@@ -223,8 +232,10 @@ static pp_status send(work *w, bool backward, pp_error *error) {
     int to = backward ? w->stage->previous : w->stage->next;
     if (to < 0) return PP_OK;
     double start_s = pp_now_s();
-    pp_message message = {
-        .microbatch = w->action.microbatch, .parts = w->stage->parts, .sent_s = w->end_s};
+    pp_message message = {.microbatch = w->action.microbatch,
+                          .parts = w->stage->parts,
+                          .sent_s = w->end_s,
+                          .held = w->held};
     if (job->layouts) {
         message.backend = job->backend;
         message.backend_state = worker->backend_state;
@@ -237,6 +248,7 @@ static pp_status send(work *w, bool backward, pp_error *error) {
     }
     int channel = pp_job_channel(job, to, worker->replica, backward);
     PP_TRY(job->transport_ops->send_message(job->transport, channel, &message, error));
+    if (w->held) w->channel = channel;
     record(worker, PP_LANE_SEND, transfer_of(w->action, backward ? PP_SEND_B : PP_SEND_F), start_s,
            pp_now_s());
     return PP_OK;
@@ -362,7 +374,7 @@ static pp_status compute(work *w, pp_error *error) {
         status = job->backend->finish(worker->backend_state, error);
         end_s = w->end_s = pp_now_s();
     } else {
-        w->end_s = replay_action(worker, w->action, w->ready_s, &start_s);
+        w->end_s = replay_action(worker, w->action, w->ready_s, &start_s) + w->behind_s;
         end_s = pp_now_s();
     }
     atomic_fetch_sub(&job->watch.computing, 1);
@@ -376,27 +388,59 @@ static pp_worker_stage *stage_of(pp_worker *worker, pp_action action) {
     return &worker->stages[worker->local[action.stage]];
 }
 
-static pp_status run_compute(pp_worker *worker, pp_action action, pp_error *error) {
-    pp_worker_stage *stage = stage_of(worker, action);
-    work w = {.worker = worker,
-              .stage = stage,
-              .memory = &stage->microbatches[action.microbatch],
-              .action = action,
-              .rule = &rules[action.kind]};
-    PP_TRY(receive_all(&w, error));
-    if (worker->job->layouts) load_data(&w);
-    PP_TRY(take_memory(&w, error));
+/* Which action messages name. */
+static void stand_at(pp_worker *worker, const pp_action *action) {
+    atomic_store(&worker->standing, (size_t)(action - worker->job->schedule->actions));
+}
+
+static pp_status begin_work(work *w, pp_worker *worker, const pp_action *action, pp_error *error) {
+    pp_worker_stage *stage = stage_of(worker, *action);
+    *w = (work){.worker = worker,
+                .stage = stage,
+                .memory = &stage->microbatches[action->microbatch],
+                .action = *action,
+                .rule = &rules[action->kind],
+                .held = action->overlapped,
+                .channel = -1};
+    stand_at(worker, action);
+    PP_TRY(receive_all(w, error));
+    return take_memory(w, error);
+}
+
+static pp_status end_work(work *w, pp_error *error) {
+    pp_worker *worker = w->worker;
+    if (worker->job->layouts) load_data(w);
+    PP_TRY(compute(w, error));
+    give_memory(w);
+    if (w->rule->sends_outputs) PP_TRY(send(w, false, error));
+    if (w->action.kind == PP_FORWARD && is_recomputed(w)) PP_TRY(drop_activations(w, error));
     record_bytes(worker);
-    PP_TRY(compute(&w, error));
-    give_memory(&w);
-    if (w.rule->sends_outputs) PP_TRY(send(&w, false, error));
-    if (action.kind == PP_FORWARD && is_recomputed(&w)) PP_TRY(drop_activations(&w, error));
-    record_bytes(worker);
-    if (w.rule->sends_gradients) PP_TRY(send(&w, true, error));
+    if (w->rule->sends_gradients) PP_TRY(send(w, true, error));
     pp_heap_poison(&worker->heap, worker->workspace, worker->workspace_bytes);
-    if (w.rule->weight && --stage->backward_left == 0)
-        pp_board_post(&worker->job->board, stage->stage, worker->replica, worker->step, w.end_s);
+    if (w->rule->weight && --w->stage->backward_left == 0)
+        pp_board_post(&worker->job->board, w->stage->stage, worker->replica, worker->step,
+                      w->end_s);
     return PP_OK;
+}
+
+static pp_status run_compute(pp_worker *worker, const pp_action *actions, pp_error *error) {
+    const pp_job *job = worker->job;
+    work parts[2];
+    int count = actions->overlapped ? 2 : 1;
+    double ready_s = 0;
+    for (int i = 0; i < count; i++) {
+        PP_TRY(begin_work(&parts[i], worker, &actions[i], error));
+        ready_s = fmax(ready_s, parts[i].ready_s);
+    }
+    record_bytes(worker);
+    parts[0].ready_s = ready_s;
+    if (count > 1) parts[0].behind_s = planned_duration_s(job->plan, actions[1]);
+    for (int i = 0; i < count; i++) {
+        stand_at(worker, &actions[i]);
+        PP_TRY(end_work(&parts[i], error));
+    }
+    return parts[0].channel < 0 ? PP_OK
+                                : job->transport_ops->show(job->transport, parts[0].channel, error);
 }
 
 static pp_status fail_reduce(pp_status status, double timeout_s, pp_error *error) {
@@ -441,9 +485,9 @@ static pp_status replay_reduce(pp_worker *worker, pp_action action, pp_error *er
     return PP_OK;
 }
 
-static pp_status run_reduce(pp_worker *worker, pp_action action, pp_error *error) {
-    return worker->job->layouts ? reduce_gradients(worker, action, error)
-                                : replay_reduce(worker, action, error);
+static pp_status run_reduce(pp_worker *worker, const pp_action *action, pp_error *error) {
+    return worker->job->layouts ? reduce_gradients(worker, *action, error)
+                                : replay_reduce(worker, *action, error);
 }
 
 /* A tensor where the host can read it; release_view afterwards. NULL: out of memory. */
@@ -502,9 +546,9 @@ static pp_status observe(const pp_worker *worker, const pp_stage_run *run, bool 
     return status;
 }
 
-static pp_status run_step(pp_worker *worker, pp_action action, pp_error *error) {
+static pp_status run_step(pp_worker *worker, const pp_action *action, pp_error *error) {
     pp_job *job = worker->job;
-    pp_stage_run *run = &stage_of(worker, action)->run;
+    pp_stage_run *run = &stage_of(worker, *action)->run;
     pp_status status = PP_OK;
     if (job->layouts) PP_TRY(observe(worker, run, true, error));
     double start_s = pp_now_s();
@@ -513,23 +557,24 @@ static pp_status run_step(pp_worker *worker, pp_action action, pp_error *error) 
         pp_stage_step(run, &job->optimizer, worker->step + 1);
         status = job->backend->finish(worker->backend_state, error);
     } else {
-        replay_action(worker, action, 0, &start_s);
+        replay_action(worker, *action, 0, &start_s);
     }
     atomic_fetch_sub(&job->watch.computing, 1);
     double end_s = pp_now_s();
-    end_busy(worker, action, start_s, end_s, end_s - start_s);
+    end_busy(worker, *action, start_s, end_s, end_s - start_s);
     if (job->layouts && status == PP_OK) status = observe(worker, run, false, error);
     return status;
 }
 
-static pp_status pass_over(pp_worker *worker, pp_action action, pp_error *error) {
+static pp_status pass_over(pp_worker *worker, const pp_action *action, pp_error *error) {
     (void)worker;
     (void)action;
     (void)error;
     return PP_OK;
 }
 
-static pp_status (*const runners[PP_ACTION_KIND_COUNT])(pp_worker *, pp_action, pp_error *) = {
+static pp_status (*const runners[PP_ACTION_KIND_COUNT])(pp_worker *, const pp_action *,
+                                                        pp_error *) = {
     [PP_FORWARD] = run_compute, [PP_BACKWARD] = run_compute,  [PP_INPUT] = run_compute,
     [PP_WEIGHT] = run_compute,  [PP_RECOMPUTE] = run_compute, [PP_SEND_F] = pass_over,
     [PP_RECV_F] = pass_over,    [PP_SEND_B] = pass_over,      [PP_RECV_B] = pass_over,
@@ -537,13 +582,19 @@ static pp_status (*const runners[PP_ACTION_KIND_COUNT])(pp_worker *, pp_action, 
     [PP_STEP] = run_step,
 };
 
-static pp_status run_action(pp_worker *worker, pp_action action, pp_error *error) {
+/* The action, or the pair that begins with it: `count` of them. */
+static pp_status run_action(pp_worker *worker, const pp_action *action, int count,
+                            pp_error *error) {
     pp_job *job = worker->job;
+    const pp_run_options *options = job->options;
     if (pp_stop_signal() || atomic_load(&job->failed)) return PP_E_INTERRUPTED;
-    if (job->options->before_action && runners[action.kind] != pass_over)
-        PP_TRY(job->options->before_action(job->options->context, worker->rank, worker->replica,
-                                           action, error));
-    PP_TRY(runners[action.kind](worker, action, error));
+    for (int i = 0; i < count; i++) {
+        stand_at(worker, &action[i]);
+        if (options->before_action && runners[action->kind] != pass_over)
+            PP_TRY(options->before_action(options->context, worker->rank, worker->replica,
+                                          action[i], error));
+    }
+    PP_TRY(runners[action->kind](worker, action, error));
     atomic_fetch_add(&job->watch.done, 1);
     return PP_OK;
 }
@@ -567,22 +618,26 @@ static pp_status begin_step(pp_worker *worker, int step) {
 static pp_status end_step(pp_worker *worker) {
     double end_s = pp_now_s();
     worker->peak_bytes = worker->heap.peak_bytes;
-    worker->steps[worker->step] = (pp_worker_step){.end_s = end_s,
-                                                   .busy_s = worker->busy_s,
-                                                   .span_count = worker->span_count,
-                                                   .point_count = worker->point_count};
+    worker->steps[worker->step] =
+        (pp_worker_step){.end_s = end_s,
+                         .planned_s = worker->scheduled_s - worker->step_start_s,
+                         .busy_s = worker->busy_s,
+                         .span_count = worker->span_count,
+                         .point_count = worker->point_count};
     return pp_gate_wait(&worker->job->finish, &worker->job->watch, &end_s);
 }
 
 static bool run_actions(pp_worker *worker) {
     const pp_schedule *schedule = worker->job->schedule;
-    for (size_t i = schedule->first_action[worker->rank];
-         i < schedule->first_action[worker->rank + 1]; i++) {
+    const pp_action *action = &schedule->actions[schedule->first_action[worker->rank]];
+    const pp_action *end = &schedule->actions[schedule->first_action[worker->rank + 1]];
+    for (int count; action < end; action += count) {
         pp_error error = {.code = PP_OK};
-        atomic_store(&worker->standing, i);
-        pp_status status = run_action(worker, schedule->actions[i], &error);
+        count = action->overlapped ? 2 : 1;
+        pp_status status = run_action(worker, action, count, &error);
         if (status == PP_OK) continue;
-        pp_job_fail(worker->job, worker, &schedule->actions[i], status, &error);
+        size_t standing = atomic_load(&worker->standing);
+        pp_job_fail(worker->job, worker, &schedule->actions[standing], status, &error);
         return false;
     }
     return true;

@@ -14,7 +14,8 @@ typedef struct pp_worker pp_worker;
 
 /* What a worker did in one step. */
 typedef struct pp_worker_step {
-    double end_s;  /* pp_now_s when its list was done */
+    double end_s;     /* pp_now_s when its list was done … */
+    double planned_s; /* … and, under replay, when on the plan's time line, which began with the step */
     double busy_s;
     int span_count, point_count; /* in its rings, if traces are kept */
 } pp_worker_step;

@@ -6,6 +6,8 @@
  *
  *     free --send_message--> filling --copied--> full --receive--> taken --release--> free
  *
+ * What is held back is full but for `show`.
+ *
  * The emulated link (replay) moves nothing; it works out when the message would have arrived. A
  * lane is a directed pair of ranks: message i starts when it is sent and message i-1 has left the
  * sender, occupies the lane for bytes/bandwidth, and arrives a latency later. */
@@ -17,7 +19,7 @@
 #include <math.h>
 #include <string.h>
 
-typedef enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_FULL, SLOT_TAKEN } slot_state;
+typedef enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_HELD, SLOT_FULL, SLOT_TAKEN } slot_state;
 
 typedef struct slot {
     slot_state state;
@@ -170,7 +172,19 @@ static pp_status local_send_message(pp_transport *transport, int number, const p
     pthread_mutex_lock(&used->mutex);
     filled->microbatch = message->microbatch;
     filled->ready_s = ready_s;
-    filled->state = SLOT_FULL;
+    filled->state = message->held ? SLOT_HELD : SLOT_FULL;
+    pthread_cond_signal(&used->arrived);
+    pthread_mutex_unlock(&used->mutex);
+    return PP_OK;
+}
+
+static pp_status local_show(pp_transport *transport, int number, pp_error *error) {
+    (void)error;
+    channel *used = &transport->channels[number];
+    pthread_mutex_lock(&used->mutex);
+    int index = find_slot(used, SLOT_HELD, NULL);
+    assert(index >= 0);
+    used->slots[index].state = SLOT_FULL;
     pthread_cond_signal(&used->arrived);
     pthread_mutex_unlock(&used->mutex);
     return PP_OK;
@@ -250,6 +264,7 @@ const pp_transport_ops pp_transport_local = {
     .attach = local_attach,
     .send = local_send,
     .send_message = local_send_message,
+    .show = local_show,
     .poll = local_poll,
     .receive = local_receive,
     .ready_s = local_ready_s,

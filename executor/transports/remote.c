@@ -18,6 +18,12 @@ typedef struct part_head {
     uint64_t slot_offset, size_bytes;
 } part_head;
 
+/* What the sender of a channel holds back. */
+typedef struct held_letter {
+    pp_letter letter;
+    void *payload;
+} held_letter;
+
 /* The receiving end of a channel. */
 typedef struct receiver {
     const pp_backend *backend;
@@ -29,6 +35,7 @@ struct pp_transport {
     void *local; /* the local transport that has all channels too */
     pp_channel_request *channels;
     receiver *receivers;
+    held_letter *held; /* [channels] */
     int channel_count;
     atomic_bool aborted;
     pp_arena arena;
@@ -38,6 +45,8 @@ static const pp_transport_ops *const inner = &pp_transport_local;
 
 static void remote_close(pp_transport *transport) {
     if (!transport) return;
+    for (int i = 0; i < transport->channel_count; i++)
+        pp_payload_free(transport->processes, transport->held[i].payload);
     inner->close(transport->local);
     pp_arena_deinit(&transport->arena);
     pp_free(transport);
@@ -53,6 +62,7 @@ static pp_status remote_open(const pp_transport_setting *setting, pp_transport *
     opened->channel_count = setting->channel_count;
     opened->channels = PP_NEW(&opened->arena, pp_channel_request, setting->channel_count);
     opened->receivers = PP_NEW(&opened->arena, receiver, setting->channel_count);
+    opened->held = PP_NEW(&opened->arena, held_letter, setting->channel_count);
     pp_status status = opened->arena.failed ? pp_fail_memory(error) : PP_OK;
     if (status == PP_OK) status = inner->open(setting, &local, error);
     if (status != PP_OK) {
@@ -116,7 +126,17 @@ static pp_status remote_send_message(pp_transport *transport, int channel,
         if (!payload) return pp_fail_memory(error);
         pack(message, payload);
     }
-    return pp_post(processes, used->to_process, &letter, payload, error);
+    if (!message->held) return pp_post(processes, used->to_process, &letter, payload, error);
+    transport->held[channel] = (held_letter){letter, payload};
+    return PP_OK;
+}
+
+static pp_status remote_show(pp_transport *transport, int channel, pp_error *error) {
+    int to = transport->channels[channel].to_process;
+    if (to == transport->processes->process) return inner->show(transport->local, channel, error);
+    held_letter held = transport->held[channel];
+    transport->held[channel].payload = NULL;
+    return pp_post(transport->processes, to, &held.letter, held.payload, error);
 }
 
 static pp_status remote_send(pp_transport *transport, int channel, uint32_t microbatch,
@@ -205,6 +225,7 @@ const pp_transport_ops pp_transport_remote = {
     .attach = remote_attach,
     .send = remote_send,
     .send_message = remote_send_message,
+    .show = remote_show,
     .poll = remote_poll,
     .receive = remote_receive,
     .ready_s = remote_ready_s,

@@ -171,6 +171,18 @@ static void write_split(writer *w, int p) {
     for (int m = count > p ? count - p : 0; m < count; m++) put(w, PP_WEIGHT, p, m);
 }
 
+static void write_pairs(writer *w, int p) {
+    int count = w->request->microbatches, ahead = w->request->ranks - 1 - p;
+    for (int m = 0; m < count + ahead; m++) {
+        bool forward = m < count, backward = m >= ahead;
+        if (ahead == 0) put(w, PP_FORWARD, p, m);
+        if (backward) put(w, PP_BACKWARD, p, m - ahead);
+        if (ahead == 0 || !forward) continue;
+        if (backward) w->schedule->actions[w->count - 1].overlapped = 1;
+        put(w, PP_FORWARD, p, m);
+    }
+}
+
 static void write_loops(writer *w, int p) {
     int count = w->request->microbatches, ranks = w->request->ranks;
     for (int s = p; s < w->schedule->stages; s += ranks)
@@ -196,10 +208,8 @@ static bool stage_reduces(const pp_plan *plan, int s) {
 static pp_status write_schedule(const fixture_request *request, const pp_plan *plan,
                                 pp_schedule **schedule, pp_error *error) {
     static void (*const orders[])(writer *, int) = {
-        [ORDER_GPIPE] = write_gpipe,
-        [ORDER_1F1B] = write_1f1b,
-        [ORDER_SPLIT] = write_split,
-        [ORDER_LOOPS] = write_loops,
+        [ORDER_GPIPE] = write_gpipe, [ORDER_1F1B] = write_1f1b,   [ORDER_SPLIT] = write_split,
+        [ORDER_PAIRS] = write_pairs, [ORDER_LOOPS] = write_loops,
     };
     int stages = plan->stage_count;
     bool reduces[PP_RANKS_MAX] = {false};
@@ -355,8 +365,7 @@ static void observe(void *context, const pp_observed *observed) {
     double *all = observed->gradient ? record->gradients : record->weights;
     size_t row = (size_t)(observed->step * record->replicas + observed->replica) * record->values;
     double *values = all + row + position_of(record->model, observed);
-    for (int64_t i = 0; i < observed->count; i++)
-        values[i] = value_of(observed, i);
+    for (int64_t i = 0; i < observed->count; i++) values[i] = value_of(observed, i);
 }
 
 static pp_status before_action(void *context, int rank, int replica, pp_action action,

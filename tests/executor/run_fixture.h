@@ -18,9 +18,15 @@ extern const char fixture_bert[];   /* 4 layers, tied, hidden tokens, dropout */
 extern const char fixture_mlp[];    /* 6 layers fed with features */
 extern const char fixture_opaque[]; /* 4 layers of known times */
 
-/* Split: 1F1B with B as I and W, W late. Loops: all forwards of a stage, then the next stage of the
- * rank; for virtual stages. */
-typedef enum fixture_order { ORDER_GPIPE, ORDER_1F1B, ORDER_SPLIT, ORDER_LOOPS } fixture_order;
+/* Split: 1F1B with B as I and W, W late. Pairs: 1F1B whose steady state runs B and F as one. Loops:
+ * all forwards of a stage, then the next stage of the rank; for virtual stages. */
+typedef enum fixture_order {
+    ORDER_GPIPE,
+    ORDER_1F1B,
+    ORDER_SPLIT,
+    ORDER_PAIRS,
+    ORDER_LOOPS
+} fixture_order;
 
 /* What to run. Zero is a default where it can be. */
 typedef struct fixture_request {

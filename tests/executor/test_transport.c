@@ -83,6 +83,21 @@ Test(transport, gathers_parts) {
     ops->close(transport);
 }
 
+Test(transport, holds_back) {
+    pp_transport *transport = open_one();
+    pp_message_part part;
+    pp_message message = pp_message_whole(&part, 3, "three", 6);
+    message.held = true;
+    cr_assert_eq(ops->send_message(transport, 0, &message, NULL), PP_OK);
+    cr_assert_not(ops->poll(transport, 0, 3, 0));
+    send_text(transport, 4, "four");
+    int slot;
+    cr_assert_str_eq(receive_text(transport, 4, &slot), "four");
+    cr_assert_eq(ops->show(transport, 0, NULL), PP_OK);
+    cr_assert_str_eq(receive_text(transport, 3, &slot), "three");
+    ops->close(transport);
+}
+
 Test(transport, gives_up) {
     pp_transport *transport = open_one();
     pp_error error = {.message = ""};

@@ -3,6 +3,7 @@
  *
  *   planner → plan.predicted      the simulator finds the same numbers again, from the written plan
  *   simulator → peak_bytes        what the executor's heaps held, byte for byte
+ *   simulator → replay's step     on the plan's time line, for every schedule that can be planned
  *   schedule → losses             depend on M and the data alone: not on K, splits, dp's placement,
  *                                 schedule or recomputation
  *
@@ -55,8 +56,13 @@ typedef struct way {
     pp_optimizer optimizer;
 } way;
 
+/* Of the uneven chain, whole microbatches of one sample. */
+static int batch_of(const way *w) {
+    return w->model == gpt || w->model == graph ? BATCH : w->microbatches;
+}
+
 static pp_plan_result *search(const way *w) {
-    pp_plan_request request = {.global_batch = BATCH,
+    pp_plan_request request = {.global_batch = batch_of(w),
                                .dtype = PP_FP32,
                                .optimizer = w->optimizer,
                                .ranks = w->ranks,
@@ -114,8 +120,11 @@ static pp_plan *plan_of(const way *w) {
 
 static void describe(const way *w, char text[160]) {
     snprintf(text, 160, "%s K=%d M=%d dp=%d %s recompute %s split %s",
-             w->model == gpt ? "gpt" : "graph", w->ranks, w->microbatches, w->dp, w->schedule,
-             w->recompute, w->split ? w->split : "optimal");
+             w->model == gpt     ? "gpt"
+             : w->model == graph ? "graph"
+                                 : "uneven",
+             w->ranks, w->microbatches, w->dp, w->schedule, w->recompute,
+             w->split ? w->split : "optimal");
 }
 
 static pp_sim_result *simulate_as_predicted(const pp_plan *plan, const char *what) {
@@ -244,6 +253,7 @@ Test(loop, last_microbatch_is_smaller) {
         {gpt, 2, 8, 1, "1f1b", "full", NULL, PP_SGD},
         {gpt, 3, 8, 1, "1f1b", "none", "type:block", PP_SGD},
         {gpt, 5, 8, 1, "gpipe", "except-last", NULL, PP_SGD},
+        {gpt, 2, 8, 1, "dualpipev", "none", NULL, PP_SGD},
     };
     all_agree(WAYS(ways));
 }
@@ -275,20 +285,84 @@ Test(loop, graph_with_skips) {
     all_agree(WAYS(ways));
 }
 
-/* Replay waits the plan's times and holds the plan's memory; it has no losses. */
-Test(loop, replay_holds_what_was_predicted) {
-    static const way w = {gpt, 4, 4, 1, "1f1b", "none", NULL, PP_ADAMW};
-    pp_plan *plan = plan_of(&w);
+/* ---- replay -------------------------------------------------------------------------------- */
+
+/* A chain of layers of different times and borders, per sample. */
+static const char *uneven_chain(pp_text *text) {
+    pp_text_printf(text, "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"uneven\", "
+                         "\"layers\": [");
+    for (int i = 0; i < 33; i++)
+        pp_text_printf(text,
+                       "%s{\"name\": \"l%d\", \"op\": \"opaque\", \"forward_s\": %de-6, "
+                       "\"input_s\": %de-6, \"weight_s\": %de-6, \"parameter_bytes\": 4096, "
+                       "\"output_bytes\": %d, \"activation_bytes\": 131072}",
+                       i ? "," : "", i, 20 + i * 7 % 11, 20 + i * 5 % 13, 15 + i * 3 % 7,
+                       100000 * (1 + i % 3));
+    pp_text_string(text, "]}");
+    cr_assert_not(text->failed);
+    return text->bytes;
+}
+
+/* Replay waits the plan's times and holds the plan's memory; it has no losses. On the plan's own
+ * time line, which does not hang on when threads wake up, the step takes what was predicted. */
+static void replay_as_predicted(const way *w) {
+    char what[160];
+    describe(w, what);
+    pp_plan *plan = plan_of(w);
     pp_schedule *schedule;
     pp_run_result *run;
     pp_error error = {.message = ""};
     pp_run_options options = {.steps = 2, .backend = "replay"};
-    cr_assert_eq(pp_plan_expand(plan, &schedule, &error), PP_OK, "%s", error.message);
-    cr_assert_eq(pp_run(plan, schedule, &options, &run, &error), PP_OK, "%s", error.message);
+    cr_assert_eq(pp_plan_expand(plan, &schedule, &error), PP_OK, "%s: %s", what, error.message);
+    cr_assert_eq(pp_run(plan, schedule, &options, &run, &error), PP_OK, "%s: %s", what,
+                 error.message);
     for (int p = 0; p < plan->ranks; p++)
-        cr_assert_eq(run->measured.rank[p].peak_bytes, plan->predicted.rank[p].peak_bytes);
-    cr_assert(isnan(run->steps[0].loss));
+        cr_assert_eq(run->measured.rank[p].peak_bytes, plan->predicted.rank[p].peak_bytes,
+                     "%s: rank %d", what, p);
+    for (int step = 0; step < 2; step++) {
+        double planned_s = run->steps[step].planned_s;
+        double predicted_s = plan->predicted.iteration_time_s;
+        cr_assert(fabs(planned_s - predicted_s) < 1e-6 * predicted_s,
+                  "%s: step %d takes %.9g s, predicted %.9g s", what, step, planned_s, predicted_s);
+        cr_assert(isnan(run->steps[step].loss));
+    }
     pp_run_result_free(run);
     pp_schedule_free(schedule);
     pp_plan_free(plan);
+}
+
+/* Every schedule that a plan can have, at K = 4 and, where a pair of F and B is one action, 8. */
+Test(loop, replay_takes_what_was_predicted) {
+    pp_text text = {0};
+    way w = {uneven_chain(&text), .microbatches = 16, .recompute = "none"};
+    int count, replayed = 0;
+    const pp_schedule_family *families = pp_schedule_families(&count);
+    for (int i = 0; i < count; i++) {
+        const pp_schedule_family *family = &families[i];
+        if (family->async || family->cuts_sequence || family->placement == PP_PLACE_BIDIRECTIONAL)
+            continue;
+        w.schedule = family->name;
+        w.ranks = 4;
+        replay_as_predicted(&w);
+        replayed++;
+    }
+    cr_assert_geq(replayed, 13);
+    w.schedule = "dualpipev";
+    w.ranks = 8;
+    replay_as_predicted(&w);
+    w.ranks = 4;
+    w.recompute = "full";
+    replay_as_predicted(&w);
+    pp_text_deinit(&text);
+}
+
+/* The last of 8 microbatches is smaller; ties and replicas are summed. */
+Test(loop, replay_of_updates_takes_what_was_predicted) {
+    static const way ways[] = {
+        {gpt, 4, 4, 1, "1f1b", "none", NULL, PP_ADAMW},
+        {gpt, 2, 8, 1, "dualpipev", "none", NULL, PP_ADAMW},
+        {gpt, 3, 3, 2, "1f1b", "full", "2,3", PP_ADAMW},
+        {gpt, 2, 3, 2, "zb-h1", "none", NULL, PP_ADAMW},
+    };
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) replay_as_predicted(&ways[i]);
 }
