@@ -3,6 +3,7 @@
 #include "executor/executor.h"
 #include "profiles/profiles.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -94,6 +95,9 @@ typedef struct collector {
     int capped; /* series that ran out of time */
     double worst_interval;
     char worst[128];
+    int drifted; /* series during which the machine did not stay as it was */
+    double worst_drift;
+    char worst_drifted[128];
 } collector;
 
 static void collect(void *context, const pp_sample *sample) {
@@ -125,12 +129,30 @@ static void count_cap(void *context, const char *what, double reached_interval) 
     snprintf(c->worst, sizeof c->worst, "%s", what);
 }
 
+static void count_drift(void *context, const char *what, double drift) {
+    collector *c = context;
+    c->drifted++;
+    if (fabs(drift) <= fabs(c->worst_drift)) return;
+    c->worst_drift = drift;
+    snprintf(c->worst_drifted, sizeof c->worst_drifted, "%s", what);
+}
+
+static void warn_of_drift(const collector *c) {
+    if (c->drifted == 0) return;
+    pp_warn("%d of the times changed while they were measured, the most by %+.1f %% (%s): a clock "
+            "that falls or others at work; measure again when the machine is quiet",
+            c->drifted, 100 * c->worst_drift, c->worst_drifted);
+}
+
 static void warn_of_caps(const collector *c) {
     if (c->capped == 0) return;
+    char known[48] = "by fewer than six samples";
+    if (isfinite(c->worst_interval))
+        snprintf(known, sizeof known, "to %.1f %%", 100 * c->worst_interval);
     pp_warn(
         "%d of the medians are known less well than asked for when their time was up, the worst "
-        "to %.1f %% (%s); is the machine busy? --cap gives more time",
-        c->capped, 100 * c->worst_interval, c->worst);
+        "%s (%s); is the machine busy? --cap gives more time",
+        c->capped, known, c->worst);
 }
 
 enum { MICROBATCH_SIZES = 32 };
@@ -195,6 +217,7 @@ static pp_status measure(const profile_settings *settings, const pp_model *model
                                    .on_progress = show_progress,
                                    .on_sample = collect,
                                    .on_cap = count_cap,
+                                   .on_drift = count_drift,
                                    .context = samples};
     if (!settings->links) PP_TRY(pp_measure(&options_, error));
     options_.links = true;
@@ -217,6 +240,7 @@ static pp_status profile_model(const profile_settings *settings, const pp_model 
     pp_progress_clear();
     if (status == PP_OK) {
         warn_of_caps(&samples);
+        warn_of_drift(&samples);
         describe_session(settings, model ? model->name : "links", dtype, &session);
         status = pp_store_add(store, &session, samples.samples, samples.count, error);
     }

@@ -1,6 +1,6 @@
 /* core: floor 1 of ppsim. The words everything else is written in.
  *
- * Read this header first. It has twelve parts, each kept in the files named beside it:
+ * Read this header first. It has thirteen parts, each kept in the files named beside it:
  *
  *   1 status and errors      error.c       what every fallible function returns
  *   2 the platform           platform.c    allocation, clock, files, stop requests, log: the seams
@@ -15,6 +15,7 @@
  *  10 plans                  plan.c
  *  11 traces and samples     trace.c
  *  12 sweeps                 sweep.c
+ *  13 statistics             statistics.c
  *
  * Conventions: a function that can fail returns pp_status and fills a caller-owned pp_error (which
  * may be NULL). Structs are plain data that people fill, print and compare; strings in them live
@@ -1040,5 +1041,23 @@ void pp_sweep_free(pp_sweep *sweep);
 void pp_sweep_write(const pp_sweep *sweep, pp_json *json);
 pp_status pp_sweep_read(const char *text, size_t length, const char *file_name, pp_sweep **sweep,
                         pp_error *error);
+
+/* ---- 13 statistics -------------------------------------------------------------------------- */
+
+/* Median, a 95 % confidence interval of it from order statistics (exact binomial ranks; six values
+ * are the fewest that reach 95 %) and the median absolute deviation. No value: all are NAN. The
+ * values are overwritten. O(count log count), allocates nothing. */
+typedef struct pp_median {
+    double median, low, high, mad;
+} pp_median;
+pp_median pp_median_of(double *values, size_t count);
+
+/* Whether values in the order of measuring rose or fell meanwhile: the first half against the
+ * second, a middle value left out. */
+typedef struct pp_drift {
+    double relative;   /* median of the second half / that of the first - 1; 0 without values */
+    double deviations; /* rank sum, in standard deviations from what it is without drift */
+} pp_drift;
+pp_drift pp_drift_of(double *values, size_t count); /* the values are reordered */
 
 #endif

@@ -137,7 +137,12 @@ typedef struct pp_measure_options {
                                     are many: about 12 s for all. Hitting it is reported */
     void (*on_progress)(void *context, double fraction, const char *what);
     void (*on_sample)(void *context, const pp_sample *sample); /* each raw sample */
+    /* reached_interval: INFINITY below six samples */
     void (*on_cap)(void *context, const char *what, double reached_interval);
+    /* the machine did not stay as it was: when the time was up the second half of the samples took
+     * `drift` (0.1: 10 %) longer than the first, which chance does not explain; or one and the same
+     * matrix product did so after all layers, compared with before */
+    void (*on_drift)(void *context, const char *what, double drift);
     void *context;
 } pp_measure_options;
 
@@ -146,7 +151,7 @@ void pp_measure_describe(const char *device, char name[128], char driver[128], c
                          char clocks[128]);
 
 /* Times each distinct layer's phases (and the optimizer): random data, warm-up, repetition until the
- * median's interval is narrow enough or the cap. Stops at a stop request: PP_E_INTERRUPTED. */
+ * median's interval is narrow enough and nothing drifts, or the cap. Stops at a stop request: PP_E_INTERRUPTED. */
 pp_status pp_measure(const pp_measure_options *options, pp_error *error);
 
 #endif

@@ -48,7 +48,8 @@ typedef struct pp_series {
     int next_look; /* count at which the interval is worked out again */
     double spent_s;
     double interval; /* reached so far */
-    bool done, capped;
+    double drift;    /* of the medians of its two halves, as far as it is no chance */
+    bool done, capped, drifted;
     double values[PP_SERIES_SAMPLES]; /* seconds per call, in the order of measuring */
 } pp_series;
 
@@ -64,6 +65,22 @@ void pp_series_report(const pp_series *series, const pp_measure_options *options
                       const pp_sample *sample, const char *what);
 
 pp_status pp_measure_interrupted(pp_error *error);
+
+/* ---- measure_canary.c ---- */
+
+typedef struct pp_canary {
+    pp_layer layer;
+    pp_model model;
+    pp_bench *bench;
+    double before_s, spread; /* of the last calls before everything */
+} pp_canary;
+
+/* Before the first layer: runs the canary until it is steady, for a second at most. */
+pp_status pp_canary_start(pp_canary *canary, const pp_backend *backend, const pp_backend_seat *seat,
+                          void *state, pp_dtype dtype, pp_error *error);
+/* After the last: tells on_drift if it takes another time now than before, or never was steady. */
+void pp_canary_report(pp_canary *canary, const pp_measure_options *options);
+void pp_canary_stop(pp_canary *canary);
 
 /* ---- measure_links.c ---- */
 

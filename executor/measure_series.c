@@ -2,12 +2,21 @@
  *
  * A sample is the mean of `repeat` calls, so many that it lasts at least 100 µs and the clock's own
  * cost does not count. The series ends when the 95 % confidence interval of the median (from order
- * statistics, so nothing is assumed about the noise) is narrow enough, or when the cap is reached.
- * A least duration keeps a short quiet moment from passing for the truth. */
+ * statistics, so nothing is assumed about the noise) is narrow enough and the machine was steady
+ * meanwhile, or when the cap is reached. A least duration keeps a short quiet moment from passing
+ * for the truth.
+ *
+ * Steady: the interval holds for samples that scatter about one value. Of a clock that falls it
+ * knows nothing, and it narrows all the same. So the two halves of the series are compared by their
+ * rank sum: a shift of more than the wanted interval that chance cannot explain keeps the series
+ * going (a warm-up is outvoted in time), and what is left of it at the cap is reported.
+ *
+ * Looking again and again and stopping at the first narrow interval costs it some confidence: of
+ * simulated series 93 to 96 % hold the truth, where one look at a fixed count holds it in 95 to
+ * 98 %. */
 #include "executor/measure_internal.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define SAMPLE_S 1e-4
@@ -17,6 +26,7 @@
 #define LARGEST_CAP_S 2.0
 #define FEWEST_CALLS 5
 #define REPEAT_MAX 100000
+#define CERTAIN 3 /* standard deviations: chance alone does this once in 370 times */
 
 void pp_series_start(pp_series *series, const pp_measure_options *options, double share_s,
                      double call_s) {
@@ -28,25 +38,26 @@ void pp_series_start(pp_series *series, const pp_measure_options *options, doubl
     series->count = series->next_look = 0;
     series->spent_s = 0;
     series->interval = INFINITY;
-    series->done = series->capped = false;
+    series->drift = 0;
+    series->done = series->capped = series->drifted = false;
 }
 
-static int compare_doubles(const void *left, const void *right) {
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
+/* Relative half width of the median's 95 % interval. Fewer than six samples have none: the median
+ * is beyond all of them once in 2^(count-1) times. */
+static double median_interval(const pp_series *series) {
+    if (series->count < 6) return INFINITY;
+    double values[PP_SERIES_SAMPLES];
+    memcpy(values, series->values, (size_t)series->count * sizeof *values);
+    pp_median known = pp_median_of(values, (size_t)series->count);
+    return known.median > 0 ? 0.5 * (known.high - known.low) / known.median : 0;
 }
 
-/* Relative half width of the median's 95 % interval. The ranks of the interval's ends are those of
- * the binomial distribution, by its normal approximation (exact to a rank for all counts here). */
-static double median_interval(const double *values, int count) {
-    double sorted[PP_SERIES_SAMPLES];
-    memcpy(sorted, values, (size_t)count * sizeof *sorted);
-    qsort(sorted, (size_t)count, sizeof *sorted, compare_doubles);
-    int low = (int)floor(0.5 * count - 0.98 * sqrt(count) - 0.5);
-    if (low < 0) low = 0;
-    double median = 0.5 * (sorted[(count - 1) / 2] + sorted[count / 2]);
-    double width = sorted[count - 1 - low] - sorted[low];
-    return median > 0 ? 0.5 * width / median : 0;
+/* 0 where the halves differ by no more than chance can explain. */
+static double certain_drift(const pp_series *series) {
+    double values[PP_SERIES_SAMPLES];
+    memcpy(values, series->values, (size_t)series->count * sizeof *values);
+    pp_drift drift = pp_drift_of(values, (size_t)series->count);
+    return fabs(drift.deviations) > CERTAIN ? drift.relative : 0;
 }
 
 void pp_series_add(pp_series *series, double elapsed_s) {
@@ -57,9 +68,11 @@ void pp_series_add(pp_series *series, double elapsed_s) {
     /* sorting costs time too: the longer the series, the more rarely is its interval looked at */
     if (!over && (!enough || series->count < series->next_look)) return;
     series->next_look = series->count + 1 + series->count / 16;
-    series->interval = median_interval(series->values, series->count);
+    series->interval = median_interval(series);
+    series->drift = certain_drift(series);
     bool narrow = enough && series->interval <= series->wanted;
-    series->done = narrow || over;
+    series->drifted = fabs(series->drift) > series->wanted;
+    series->done = (narrow && !series->drifted) || over;
     series->capped = !narrow && over;
 }
 
@@ -72,6 +85,8 @@ void pp_series_report(const pp_series *series, const pp_measure_options *options
     }
     if (options->on_cap && series->capped)
         options->on_cap(options->context, what, series->interval);
+    if (options->on_drift && series->drifted)
+        options->on_drift(options->context, what, series->drift);
 }
 
 pp_status pp_measure_interrupted(pp_error *error) {

@@ -54,15 +54,8 @@ pp_step_report pp_measured_step(const pp_job *job, int step, double start_s) {
                                             (double)model_sequence(job->plan->model)};
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Sorts values. */
 static double median(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, compare);
-    return 0.5 * (values[count / 2] + values[(count - 1) / 2]);
+    return pp_median_of(values, (size_t)count).median;
 }
 
 static double rank_busy_s(const pp_job *job, int rank, int step) {

@@ -18,7 +18,6 @@
  * GSL's workspaces come from malloc: it offers no other allocator. */
 #include "profiles/costs_internal.h"
 
-#include <gsl/gsl_cdf.h>
 #include <gsl/gsl_errno.h>
 #include <gsl/gsl_multifit.h>
 #include <math.h>
@@ -33,48 +32,6 @@
 void pp_gsl_start(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, (void (*)(void))gsl_set_error_handler_off);
-}
-
-/* ---- medians ---- */
-
-static int compare_doubles(const void *left, const void *right) {
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
-static double middle(const double *sorted, size_t count) {
-    double upper = sorted[count / 2];
-    return count % 2 ? upper : 0.5 * (sorted[count / 2 - 1] + upper);
-}
-
-/* The largest k with P(Binomial(count, 1/2) < k) <= 2.5 %, at least 1: the k-th smallest and the
- * k-th largest value then enclose the median with at least 95 % (with less below six values). */
-static size_t interval_rank(size_t count) {
-    size_t low = 1, high = count / 2;
-    unsigned int n = (unsigned int)count;
-    while (low < high) {
-        size_t k = low + (high - low + 1) / 2;
-        if (gsl_cdf_binomial_P((unsigned int)(k - 1), 0.5, n) <= 0.025)
-            low = k;
-        else
-            high = k - 1;
-    }
-    return low;
-}
-
-pp_median pp_median_of(double *values, size_t count) {
-    pp_median result = {NAN, NAN, NAN, NAN};
-    if (count == 0) return result;
-    pp_gsl_start();
-    qsort(values, count, sizeof *values, compare_doubles);
-    size_t k = interval_rank(count);
-    result.median = middle(values, count);
-    result.low = values[k - 1];
-    result.high = values[count - k];
-    for (size_t i = 0; i < count; i++) values[i] = fabs(values[i] - result.median);
-    qsort(values, count, sizeof *values, compare_doubles);
-    result.mad = middle(values, count);
-    return result;
 }
 
 /* ---- knots ---- */
@@ -207,8 +164,7 @@ static bool line_is_rejected(const pp_fit *fit, const knots *all) {
         residual[k] = relative(pp_fit_at(fit, fit->x[k]) - all->median[k], all->median[k]);
         largest = fmax(largest, residual[k]);
     }
-    qsort(residual, (size_t)fit->knot_count, sizeof *residual, compare_doubles);
-    return middle(residual, (size_t)fit->knot_count) > MEDIAN_RESIDUAL_LIMIT ||
+    return pp_median_of(residual, (size_t)fit->knot_count).median > MEDIAN_RESIDUAL_LIMIT ||
            largest > SINGLE_RESIDUAL_LIMIT;
 }
 
@@ -271,8 +227,7 @@ static double relative_error(const pp_fit *fit, const knots *all) {
         double residual = fabs(pp_fit_at(fit, fit->x[k]) - all->median[k]);
         worst[k] = relative(fmax(residual, all->doubt[k]), all->median[k]);
     }
-    qsort(worst, (size_t)fit->knot_count, sizeof *worst, compare_doubles);
-    return middle(worst, (size_t)fit->knot_count);
+    return pp_median_of(worst, (size_t)fit->knot_count).median;
 }
 
 pp_status pp_fit_points(const double *x, const double *y, size_t count, pp_fit *fit,

@@ -93,12 +93,6 @@ typedef struct pp_fit {
 pp_status pp_fit_points(const double *x, const double *y, size_t count, pp_fit *fit, pp_error *error);
 double pp_fit_at(const pp_fit *fit, double x); /* extrapolates linearly, never below 0 */
 
-/* Median and a 95 % confidence interval of it from order statistics. values are reordered. */
-typedef struct pp_median {
-    double median, low, high, mad;
-} pp_median;
-pp_median pp_median_of(double *values, size_t count);
-
 /* ---- costs --------------------------------------------------------------------------------- */
 
 typedef struct pp_costs pp_costs;

@@ -44,6 +44,8 @@ typedef struct record {
     size_t count;
     int caps;
     double worst_interval;
+    int drifts;
+    double canary;
     double progress;
     bool progress_fell;
 } record;
@@ -171,6 +173,76 @@ Test(measure, in_double_and_without_callbacks) {
     options.on_progress = NULL;
     options.on_cap = NULL;
     must_measure(&options);
+    pp_model_free(model);
+}
+
+/* A machine that becomes slower while layers are measured, too slowly for any of them to show it: a
+ * tick becomes 1.6 ticks over 1,000 readings of the clock. */
+static double slowing(void) {
+    double tick = (double)atomic_fetch_add(&ticks, 1);
+    double slow = fmin(tick, 1000);
+    return 1e-3 * (tick + 3e-4 * slow * slow + 0.6 * (tick - slow));
+}
+
+static void keep_drift(void *context, const char *what, double drift) {
+    record *all = context;
+    cr_assert(what && *what);
+    all->drifts++;
+    if (strstr(what, "before and after")) all->canary = drift;
+}
+
+Test(measure, a_machine_that_slows_down) {
+    static pp_platform platform;
+    pp_model *model = model_must_read(model_text);
+    pp_measure_options options = options_for(model);
+    options.on_drift = keep_drift;
+    use_ticking_clock();
+    must_measure(&options);
+    cr_assert_eq(kept.drifts, 0, "a steady machine drifts");
+    platform = *pp_platform_get();
+    platform.now_s = slowing;
+    pp_platform_set(&platform);
+    atomic_store(&ticks, 0);
+    must_measure(&options);
+    cr_assert_float_eq(kept.canary, 0.6, 0.01, "%g", kept.canary);
+    pp_model_free(model);
+}
+
+/* An interruption while a call is timed for the first time does not make samples too short: of a
+ * clock whose tick is 10 µs, a jump of a second at any reading leaves the medians as they are. */
+static long jump_at;
+static double jumping(void) {
+    long tick = atomic_fetch_add(&ticks, 1);
+    return 1e-5 * (double)tick + (tick >= jump_at);
+}
+
+static double median_s(pp_phase phase) {
+    static double values[sizeof kept.samples / sizeof *kept.samples];
+    size_t count = 0;
+    for (size_t i = 0; i < kept.count; i++)
+        if (kept.samples[i].phase == phase) values[count++] = kept.samples[i].duration_s;
+    return pp_median_of(values, count).median;
+}
+
+Test(measure, an_interruption_at_the_start) {
+    static const char text[] =
+        "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"one\", \"layers\": ["
+        "{\"name\": \"bend\", \"op\": \"gelu\", \"dim\": 2, \"sequence\": 1}]}";
+    static pp_platform platform;
+    pp_model *model = model_must_read(text);
+    platform = *pp_platform_get();
+    platform.now_s = jumping;
+    pp_platform_set(&platform);
+    pp_measure_options options = options_for(model);
+    options.microbatch_count = 1;
+    for (jump_at = 2; jump_at < 40; jump_at += 3) {
+        kept.count = 0;
+        atomic_store(&ticks, 0);
+        must_measure(&options);
+        for (int phase = PP_PHASE_FORWARD; phase <= PP_PHASE_INPUT; phase++)
+            cr_assert_float_eq(median_s((pp_phase)phase), 1e-5 / 30, 1e-5 / 25 - 1e-5 / 30,
+                               "jump at %ld: %g s", jump_at, median_s((pp_phase)phase));
+    }
     pp_model_free(model);
 }
 

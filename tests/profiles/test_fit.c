@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 COUNTED_SUITE(fit, .timeout = 60);
-COUNTED_SUITE(median);
 
 #define POINTS 600
 
@@ -251,47 +250,4 @@ Test(fit, refuses_what_is_no_measurement) {
     cr_assert_eq(pp_fit_points(many, many, PP_FIT_KNOTS, &fit, NULL), PP_OK);
     cr_assert_eq(pp_fit_points(many, many, PP_FIT_KNOTS + 1, &fit, NULL), PP_E_INPUT);
     cr_assert_eq(pp_live_bytes(), 0);
-}
-
-/* ---- medians ---- */
-
-Test(median, by_hand) {
-    double odd[] = {5, 1, 3}, even[] = {4, 1, 3, 2}, one[] = {7};
-    pp_median m = pp_median_of(odd, 3);
-    cr_assert(m.median == 3 && m.low == 1 && m.high == 5 && m.mad == 2);
-    m = pp_median_of(even, 4);
-    cr_assert(m.median == 2.5 && m.low == 1 && m.high == 4 && m.mad == 1);
-    m = pp_median_of(one, 1);
-    cr_assert(m.median == 7 && m.low == 7 && m.high == 7 && m.mad == 0);
-    cr_assert(isnan(pp_median_of(one, 0).median));
-}
-
-/* Ranks from the published table for a 95 % interval of the median (1-based, lower end). */
-Test(median, interval_ranks) {
-    static const size_t table[][2] = {{6, 1},  {8, 1},  {9, 2},   {10, 2},  {12, 3},
-                                      {15, 4}, {20, 6}, {30, 10}, {50, 18}, {100, 40}};
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        double values[100];
-        size_t n = table[i][0];
-        for (size_t j = 0; j < n; j++) values[j] = (double)(j + 1);
-        pp_median m = pp_median_of(values, n);
-        cr_assert_eq(m.low, (double)table[i][1], "n = %zu: %g", n, m.low);
-        cr_assert_eq(m.high, (double)(n + 1 - table[i][1]), "n = %zu", n);
-    }
-}
-
-/* The true median of a skewed distribution lies inside in at least 95 % of all trials (99.9 % sure
- * bound for 4000 trials), and not in nearly all: the interval is not just wide. */
-Test(median, interval_covers) {
-    enum { trials = 4000, n = 31 };
-    pp_random_key key = pp_random_key_make(99, "coverage", 0);
-    int inside = 0;
-    for (uint64_t trial = 0; trial < trials; trial++) {
-        double values[n];
-        for (uint64_t i = 0; i < n; i++)
-            values[i] = -log(1 - pp_random_unit(key, trial * n + i)); /* exponential: median ln 2 */
-        pp_median m = pp_median_of(values, n);
-        inside += m.low <= log(2) && log(2) <= m.high;
-    }
-    cr_assert(inside > 0.938 * trials && inside < 0.985 * trials, "%d of %d", inside, trials);
 }
