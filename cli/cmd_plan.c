@@ -193,6 +193,7 @@ static void fill_request(const plan_settings *settings, planning *p) {
     r->limit_s = settings->limit_s;
     r->threads = settings->threads;
     r->exact = settings->exact;
+    r->tell_changes = settings->explain;
     r->progress = show_progress;
 }
 
@@ -308,15 +309,32 @@ static void split_json(const pp_plan_result *result, pp_json *json) {
     pp_json_end_object(json);
 }
 
-static void plans_json(pp_plan *const *plans, int count, pp_json *json) {
+static void predicted_json(const pp_plan *plan, pp_json *json) {
+    pp_json_key(json, "plan");
+    plan_json(plan, json);
+    pp_json_key(json, "predicted");
+    pp_prediction_write(&plan->predicted, plan->ranks, json);
+}
+
+static void alternatives_json(const pp_plan_result *result, pp_json *json) {
     pp_json_array(json);
-    for (int i = 0; i < count; i++) {
-        const pp_plan *plan = plans[i];
+    for (int i = 0; i < result->alternative_count; i++) {
         pp_json_object(json);
-        pp_json_key(json, "plan");
-        plan_json(plan, json);
-        pp_json_key(json, "predicted");
-        pp_prediction_write(&plan->predicted, plan->ranks, json);
+        predicted_json(result->alternatives[i], json);
+        pp_json_key(json, "difference_doubt");
+        pp_json_double(json, result->alternative_doubt_s[i]);
+        pp_json_key(json, "tie");
+        pp_json_bool(json, pp_plan_ties(result, i));
+        pp_json_end_object(json);
+    }
+    pp_json_end_array(json);
+}
+
+static void frontier_json(const pp_plan_result *result, pp_json *json) {
+    pp_json_array(json);
+    for (int i = 0; i < result->frontier_count; i++) {
+        pp_json_object(json);
+        predicted_json(result->frontier[i], json);
         pp_json_end_object(json);
     }
     pp_json_end_array(json);
@@ -338,10 +356,12 @@ static void result_json(const planning *p, pp_text *text) {
         pp_prediction_write(&result->best->predicted, result->best->ranks, &json);
     else
         pp_json_null(&json);
+    pp_json_key(&json, "doubt");
+    pp_json_double(&json, result->best ? result->doubt_s : NAN);
     pp_json_key(&json, "alternatives");
-    plans_json(result->alternatives, result->alternative_count, &json);
+    alternatives_json(result, &json);
     pp_json_key(&json, "frontier");
-    plans_json(result->frontier, result->frontier_count, &json);
+    frontier_json(result, &json);
     pp_json_key(&json, "frontier_complete");
     pp_json_bool(&json, result->frontier_complete);
     pp_json_key(&json, "objective");
@@ -430,6 +450,25 @@ static void frontier_text(const pp_plan_result *result, pp_text *text) {
     pp_table_print(&table, text);
 }
 
+/* What other plans might be first if all were measured again. */
+static void ties_text(const pp_plan_result *result, pp_text *text) {
+    char doubt[32], seconds[32];
+    if (!isnan(result->doubt_s))
+        pp_text_printf(text,
+                       "doubt        ±%s of the step time, from the spread of what was "
+                       "measured (95 %%)\n",
+                       pp_format_seconds(result->doubt_s, doubt));
+    for (int i = 0; i < result->alternative_count; i++) {
+        const pp_plan *plan = result->alternatives[i];
+        if (!pp_plan_ties(result, i)) continue;
+        pp_text_string(text, "tie          ");
+        pp_report_plan_line(plan, text);
+        pp_text_printf(text, ": %s, where ±%s of the difference is open\n",
+                       pp_format_seconds(plan->predicted.iteration_time_s, seconds),
+                       pp_format_seconds(result->alternative_doubt_s[i], doubt));
+    }
+}
+
 static void result_text(const planning *p, bool explain, pp_text *text) {
     const pp_plan_result *result = p->result;
     const pp_prediction *predicted = &result->best->predicted;
@@ -456,6 +495,7 @@ static void result_text(const planning *p, bool explain, pp_text *text) {
     pp_text_printf(text, "lower bound  %s, gap %.2f %% (objective: %s)\n",
                    pp_objective_text(result->objective, result->lower_bound, buffer),
                    100 * result->gap, pp_objective_name(result->objective));
+    ties_text(result, text);
     pp_text_printf(text, "searched     %lld plans simulated, %lld ruled out by bounds\n",
                    (long long)result->searched, (long long)result->pruned);
     tell_unrunnable(result->best, text);

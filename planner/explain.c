@@ -2,8 +2,9 @@
  *
  * In order: the plan; why its ranks, replicas, microbatches, schedule and recomputation (for each,
  * the fastest plan that differs in it, or what no such plan can beat); what binds (the slowest
- * stage, idle time, memory, transfers, gradient reduction); the runners-up; how good the answer is
- * proved to be; and what of the costs was measured, modelled or assumed. */
+ * stage, idle time, memory, transfers, gradient reduction); the runners-up; what one change would
+ * give; how good the answer is proved to be; and what of the costs was measured, modelled or
+ * assumed. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -200,8 +201,8 @@ static void tell_idle(const pp_plan *plan, pp_text *text) {
     if (plan->ranks > 1) {
         double fill = (plan->ranks - 1.0) / (plan->microbatches + plan->ranks - 1.0);
         pp_text_printf(text,
-                       " Equal stages without transfers would leave %.2f %% for filling and "
-                       "draining %d ranks with %d microbatch%s.",
+                       " GPipe or 1F1B on equal stages without transfers would leave %.2f %% for "
+                       "filling and draining %d ranks with %d microbatch%s.",
                        100 * fill, plan->ranks, plan->microbatches,
                        plan->microbatches == 1 ? "" : "es");
     }
@@ -325,6 +326,9 @@ static void tell_alternatives(const pp_plan_result *result, pp_text *text) {
         describe(plan, text);
         pp_text_printf(text, ": %s", seconds_text(seconds, buffer));
         if (best > 0) pp_text_printf(text, " (+%.2f %%)", 100 * (seconds - best) / best);
+        if (pp_plan_ties(result, i))
+            pp_text_printf(text, ", a tie: measurements leave %s of the difference open",
+                           seconds_text(result->alternative_doubt_s[i], buffer));
         pp_text_string(text, ".\n");
     }
 }
@@ -411,6 +415,8 @@ pp_status pp_explain(const pp_story *story, pp_text *text, pp_error *error) {
     tell_transfers(plan, text);
     tell_reduction(plan, text);
     tell_alternatives(story->result, text);
+    if (story->tables->request->tell_changes)
+        PP_TRY(pp_tell_changes(story->tables->request, plan, story->until_s, text, error));
     tell_proof(story, text);
     tell_costs(story, text);
     return text->failed ? pp_fail_memory(error) : PP_OK;

@@ -30,7 +30,10 @@
  *             search_memory.c  the smallest peak memory
  *             search_frontier.c  step time against peak memory
  *             search_miss.c    nothing fits: by how much, and what to change
+ *             search_changes.c what one change to the plan would give
  * Answering:  assemble.c       from a candidate and its splits to a full pp_plan
+ *             doubt.c          how much of a step time, and of a difference, is within what
+ *                              measurements scatter
  *             explain.c        why this plan, in sentences
  *             search_sweep.c   the best plan at each value of one setting */
 #ifndef PPSIM_PLANNER_H
@@ -78,7 +81,9 @@ typedef struct pp_plan_request {
     int threads;              /* 0: one for each core; 8 at the most; the answer is the same */
     bool exact;               /* go on until the best plan is proved, however long that takes */
     int alternative_count;    /* runners-up wanted; 0: 3 */
-    bool best_alone;          /* no frontier */
+    bool best_alone;          /* no frontier, no doubts */
+    bool tell_changes;        /* the explanation says what one change to the plan would give: three
+                                 more searches, of little each */
     void (*progress)(void *context, double fraction); /* may be NULL; called from this thread */
     void *progress_context;
 } pp_plan_request;
@@ -120,6 +125,11 @@ typedef struct pp_plan_result {
     pp_plan *best;            /* NULL when nothing fits, or stages have replicas: split.stages */
     pp_plan **alternatives;   /* [alternative_count], next best of other shape, fastest first */
     int alternative_count;
+    /* Half of 95 % intervals, from the spread of what was measured; NAN where nothing was, or where
+     * finding out would take too long. An alternative whose step time is within its own of the best
+     * one's is a tie: measured again, it might come first. */
+    double doubt_s;              /* of the best plan's step time */
+    double *alternative_doubt_s; /* [alternative_count] of the difference to it */
     /* Step time against peak memory: plans of which none found is as fast and leaner, the fastest
      * first. Empty where the time was up, under --schedule auto and for request.best_alone. */
     pp_plan **frontier; /* [frontier_count] */
@@ -140,6 +150,8 @@ typedef struct pp_plan_result {
  * of threads. *result: pp_plan_result_free, in every case. */
 pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result, pp_error *error);
 void pp_plan_result_free(pp_plan_result *result);
+/* Whether alternative i differs from the best plan by less than measurements can tell. */
+bool pp_plan_ties(const pp_plan_result *result, int i);
 
 /* ---- sweeps -------------------------------------------------------------------------------- */
 

@@ -11,7 +11,9 @@
  *   bounds      search_bound.c     what a candidate can never beat
  *   work        search_work.c      one candidate: split, simulate, refine
  *   auto        search_auto.c      an order made to measure for its splits
- *   miss        search_miss.c      by how much nothing fitted */
+ *   miss        search_miss.c      by how much nothing fitted
+ *   doubt       doubt.c            by how much measured costs leave a step time open
+ *   changes     search_changes.c   what one change to the plan would give */
 #ifndef PPSIM_PLANNER_INTERNAL_H
 #define PPSIM_PLANNER_INTERNAL_H
 
@@ -649,6 +651,26 @@ pp_status pp_work_least_excess(pp_work *work, int *rank, int64_t *needed, pp_err
  * and returns PP_E_NO_FIT with both in the message. */
 pp_status pp_miss_find(pp_work *work, pp_space *space, pp_plan_miss *miss, pp_error *error);
 
+/* What a step owes to one cost's being off, in seconds. */
+typedef struct pp_doubt {
+    uint64_t cost; /* which: equal in all plans */
+    double seconds;
+} pp_doubt;
+
+typedef struct pp_doubts {
+    bool known;    /* some costs were measured, and the plan is small enough */
+    double step_s; /* half the 95 % interval of the step time; NAN: not known */
+    pp_doubt *each;
+    int count;
+} pp_doubts;
+
+/* What measured costs leave in doubt of the plan's step time: doubt.c. each: in the arena. As many
+ * simulations as costs. */
+pp_status pp_doubts_find(const pp_costs *costs, const pp_plan *plan, pp_arena *arena,
+                         pp_doubts *doubts, pp_error *error);
+/* The same of the difference between the step times of two plans; NAN: not known. */
+double pp_doubts_between(const pp_doubts *a, const pp_doubts *b);
+
 /* What explain.c is given. */
 typedef struct pp_story {
     const pp_tables *tables;
@@ -656,8 +678,12 @@ typedef struct pp_story {
     const pp_candidate *chosen;
     const pp_plan_result *result; /* complete but for the explanation */
     bool timed_out;
-    bool tired; /* it had cost enough before all was proved */
+    bool tired;     /* it had cost enough before all was proved */
+    double until_s; /* on pp_now_s's clock: when the time is up, where it is limited */
 } pp_story;
 pp_status pp_explain(const pp_story *story, pp_text *text, pp_error *error);
+/* What one change to the plan would give, in a line each: search_changes.c. */
+pp_status pp_tell_changes(const pp_plan_request *request, const pp_plan *plan, double until_s,
+                          pp_text *text, pp_error *error);
 
 #endif

@@ -135,13 +135,41 @@ static pp_status hand_out_all(search *s) {
     return pp_work_report(&s->work, &result->split, s->error);
 }
 
+/* What measurements leave open, of the plans that are handed out. */
+static pp_status doubt(search *s) {
+    pp_plan_result *result = s->result;
+    int count = result->alternative_count;
+    pp_doubts best, other;
+    result->doubt_s = NAN;
+    result->alternative_doubt_s =
+        pp_allocate_zeroed((size_t)count + 1, sizeof *result->alternative_doubt_s);
+    if (result->alternative_doubt_s == NULL) return pp_fail_memory(s->error);
+    for (int i = 0; i < count; i++) result->alternative_doubt_s[i] = NAN;
+    if (s->request->best_alone) return PP_OK;
+    PP_TRY(pp_doubts_find(s->request->costs, result->best, &s->arena, &best, s->error));
+    result->doubt_s = best.step_s;
+    for (int i = 0; i < count; i++) {
+        PP_TRY(pp_doubts_find(s->request->costs, result->alternatives[i], &s->arena, &other,
+                              s->error));
+        result->alternative_doubt_s[i] = pp_doubts_between(&best, &other);
+    }
+    return PP_OK;
+}
+
+bool pp_plan_ties(const pp_plan_result *result, int i) {
+    double more = result->alternatives[i]->predicted.iteration_time_s -
+                  result->best->predicted.iteration_time_s;
+    return fabs(more) <= result->alternative_doubt_s[i]; /* not where that is NAN */
+}
+
 static pp_status explain(search *s) {
     pp_story story = {.tables = &s->tables,
                       .space = &s->space,
                       .chosen = &s->space.candidates[s->best[0].candidate],
                       .result = s->result,
                       .timed_out = s->timed_out,
-                      .tired = s->tired};
+                      .tired = s->tired,
+                      .until_s = s->started_s + s->request->limit_s};
     return pp_explain(&story, &s->result->explanation, s->error);
 }
 
@@ -161,6 +189,7 @@ static pp_status conclude(search *s) {
     kept best = s->best[0];
     PP_TRY(hand_out_all(s));
     fill_bounds(s);
+    PP_TRY(doubt(s));
     PP_TRY(explain(s));
     bool by_time = !s->objective->least_memory && !s->objective->priced && !s->objective->timeless;
     if (s->made_to_measure || s->timed_out || s->request->best_alone) return PP_OK;
@@ -255,6 +284,7 @@ void pp_plan_result_free(pp_plan_result *result) {
     pp_plan_free(result->best);
     for (int i = 0; i < result->alternative_count; i++) pp_plan_free(result->alternatives[i]);
     pp_free(result->alternatives);
+    pp_free(result->alternative_doubt_s);
     for (int i = 0; i < result->frontier_count; i++) pp_plan_free(result->frontier[i]);
     pp_free(result->frontier);
     pp_free(result->split.order);

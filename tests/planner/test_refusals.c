@@ -336,6 +336,7 @@ Test(refusals, failing_allocations_leave_nothing_behind, .timeout = 120) {
     w.request.ranks = 2;
     w.request.schedule = "1f1b";
     w.request.recompute = "full";
+    w.request.tell_changes = true;
     pp_status status = PP_E_OUT_OF_MEMORY;
     int64_t before = pp_live_bytes();
     long n = 0;
