@@ -57,12 +57,26 @@ static double recompute_s(const pp_terms *terms, const pp_stage *stage, int s) {
     return sum_layers(terms, each, s, stage->first, stage->last);
 }
 
+/* Over replicas; or, where there are copies, over those of all copies at once: like that of a tied
+ * matrix it has to wait for other ranks. */
+static void fill_reduction(const pp_terms *terms, int s, pp_stage *stage) {
+    const pp_all_reduce *reduce = &terms->reduce[terms->placement[s]];
+    double gradients = (double)stage->bytes.gradients, seconds = pp_all_reduce_s(reduce, gradients);
+    stage->reduce_s = seconds + terms->tables->overhead_s;
+    if (terms->copies > terms->stages) {
+        stage->tie_transfer_s = seconds;
+        return;
+    }
+    stage->reduce_transfer_s = seconds;
+    stage->reduce_latency_s = pp_all_reduce_latency_s(reduce, gradients);
+}
+
 static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, int first, int last,
                        pp_stage *stage) {
     pp_footprint_mode mode = terms->mode;
-    mode.recompute = terms->policies[s];
+    mode.recompute = terms->policies[s % terms->stages];
     double overhead = terms->tables->overhead_s;
-    *stage = (pp_stage){.first = first, .last = last, .recompute = terms->policies[s]};
+    *stage = (pp_stage){.first = first, .last = last, .recompute = mode.recompute};
     stage->forward_s =
         sum_layers(terms, offsetof(pp_timing, forward_each), s, first, last) + overhead;
     stage->input_s = sum_layers(terms, offsetof(pp_timing, input_each), s, first, last) + overhead;
@@ -73,13 +87,7 @@ static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, 
     const pp_stage_bytes *bytes = pp_footprint(footprints, first, last, mode);
     if (bytes == NULL) return false;
     stage->bytes = *bytes;
-    if (terms->candidate->dp > 1) {
-        const pp_all_reduce *reduce = &terms->reduce[terms->placement[s]];
-        double gradients = (double)bytes->gradients;
-        stage->reduce_transfer_s = pp_all_reduce_s(reduce, gradients);
-        stage->reduce_latency_s = pp_all_reduce_latency_s(reduce, gradients);
-        stage->reduce_s = stage->reduce_transfer_s + overhead;
-    }
+    if (terms->mode.dp > 1) fill_reduction(terms, s, stage);
     return true;
 }
 
@@ -91,23 +99,30 @@ static int stage_of(const pp_plan *plan, int layer) {
     return s;
 }
 
-/* Adds the all-reduce of one tied matrix to every stage that holds it, if they are on several
- * ranks. `tie` is the lowest layer of the group. */
-static void add_tie(const pp_terms *terms, int tie, pp_plan *plan) {
+/* The two ranks hold copies of the same stages, which have been summed: of a matrix that both
+ * stages have nothing is left to be done. */
+static bool ranks_mirror(const pp_terms *terms, const int *ranks, int count) {
+    if (terms->copies == terms->stages || count != 2) return false;
+    return ranks[0] + ranks[1] == terms->ranks - 1;
+}
+
+/* Adds the all-reduce of one tied matrix to every stage of a chain that holds it, if they are on
+ * several ranks. `tie` is the lowest layer of the group, `chain` the first stage of the chain. */
+static void add_tie(const pp_terms *terms, int tie, int chain, pp_plan *plan) {
     const pp_tables *tables = terms->tables;
     int *devices = terms->tie_devices, count = 0;
     memset(terms->tie_holds, 0, (size_t)plan->stage_count * sizeof *terms->tie_holds);
     for (int i = 0; i < tables->tied_count; i++) {
         int layer = tables->tied_layers[i];
         if (tables->tie[layer] != tie) continue;
-        int s = stage_of(plan, layer), rank = terms->placement[s];
-        int device = plan->devices[rank * plan->dp * plan->tp];
+        int s = chain + stage_of(plan, layer), rank = terms->placement[s];
         bool known = false;
-        for (int k = 0; k < count; k++) known = known || devices[k] == device;
-        if (!known) devices[count++] = device;
+        for (int k = 0; k < count; k++) known = known || devices[k] == rank;
+        if (!known) devices[count++] = rank;
         terms->tie_holds[s] = true;
     }
-    if (count < 2) return;
+    if (count < 2 || ranks_mirror(terms, devices, count)) return;
+    for (int k = 0; k < count; k++) devices[k] = plan->devices[devices[k] * plan->dp * plan->tp];
     pp_all_reduce reduce = pp_all_reduce_over(tables->cluster, devices, count, plan->tp);
     const pp_weights *weights = terms->timing->division.weights;
     double seconds = pp_all_reduce_s(&reduce, (double)weights->tied_bytes[tie]);
@@ -123,15 +138,17 @@ static void add_ties(const pp_terms *terms, pp_plan *plan) {
     const pp_tables *tables = terms->tables;
     for (int i = 0; i < tables->tied_count; i++) {
         int layer = tables->tied_layers[i];
-        if (tables->tie[layer] == layer) add_tie(terms, layer, plan);
+        for (int chain = 0; tables->tie[layer] == layer && chain < terms->copies;
+             chain += terms->stages)
+            add_tie(terms, layer, chain, plan);
     }
 }
 
 bool pp_assemble_stages(const pp_terms *terms, pp_footprints *footprints, const int *splits,
                         pp_plan *plan) {
-    for (int s = 0; s < terms->stages; s++) {
-        int first = s == 0 ? 0 : splits[s - 1];
-        int last = s == terms->stages - 1 ? terms->tables->layers - 1 : splits[s] - 1;
+    for (int s = 0; s < terms->copies; s++) {
+        int i = s % terms->stages, first = i == 0 ? 0 : splits[i - 1];
+        int last = i == terms->stages - 1 ? terms->tables->layers - 1 : splits[i] - 1;
         if (!fill_stage(terms, footprints, s, first, last, &plan->stages[s])) return false;
     }
     add_ties(terms, plan);
@@ -188,8 +205,8 @@ void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     const pp_plan_request *request = terms->tables->request;
     plan->ranks = c->ranks;
     plan->virtual_stages = c->virtual_stages;
-    plan->chains = 1;
-    plan->stage_count = terms->stages;
+    plan->chains = terms->copies / terms->stages;
+    plan->stage_count = terms->copies;
     plan->microbatches = c->microbatches;
     plan->microbatch_size = c->size;
     plan->global_batch = request->global_batch;
@@ -202,7 +219,7 @@ void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     plan->recompute = c->recompute;
     snprintf(plan->schedule, sizeof plan->schedule, "%s", c->family->name);
     for (int i = 0; i < plan->model->layer_count; i++) plan->order[i] = i;
-    for (int s = 0; s < terms->stages; s++) plan->placement[s] = terms->placement[s];
+    for (int s = 0; s < terms->copies; s++) plan->placement[s] = terms->placement[s];
     size_t positions = (size_t)c->ranks * (size_t)c->arrangement->width;
     memcpy(plan->devices, c->arrangement->devices, positions * sizeof *plan->devices);
 }
@@ -222,7 +239,15 @@ static double peak_of(const pp_plan *plan) {
     return peak;
 }
 
-/* Forward FLOPs of a sample that a stage does again in its backward pass. */
+/* Samples of all replicas that except-last does not recompute: of two chains with as many
+ * microbatches each has a last one. */
+static double kept_samples(const pp_plan *plan) {
+    int64_t samples = pp_plan_samples(plan, plan->microbatches - 1);
+    if (plan->chains > 1 && plan->microbatches % 2 == 0) samples += plan->microbatch_size;
+    return (double)samples * plan->dp;
+}
+
+/* Forward FLOPs of a sample that a stage, or its copy, does again in its backward pass. */
 static double repeated_flops(const pp_plan *plan, const pp_stage *stage) {
     double flops = 0;
     if (stage->recompute == PP_RECOMPUTE_NONE) return 0;
@@ -233,8 +258,7 @@ static double repeated_flops(const pp_plan *plan, const pp_stage *stage) {
         flops += attention ? work.attention_flops : work.forward_flops;
     }
     if (stage->recompute != PP_RECOMPUTE_EXCEPT_LAST) return flops;
-    double kept = (double)pp_plan_samples(plan, plan->microbatches - 1) * plan->dp;
-    return flops * (1 - kept / (double)plan->global_batch);
+    return flops * (1 - kept_samples(plan) / (double)plan->global_batch);
 }
 
 /* Two conventions. MFU (Chowdhery et al. 2022, appendix B) counts the model's FLOPs, forward three
@@ -244,7 +268,8 @@ static void utilize(const pp_tables *tables, const pp_plan *plan, pp_prediction 
     double peak = peak_of(plan), repeated = 0;
     if (!(peak > 0)) return;
     double samples = (double)plan->global_batch / (peak * predicted->iteration_time_s);
-    for (int s = 0; s < plan->stage_count; s++) repeated += repeated_flops(plan, &plan->stages[s]);
+    for (int s = 0; s < plan->stage_count / plan->chains; s++)
+        repeated += repeated_flops(plan, &plan->stages[s]);
     predicted->mfu = tables->flops_per_sample * samples;
     predicted->hfu = (tables->flops_per_sample + repeated) * samples;
 }
@@ -311,6 +336,11 @@ pp_status pp_assemble_order(const pp_terms *terms, pp_footprints *footprints, co
     const pp_tables *tables = terms->tables;
     PP_TRY(pp_plan_new(tables->request->model, tables->cluster, terms->ranks, terms->stages,
                        terms->candidate->dp, terms->candidate->tp, plan, error));
+    if (terms->copies > terms->stages && !pp_plan_add_chain(*plan)) {
+        pp_plan_free(*plan);
+        *plan = NULL;
+        return pp_fail_memory(error);
+    }
     pp_assemble_header(terms, *plan);
     for (int i = 0; i < tables->layers && tables->order != NULL; i++) {
         (*plan)->order[i] = tables->order[i];

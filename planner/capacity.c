@@ -4,8 +4,9 @@
  * them works at least N m times what one costs for a microbatch, so in a step shorter than a limit
  * of time it has at most a certain whole number; and at least so many bytes, so that its memory
  * allows at most a certain whole number as well. If the numbers of all ranks do not add up to the
- * members that there are, no split keeps the limits. Means over splits cannot see this: of 97
- * layers on 32 ranks some rank has four, though the mean is hardly above three.
+ * members that there are (twice as many where there are two copies), no split keeps the limits.
+ * Means over splits cannot see this: of 97 layers on 32 ranks some rank has four, though the mean
+ * is hardly above three.
  *
  * Bytes: for each m the least, over all intervals of layers with m members, of every part of a
  * stage's bytes for itself; with those the rank's own order is followed (pp_rank_peak_bytes, which
@@ -183,21 +184,22 @@ static bool holds(const sharing *s) {
 /* Whether the rank's stages from `stage` on can hold `left` members in some way beside `bytes`. */
 static bool can_hold(sharing *s, int stage, int left, int64_t bytes) {
     const pp_terms *terms = &s->work->terms;
-    while (stage < terms->stages && terms->placement[stage] != s->rank) stage++;
+    while (stage < terms->stages && pp_terms_copy_on(terms, stage, s->rank) < 0) stage++;
     if (s->steps-- <= 0) return true;
     if (stage == terms->stages) {
         if (left > 0) return false;
         return s->ways-- <= 0 || holds(s); /* too many ways: say yes */
     }
     bool found = false;
+    int copy = pp_terms_copy_on(terms, stage, s->rank);
     for (int m = s->capacity->least[stage]; m <= left && !found; m++) {
         const pp_stage_bytes *least = leanest(s->lean, terms, stage, m);
         if (!exists(least)) break; /* nor with more */
         int64_t sum = bytes + least->parameters + least->gradients + least->optimizer;
         if (sum > terms->limit_bytes[s->rank]) continue;
-        s->work->probe[stage] = *least;
+        s->work->probe[copy] = *least;
         found = can_hold(s, stage + 1, left - m, sum);
-        s->work->probe[stage] = (pp_stage_bytes){0};
+        s->work->probe[copy] = (pp_stage_bytes){0};
     }
     return found;
 }
@@ -213,7 +215,7 @@ static bool rank_can_hold(pp_work *work, const pp_capacity *c, const lean *l, in
 static int most_held(pp_work *work, const pp_capacity *c, const lean *l, int rank) {
     int low = 0, high = c->total;
     for (int s = 0; s < work->terms.stages; s++) {
-        if (work->terms.placement[s] == rank) low += c->least[s];
+        if (pp_terms_copy_on(&work->terms, s, rank) >= 0) low += c->least[s];
     }
     if (!rank_can_hold(work, c, l, rank, low)) return -1;
     while (low < high) {
@@ -229,6 +231,11 @@ static int most_held(pp_work *work, const pp_capacity *c, const lean *l, int ran
 
 /* ---- time ---------------------------------------------------------------------------------- */
 
+/* Of either chain: which of two a rank's members belong to is not asked. */
+static double fewest(const double of_chain[2]) {
+    return fmin(of_chain[0], of_chain[1]);
+}
+
 /* Work of the rank that is no member's: the cost of its actions, and the ends of the model. */
 static double other_work(const pp_capacity *c, const pp_terms *terms, int rank) {
     const pp_timing *t = terms->timing;
@@ -236,22 +243,24 @@ static double other_work(const pp_capacity *c, const pp_terms *terms, int rank) 
     double work = 0;
     for (int e = 0; e < 2; e++) {
         int layer = ends[e], stage = e == 0 ? 0 : terms->stages - 1;
-        if (terms->placement[stage] != rank || equal_layers(t, layer, c->member)) continue;
-        work += terms->visits *
+        bool here = pp_terms_copy_on(terms, stage, rank) >= 0;
+        if (!here || equal_layers(t, layer, c->member)) continue;
+        work += fewest(terms->visits) *
                     (t->forward_each[layer] + t->input_each[layer] + t->weight_each[layer]) +
-                terms->recomputes * t->forward_each[layer];
+                fewest(terms->recomputes) * t->forward_each[layer];
         if (last == 0) break;
     }
     double each = terms->mode.split_backward ? 3 : 2;
-    double stages = terms->candidate->virtual_stages;
-    return work + stages * terms->tables->overhead_s * (each * terms->visits + terms->recomputes);
+    double stages = pp_candidate_each(terms->candidate);
+    double actions = each * fewest(terms->visits) + fewest(terms->recomputes);
+    return work + stages * terms->tables->overhead_s * actions;
 }
 
 static int most_in_time(const pp_capacity *c, const pp_terms *terms, int rank, double limit_s) {
     const pp_timing *t = terms->timing;
     int m = c->member;
-    double each = terms->visits * (t->forward_each[m] + t->input_each[m] + t->weight_each[m]) +
-                  terms->recomputes * t->forward_each[m];
+    double visit = t->forward_each[m] + t->input_each[m] + t->weight_each[m];
+    double each = fewest(terms->visits) * visit + fewest(terms->recomputes) * t->forward_each[m];
     if (!(each > 0) || !isfinite(limit_s)) return c->total;
     double most = floor((limit_s - other_work(c, terms, rank)) / each * (1 + 1e-9));
     return most >= c->total ? c->total : most < 0 ? -1 : (int)most;
@@ -279,7 +288,8 @@ static int most_of_stage(pp_work *work, const pp_capacity *c, const lean *l, int
     const pp_terms *terms = &work->terms;
     sharing s = {.work = work, .rank = terms->placement[stage]};
     for (int o = 0; o < terms->stages; o++) {
-        if (terms->placement[o] == s.rank) work->probe[o] = *leanest(l, terms, o, c->least[o]);
+        int copy = pp_terms_copy_on(terms, o, s.rank);
+        if (copy >= 0) work->probe[copy] = *leanest(l, terms, o, c->least[o]);
     }
     int low = c->least[stage] - 1, high = c->held[s.rank];
     while (low < high) {
@@ -292,7 +302,7 @@ static int most_of_stage(pp_work *work, const pp_capacity *c, const lean *l, int
             high = middle - 1;
         }
     }
-    memset(work->probe, 0, (size_t)terms->stages * sizeof *work->probe);
+    memset(work->probe, 0, (size_t)terms->copies * sizeof *work->probe);
     return low;
 }
 
@@ -323,7 +333,7 @@ pp_status pp_capacity_find(pp_work *work, pp_capacity *c, pp_error *error) {
     for (int p = 0; p < terms->ranks; p++) c->held[p] = c->total;
     for (int s = 0; s < terms->stages; s++) c->held_by_stage[s] = c->total;
     if (few_intervals(terms)) PP_TRY(hold(work, c, error));
-    c->fits = enough(c->held, terms->ranks, c->total);
+    c->fits = enough(c->held, terms->ranks, c->total * terms->copies / terms->stages);
     c->fits = c->fits && enough(c->held_by_stage, terms->stages, c->total);
     return PP_OK;
 }
@@ -333,5 +343,5 @@ bool pp_capacity_limit(const pp_terms *terms, double limit_s, pp_capacity *c) {
         int most = most_in_time(c, terms, p, limit_s);
         c->most[p] = most < c->held[p] ? most : c->held[p];
     }
-    return enough(c->most, terms->ranks, c->total);
+    return enough(c->most, terms->ranks, c->total * terms->copies / terms->stages);
 }

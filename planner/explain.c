@@ -199,7 +199,8 @@ static void tell_idle(const pp_plan *plan, pp_text *text) {
     pp_text_printf(text, "Idle time: %.2f %% on average; rank %d is busiest, %.2f %% of the step.",
                    100 * predicted->bubble_fraction, most, 100 * busy);
     if (plan->ranks > 1) {
-        double fill = (plan->ranks - 1.0) / (plan->microbatches + plan->ranks - 1.0);
+        double ramp = (double)plan->ranks / plan->chains - 1; /* two chains fill from both ends */
+        double fill = ramp / (plan->microbatches + ramp);
         pp_text_printf(text,
                        " GPipe or 1F1B on equal stages without transfers would leave %.2f %% for "
                        "filling and draining %d ranks with %d microbatch%s.",
@@ -311,7 +312,9 @@ static void tell_reduction(const pp_plan *plan, pp_text *text) {
                    "%s.\n",
                    at, seconds_text(longest, time),
                    100 * longest / plan->predicted.iteration_time_s,
-                   plan->dp > 1 ? "its replicas" : "the ranks that share a tied matrix");
+                   plan->chains > 1 ? "its replicas and copies"
+                   : plan->dp > 1   ? "its replicas"
+                                    : "the ranks that share a tied matrix");
 }
 
 /* ---- how sure ------------------------------------------------------------------------------ */

@@ -32,7 +32,7 @@ typedef struct pp_row_stage {
 /* A linear function of the split that no step time is below. */
 typedef struct pp_row {
     double fixed_s;
-    pp_row_stage *stages; /* [stages] */
+    pp_row_stage *stages; /* [copies] */
 } pp_row;
 
 /* The graph of a candidate's order; in the arena given to pp_paths_init. */
@@ -48,7 +48,7 @@ pp_status pp_paths_init(pp_paths *paths, const pp_terms *terms, const pp_schedul
                         pp_arena *arena, pp_error *error);
 /* Length of the longest path for these stages, which becomes *row. O(actions). */
 double pp_paths_longest(pp_paths *paths, const pp_mix *mix, pp_row *row);
-/* Adds `share` times the stages of a split to mix [stages]. */
+/* Adds `share` times the stages of a split to mix [copies]. */
 void pp_mix_add(const pp_terms *terms, const int *splits, double share, pp_mix *mix);
 
 /* ---- capacity ------------------------------------------------------------------------------ */

@@ -56,12 +56,12 @@ static size_t cell(const builder *b, int stage, uint32_t microbatch) {
 
 /* The node whose result the action needs: -1 none, -2 not there yet. */
 static int32_t needed_by(const builder *b, pp_action a, uint8_t *link) {
-    int s = a.stage, other = -1;
+    int s = a.stage, other = -1, stages = b->paths->terms->stages;
     const int32_t *table = b->forward;
     *link = OVER_NOTHING;
-    if (a.kind == PP_FORWARD) other = s - 1;
+    if (a.kind == PP_FORWARD && s % stages > 0) other = s - 1;
     if (a.kind == PP_BACKWARD || a.kind == PP_INPUT) {
-        bool turns = s == b->order->stages - 1;
+        bool turns = s % stages == stages - 1;
         other = turns ? s : s + 1;
         if (!turns) table = b->backward;
     }
@@ -93,7 +93,8 @@ static bool advance(builder *b, int rank) {
         n.needs = needed_by(b, a, &link);
         if (n.needs == -2) break;
         n.link = link;
-        n.small = (int)a.microbatch == order->microbatches - 1;
+        bool in_last_chain = a.stage >= b->paths->terms->copies - b->paths->terms->stages;
+        n.small = in_last_chain && (int)a.microbatch == order->microbatches - 1;
         add_node(b, rank, n);
         int32_t here = b->last[rank];
         if (a.kind == PP_FORWARD) b->forward[cell(b, a.stage, a.microbatch)] = here;
@@ -125,7 +126,7 @@ pp_status pp_paths_init(pp_paths *paths, const pp_terms *terms, const pp_schedul
     size_t actions = order->first_action[order->ranks] + (size_t)order->stages;
     size_t cells = (size_t)order->stages * (size_t)order->microbatches;
     *paths = (pp_paths){.terms = terms};
-    if (actions > PATH_ACTIONS_MAX || order->slices > 1 || order->chain_count > 1) return PP_OK;
+    if (actions > PATH_ACTIONS_MAX || order->slices > 1) return PP_OK;
     builder b = {.paths = paths,
                  .order = order,
                  .forward = PP_NEW(arena, int32_t, cells),
@@ -134,8 +135,8 @@ pp_status pp_paths_init(pp_paths *paths, const pp_terms *terms, const pp_schedul
                  .last = PP_NEW(arena, int32_t, order->ranks)};
     paths->nodes = PP_NEW(arena, node, actions);
     paths->ends = PP_NEW(arena, double, actions);
-    paths->times = PP_NEW(arena, double, (size_t)terms->stages * 2 * KINDS);
-    paths->links = PP_NEW(arena, double, (size_t)terms->stages * 2);
+    paths->times = PP_NEW(arena, double, (size_t)terms->copies * 2 * KINDS);
+    paths->links = PP_NEW(arena, double, (size_t)terms->copies * 2);
     if (arena->failed) return pp_fail_memory(error);
     for (size_t i = 0; i < cells; i++) b.forward[i] = b.backward[i] = -1;
     for (int p = 0; p < order->ranks; p++) {
@@ -155,7 +156,7 @@ static double *time_of(const pp_paths *paths, int stage, int kind, bool small) {
 static void set_times(pp_paths *paths, const pp_mix *mix) {
     const pp_terms *terms = paths->terms;
     double overhead = terms->tables->overhead_s;
-    for (int s = 0; s < terms->stages; s++) {
+    for (int s = 0; s < terms->copies; s++) {
         const pp_mix *m = &mix[s];
         double full[KINDS] = {[KIND_F] = m->forward_s + overhead,
                               [KIND_R] = m->recompute_s + overhead,
@@ -222,7 +223,7 @@ double pp_paths_longest(pp_paths *paths, const pp_mix *mix, pp_row *row) {
     set_times(paths, mix);
     double seconds = walk(paths, &at);
     row->fixed_s = 0;
-    memset(row->stages, 0, (size_t)paths->terms->stages * sizeof *row->stages);
+    memset(row->stages, 0, (size_t)paths->terms->copies * sizeof *row->stages);
     for (int32_t i = (int32_t)at; i >= 0;) {
         const node *n = &paths->nodes[i];
         count_node(paths, n, row);
@@ -243,7 +244,7 @@ const pp_timing *pp_terms_timing(const pp_terms *terms, int stage) {
 
 /* The cheaper of several lines is concave, so the chord over all bytes there are lies below it. */
 pp_line pp_terms_reduce_line(const pp_terms *terms, int stage) {
-    if (terms->candidate->dp == 1) return (pp_line){0, 0};
+    if (terms->mode.dp == 1) return (pp_line){0, 0};
     const pp_all_reduce *reduce = &terms->reduce[terms->placement[stage]];
     const pp_weights *weights = terms->timing->division.weights;
     double bytes = (double)weights->own_bytes[terms->tables->layers];
@@ -258,10 +259,10 @@ static double between(const double *sums, int first, int end) {
 void pp_mix_add(const pp_terms *terms, const int *splits, double share, pp_mix *mix) {
     const pp_tables *tables = terms->tables;
     const int64_t *own_bytes = terms->timing->division.weights->own_bytes;
-    for (int s = 0; s < terms->stages; s++) {
+    for (int s = 0; s < terms->copies; s++) {
         const pp_timing *t = pp_terms_timing(terms, s);
-        int first = s == 0 ? 0 : splits[s - 1];
-        int end = s == terms->stages - 1 ? tables->layers : splits[s];
+        int i = s % terms->stages, first = i == 0 ? 0 : splits[i - 1];
+        int end = i == terms->stages - 1 ? tables->layers : splits[i];
         double forward = between(t->forward, first, end);
         pp_line reduce = pp_terms_reduce_line(terms, s);
         double bytes = (double)(own_bytes[end] - own_bytes[first]);

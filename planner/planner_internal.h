@@ -153,7 +153,7 @@ typedef struct pp_tables {
     double flops_per_sample;  /* of F, I and W; 0: unknown */
     int64_t sequence;         /* tokens of a sample; 0: not a sequence model */
     double fastest_bandwidth; /* of any link */
-    int64_t cap_bytes;  /* of the file's order: no rank may hold more; 0: its own limit alone */
+    int64_t cap_bytes;     /* of the file's order: no rank may hold more; 0: its own limit alone */
     pthread_mutex_t *lock; /* of what is made on first use: below, and the sets of kinds */
     pp_memo weights_of;    /* tp → pp_weights */
     pp_memo timing_of;     /* samples, kinds and division → pp_timing */
@@ -231,7 +231,8 @@ typedef struct pp_footprints {
 /* What else the bytes of a stage depend on. */
 typedef struct pp_footprint_mode {
     int64_t samples;
-    int dp, tp;
+    int dp; /* all that hold the same weights */
+    int tp;
     int shards; /* of the optimizer state: dp under ZeRO-1, else 1 */
     bool split_backward;
     pp_recompute recompute;
@@ -381,8 +382,45 @@ static inline pp_recompute pp_candidate_policy(const pp_candidate *candidate) {
     return mixed ? PP_RECOMPUTE_NONE : candidate->recompute;
 }
 
+/* Of one chain: so many intervals the layers are cut into. */
 static inline int pp_candidate_stages(const pp_candidate *candidate) {
     return candidate->ranks * candidate->virtual_stages;
+}
+
+/* Chains of stages, each with a copy of the model and its share of the microbatches. */
+static inline int pp_candidate_chains(const pp_candidate *candidate) {
+    return candidate->family->placement == PP_PLACE_BIDIRECTIONAL ? 2 : 1;
+}
+
+/* Stages on each rank, copies included. */
+static inline int pp_candidate_each(const pp_candidate *candidate) {
+    return candidate->virtual_stages * pp_candidate_chains(candidate);
+}
+
+/* Devices that hold the same weights: their gradients are summed. */
+static inline int pp_candidate_holders(const pp_candidate *candidate) {
+    return candidate->dp * pp_candidate_chains(candidate);
+}
+
+/* Microbatches of a chain: of an odd number the second of two has one more. */
+static inline int pp_candidate_microbatches(const pp_candidate *candidate, int chain) {
+    return (candidate->microbatches + chain) / pp_candidate_chains(candidate);
+}
+
+/* The same counted in full ones: the last one goes through the last chain. */
+static inline double pp_candidate_visits(const pp_candidate *candidate, int chain) {
+    int count = pp_candidate_microbatches(candidate, chain);
+    bool last = chain == pp_candidate_chains(candidate) - 1;
+    return last ? count - 1 + candidate->last_scale : count;
+}
+
+/* R actions of a stage of the chain, in full microbatches. except-last leaves out one of each
+ * chain, but none of a chain with fewer than the other. */
+static inline double pp_candidate_recomputes(const pp_candidate *candidate, int chain) {
+    int chains = pp_candidate_chains(candidate);
+    if (candidate->recompute == PP_RECOMPUTE_FULL) return pp_candidate_visits(candidate, chain);
+    bool but_last = candidate->recompute == PP_RECOMPUTE_EXCEPT_LAST;
+    return but_last ? pp_candidate_microbatches(candidate, chains - 1) - 1 : 0;
 }
 
 /* ---- windows ------------------------------------------------------------------------------- */
@@ -413,7 +451,8 @@ bool pp_flows_make(const pp_schedule *order, pp_arena *arena, pp_flow *flows);
 /* ---- terms --------------------------------------------------------------------------------- */
 
 /* What the stages of one candidate cost, as functions of where they are cut. Arrays are in the
- * arena given to pp_terms_init. */
+ * arena given to pp_terms_init. Where a candidate has two chains, stage s of the first and stage
+ * stages + s of the second are copies, of the same layers: [copies] are arrays over both. */
 typedef struct pp_terms {
     const pp_tables *tables;
     const pp_candidate *candidate;
@@ -423,23 +462,33 @@ typedef struct pp_terms {
     pp_recompute others; /* what P, Q and J of other stages take for granted; mode has that of the
                             stage asked about */
     pp_recompute *policies; /* [stages] for assembling: chosen stage by stage where the candidate
-                               says mixed */
-    int stages, ranks;
-    int *placement;             /* [stages] */
+                               says mixed; of all copies */
+    int stages, copies, ranks;
+    int *placement;             /* [copies] */
     const int64_t *limit_bytes; /* [ranks] */
-    pp_all_reduce *reduce;      /* [ranks] of one rank's gradients over its replicas, by each of its
-                                   tp devices at once */
-    pp_line *forward, *backward; /* [stages] the link behind each stage, there and back */
-    double *forward_least, *backward_least; /* [stages + 1] sums over the borders in front of a
+    pp_all_reduce *reduce;      /* [ranks] of one rank's gradients over its replicas, and those that
+                                   hold copies, by each of its tp devices at once */
+    pp_line *forward, *backward; /* [copies] the link behind each stage, there and back */
+    double *forward_least, *backward_least; /* [copies + 1] sums over the borders in front of a
                                                stage of the least time that any cut leaves */
-    double visits, recomputes; /* microbatches, and how many are recomputed, in full ones */
-    double scale;              /* of the smallest microbatch, at most 1 */
-    int *tie_devices;          /* [tied layers] scratch of the assembling … */
-    bool *tie_holds;           /* [stages] … of tied stages */
-    const pp_flow *flows;      /* [stages] what follows from the order; NULL: not known */
+    double visits[2], recomputes[2]; /* by chain, twice the same if there is one: microbatches, and
+                                        those recomputed, in full ones */
+    double scale;                    /* of the smallest microbatch, at most 1 */
+    int *tie_devices;                /* [tied layers] scratch of the assembling … */
+    bool *tie_holds;                 /* [copies] … of tied stages */
+    const pp_flow *flows;            /* [copies] what follows from the order; NULL: not known */
 } pp_terms;
 
-/* Of the candidate in some view. placement: [stages] stage → rank; NULL: stage s on rank s mod K.
+/* The copy of a stage that is on the rank; -1: none is. */
+static inline int pp_terms_copy_on(const pp_terms *terms, int stage, int rank) {
+    while (stage < terms->copies && terms->placement[stage] != rank) stage += terms->stages;
+    return stage < terms->copies ? stage : -1;
+}
+
+/* Bytes that every rank has which holds the stage. */
+int64_t pp_terms_limit(const pp_terms *terms, int stage);
+
+/* Of the candidate in some view. placement: [copies] stage → rank; NULL: stage s on rank s mod K.
  */
 pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error);
@@ -529,20 +578,20 @@ typedef struct pp_work {
     const pp_candidate *candidate;
     pp_terms terms;
     pp_schedule *order;                /* compute actions */
-    int *input_slots, *gradient_slots; /* [stages] */
-    int *alike;                        /* [stages] the first stage whose needs are the same */
-    int *alive;                /* [stages] activations at the peak; 0: follow the order each time */
-    pp_stage_bytes *probe;     /* [stages] all zero but the one asked for */
+    int *input_slots, *gradient_slots; /* [copies] */
+    int *alike;                        /* [copies] the first stage whose needs are the same */
+    int *alive;                /* [copies] activations at the peak; 0: follow the order each time */
+    pp_stage_bytes *probe;     /* [copies] all zero but the one asked for */
     pp_memo needs;             /* (stage, kind of interval) → bytes */
     pp_plan plan;              /* filled for each split in turn; owns nothing */
     pp_schedule *expanded;     /* the order of the plan's last split, with reductions and steps */
     uint64_t expanded_ties;    /* for these stages of tied layers */
-    pp_stage_cost *costs;      /* [stages] of the plan's split, as are the next three */
-    pp_border_cost *borders;   /* [stages] */
-    pp_link *links;            /* [stages][2] behind each stage, there and back */
+    pp_stage_cost *costs;      /* [copies] of the plan's split, as are the next three */
+    pp_border_cost *borders;   /* [copies] */
+    pp_link *links;            /* [copies][2] behind each stage, there and back */
     const pp_sim_cards *cards; /* that ranks share; NULL: none */
-    int *groups;               /* [stages] that reduce together */
-    pp_flow *flows;            /* [stages] of the order */
+    int *groups;               /* [copies] that reduce together */
+    pp_flow *flows;            /* [copies] of the order */
     int *splits;               /* [stages - 1] the best so far, in best_view … */
     pp_recompute *policies;    /* [stages] of the best … */
     int *trial;                /* … and the one being tried, in the view at hand */
@@ -575,8 +624,9 @@ pp_status pp_work_enter(pp_work *work, pp_view *view, pp_error *error);
 /* Least of the largest pp_bound_stage over all known splits that fit; INFINITY: none does. Leaves
  * the split in work->trial. Proved if work->views->complete. */
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error);
-/* The policy that takes least time of those that fit a stage as layers first … last, and the bytes
- * that it needs by itself; if none fits, the one that needs least. INT64_MAX: out of memory. A
+/* The policy that takes least time of those that fit a stage, each copy of it, as layers first …
+ * last, and the bytes that it needs by itself on the rank that has least to spare; if none fits,
+ * the one that needs least. INT64_MAX: out of memory. A
  * pinned candidate has one policy. Mixed ones choose among none, attention and every:N, which leave
  * the order alone: then no step gets slower when one of its stages gets faster, so that for each
  * split the choice is the best of all (with one stage on each rank: ranks choose by themselves). */

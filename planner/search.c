@@ -184,7 +184,8 @@ static pp_status give_up(search *s) {
 
 static pp_status conclude(search *s) {
     pp_plan_result *result = s->result;
-    result->pruned = (int64_t)s->space.count - result->searched;
+    int64_t left = (int64_t)s->space.count - result->searched;
+    result->pruned = left > 0 ? left : 0; /* of two passes each has searched */
     if (s->kept_count == 0) return give_up(s);
     kept best = s->best[0];
     PP_TRY(hand_out_all(s));

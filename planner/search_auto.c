@@ -33,6 +33,7 @@ typedef struct measure {
 /* auto knows one stage on each rank, or two in a V. */
 static bool has_placement(const pp_schedule *order) {
     int ranks = order->ranks, stages = order->stages;
+    if (order->chain_count > 1) return false;
     if (stages != ranks && stages != 2 * ranks) return false;
     for (int s = 0; s < stages; s++)
         if (order->placement[s] != (s < ranks ? s : 2 * ranks - 1 - s)) return false;
@@ -155,6 +156,6 @@ pp_status pp_work_auto(pp_work *work, const int *splits, int64_t budget, pp_plan
 
 double pp_bound_any_order(const pp_tables *tables, const pp_candidate *candidate) {
     pp_candidate any = *candidate;
-    any.family = &auto_family;
+    if (pp_candidate_chains(candidate) == 1) any.family = &auto_family; /* else only its own is */
     return pp_bound_totals(tables, &any);
 }

@@ -23,8 +23,9 @@
  *      to do at all. (In GPipe a = M, in 1F1B a = 1.)
  *
  * With several stages on a rank the rank's other work may fill a stage's idle time, but not shorten
- * it: both hold. A family that splits the backward hands on after I alone: there B_k of other
- * stages is I_k in J, and Q is 0, since only W may follow the last I.
+ * it: both hold. Of two chains they hold for each: for a stage counts the copy that has more. A
+ * family that splits the backward hands on after I alone: there B_k of other stages is I_k in J,
+ * and Q is 0, since only W may follow the last I.
  *
  * What a policy recomputes inside the backward passes (attention, every:N) is part of B_k, or I_k,
  * everywhere; it has no R. Where stages choose their policies, nothing is known of others than the
@@ -50,7 +51,11 @@
  *   step >= sigma T / (1 - (1 - sigma/N')^S) for whole backwards, N' = N + N_R · the least share of
  * F in a layer: A says X >= sigma p_s + N' t_s for the pass p_s up to s and the pass t_s of s, so
  *      X - sigma p_{s+1} >= (X - sigma p_s)(1 - sigma/N'); multiply over all s.
- *   step >= sigma T + (N - sigma) ΣB / S for whole backwards: B with the largest B_s. */
+ *   step >= sigma T + (N - sigma) ΣB / S for whole backwards: B with the largest B_s.
+ *
+ * Of two chains N and T are those of the one with more, but for the average, which has the work of
+ * both; and for the pigeonholes, which are the K/2 pairs of ranks that hold copies of the same two
+ * stages: of what passes the layers that both have, one of a pair has at least half. */
 #include <float.h>
 #include <math.h>
 
@@ -69,40 +74,48 @@ double pp_rounded(double seconds) {
 /* ---- from totals --------------------------------------------------------------------------- */
 
 typedef struct totals {
-    double forward_s, backward_s; /* of one pass over all stages, actions included */
-    double visits, recomputes, scale;
-    double capacity; /* of all ranks, in devices that take these times */
-    int stages;
+    double forward_s, backward_s;     /* of one pass over all stages of a chain, actions included */
+    double visits, recomputes, scale; /* of each stage of the chain that has most */
+    double all_visits, all_recomputes; /* of all chains together */
+    double capacity;                   /* of all ranks, in devices that take these times */
+    int stages, chains;
 } totals;
 
 static totals totals_of(const pp_tables *tables, const pp_candidate *c) {
     const pp_timing *timing = c->timing;
-    int stages = pp_candidate_stages(c);
+    int stages = pp_candidate_stages(c), chains = pp_candidate_chains(c);
     double overhead = stages * tables->overhead_s;
     totals t = {.forward_s = timing->forward_total_s + overhead,
                 .backward_s = timing->input_total_s + timing->weight_total_s + overhead,
-                .visits = c->microbatches - 1 + c->last_scale,
                 .scale = fmin(c->last_scale, 1),
                 .capacity = c->capacity,
-                .stages = stages};
-    if (c->recompute == PP_RECOMPUTE_FULL) t.recomputes = t.visits;
-    if (c->recompute == PP_RECOMPUTE_EXCEPT_LAST) t.recomputes = c->microbatches - 1;
+                .stages = stages,
+                .chains = chains};
+    for (int chain = 0; chain < chains; chain++) {
+        double visits = pp_candidate_visits(c, chain), again = pp_candidate_recomputes(c, chain);
+        t.all_visits += visits;
+        t.all_recomputes += again;
+        if (visits <= t.visits) continue;
+        t.visits = visits;
+        t.recomputes = again;
+    }
     if (c->recompute == PP_RECOMPUTE_ATTENTION) t.backward_s += timing->attention_total_s;
     if (pp_recompute_group(c->recompute) > 0) t.backward_s += timing->forward_total_s;
     return t;
 }
 
-/* All updates together, over the fastest link. */
+/* All updates together, those of copies too, over the fastest link. */
 static double updates_of(const pp_tables *tables, const pp_candidate *c) {
     const pp_weights *weights = c->timing->division.weights;
+    int holders = pp_candidate_holders(c), chains = pp_candidate_chains(c);
     double step = c->timing->own_update_total_s / pp_candidate_shards(c);
-    if (c->arrangement->kinds->count > 1) return step;
-    double moved = 2.0 * (c->dp - 1) / c->dp * (double)weights->own_bytes[tables->layers];
-    return step + moved / tables->fastest_bandwidth;
+    if (c->arrangement->kinds->count > 1) return chains * step;
+    double moved = 2.0 * (holders - 1) / holders * (double)weights->own_bytes[tables->layers];
+    return chains * (step + moved / tables->fastest_bandwidth);
 }
 
 static double average_bound(const pp_tables *tables, const pp_candidate *c, const totals *t) {
-    double work = t->visits * (t->forward_s + t->backward_s) + t->recomputes * t->forward_s;
+    double work = t->all_visits * (t->forward_s + t->backward_s) + t->all_recomputes * t->forward_s;
     return (work + updates_of(tables, c)) / t->capacity;
 }
 
@@ -118,9 +131,10 @@ static double fullest_rank(const double *sums, int layers, int ranks) {
 
 static double fullest_bound(const pp_tables *tables, const pp_candidate *c, const totals *t) {
     const pp_timing *timing = c->timing;
-    double once = fullest_rank(timing->heaviest, tables->layers, c->ranks);
-    double twice = fullest_rank(timing->heaviest_recomputed, tables->layers, c->ranks);
-    return fmax(t->visits * once, t->recomputes * twice);
+    int bins = c->ranks / t->chains;
+    double once = fullest_rank(timing->heaviest, tables->layers, bins);
+    double twice = fullest_rank(timing->heaviest_recomputed, tables->layers, bins);
+    return fmax(t->all_visits * once, t->all_recomputes * twice) / t->chains;
 }
 
 static double filling_bound(const pp_candidate *c, const totals *t) {
@@ -142,7 +156,8 @@ static int64_t static_bytes(const pp_weights *weights, const pp_candidate *c, in
 static bool weights_fit(const pp_tables *tables, const pp_candidate *c) {
     double limit = c->arrangement->limit_total;
     if (tables->cap_bytes > 0) limit = fmin(limit, (double)tables->cap_bytes * c->ranks);
-    return (double)static_bytes(c->timing->division.weights, c, 0, tables->layers - 1) <= limit;
+    int64_t once = static_bytes(c->timing->division.weights, c, 0, tables->layers - 1);
+    return (double)once * pp_candidate_chains(c) <= limit;
 }
 
 double pp_bound_load(const pp_tables *tables, const pp_candidate *candidate) {
@@ -183,19 +198,21 @@ static double scale_of(const pp_terms *terms, bool small) {
     return small ? terms->scale : 1;
 }
 
-/* What `stage` can tell of its order; all may be of the last microbatch if that is not known. */
-static pp_flow flow_of(const pp_terms *terms, int stage) {
+/* What a copy of a stage can tell of its order; all may be of the last microbatch if that is not
+ * known. */
+static pp_flow flow_of(const pp_terms *terms, int copy) {
     pp_flow unknown = {
         .leading_small = true, .first_small = true, .turn_small = true, .final_small = true};
-    return terms->flows != NULL ? terms->flows[stage] : unknown;
+    return terms->flows != NULL ? terms->flows[copy] : unknown;
 }
 
 /* max(Q(s), U_s) */
-static double tail_of(const pp_terms *terms, const pp_flow *flow, int stage, int first, int last) {
-    double update = pp_terms_update_s(terms, stage, first, last);
+static double tail_of(const pp_terms *terms, const pp_flow *flow, int copy, int first, int last) {
+    double update = pp_terms_update_s(terms, copy, first, last);
     if (terms->mode.split_backward) return update;
-    double scale = scale_of(terms, flow->final_small);
-    return fmax(scale * gates_before(terms, stage, first) + terms->backward_least[stage], update);
+    double back =
+        scale_of(terms, flow->final_small) * gates_before(terms, copy % terms->stages, first);
+    return fmax(back + terms->backward_least[copy], update);
 }
 
 /* Parts of J(s). */
@@ -203,14 +220,15 @@ typedef struct journey {
     double forward_s, backward_s, recompute_s, links_s;
 } journey;
 
-static journey journey_of(const pp_terms *terms, int stage, int last) {
-    int layers = terms->tables->layers, stages = terms->stages;
+static journey journey_of(const pp_terms *terms, int copy, int last) {
+    int layers = terms->tables->layers, stages = terms->stages, stage = copy % stages;
+    int end = copy - stage + stages - 1; /* of the chain */
     journey j = {.forward_s = forward_before(terms, stages, layers) -
                               forward_before(terms, stage + 1, last + 1),
                  .backward_s =
                      gates_before(terms, stages, layers) - gates_before(terms, stage + 1, last + 1),
-                 .links_s = terms->forward_least[stages - 1] - terms->forward_least[stage] +
-                            terms->backward_least[stages - 1] - terms->backward_least[stage]};
+                 .links_s = terms->forward_least[end] - terms->forward_least[copy] +
+                            terms->backward_least[end] - terms->backward_least[copy]};
     pp_recompute policy = terms->candidate->recompute;
     bool again = policy == PP_RECOMPUTE_FULL || policy == PP_RECOMPUTE_EXCEPT_LAST;
     if (again && stage < stages - 1) {
@@ -226,25 +244,27 @@ static double journey_s(const pp_terms *terms, const journey *j, bool small) {
     return scale_of(terms, small) * work + j->links_s;
 }
 
-/* Times of one stage, and what it waits for. */
+/* Times of one copy of a stage, and what it waits for. */
 typedef struct stage_terms {
+    int chain;
     double forward_s, input_s, weight_s; /* of a full microbatch, with their actions */
     double front_s, tail_s;              /* P, and max(Q, U) */
     journey journey;
 } stage_terms;
 
-static stage_terms terms_of(const pp_terms *terms, const pp_flow *flow, int stage, int first,
+static stage_terms terms_of(const pp_terms *terms, const pp_flow *flow, int copy, int first,
                             int last) {
-    double input = gate_s(terms, stage, first, last);
-    double whole = pp_terms_backward_s(terms, stage, first, last);
-    double scale = scale_of(terms, flow->first_small);
-    return (stage_terms){.forward_s = pp_terms_forward_s(terms, stage, first, last),
+    double input = gate_s(terms, copy, first, last);
+    double whole = pp_terms_backward_s(terms, copy, first, last);
+    double way =
+        scale_of(terms, flow->first_small) * forward_before(terms, copy % terms->stages, first);
+    return (stage_terms){.chain = copy / terms->stages,
+                         .forward_s = pp_terms_forward_s(terms, copy, first, last),
                          .input_s = input,
                          .weight_s = whole - input,
-                         .front_s = scale * forward_before(terms, stage, first) +
-                                    terms->forward_least[stage],
-                         .tail_s = tail_of(terms, flow, stage, first, last),
-                         .journey = journey_of(terms, stage, last)};
+                         .front_s = way + terms->forward_least[copy],
+                         .tail_s = tail_of(terms, flow, copy, first, last),
+                         .journey = journey_of(terms, copy, last)};
 }
 
 /* Σ over windows of max(0, J - work) */
@@ -262,45 +282,63 @@ static double idle_of(const pp_terms *terms, const pp_flow *flow, const stage_te
 
 /* A */
 static double work_bound(const pp_terms *terms, const pp_flow *flow, const stage_terms *t) {
-    double work = terms->visits * (t->forward_s + t->input_s + t->weight_s) +
-                  terms->recomputes * t->forward_s;
+    double work = terms->visits[t->chain] * (t->forward_s + t->input_s + t->weight_s) +
+                  terms->recomputes[t->chain] * t->forward_s;
     return t->front_s + work + idle_of(terms, flow, t) + t->tail_s;
 }
 
 /* B. What the small microbatch may lack of a full one is taken off wherever it may be. */
 static double turn_bound(const pp_terms *terms, const pp_flow *flow, const stage_terms *t) {
-    const pp_flow *last = &terms->flows[terms->stages - 1];
+    const pp_flow *last = &terms->flows[(t->chain + 1) * terms->stages - 1];
     double partial = 1 - terms->scale;
     double before = last->leading - (last->leading_small ? partial : 0);
-    double behind = terms->candidate->microbatches - flow->leading;
+    double behind = pp_candidate_microbatches(terms->candidate, t->chain) - flow->leading;
     if (!flow->leading_small) behind -= partial;
-    double recomputes = fmax(0, terms->recomputes - flow->leading_recomputes - partial);
+    double recomputes = fmax(0, terms->recomputes[t->chain] - flow->leading_recomputes - partial);
     double way = scale_of(terms, last->leading_small) * t->journey.forward_s +
                  scale_of(terms, flow->turn_small) * t->journey.backward_s + t->journey.links_s;
     return t->front_s + (before + fmax(0, behind) + recomputes) * t->forward_s + way +
-           terms->visits * (t->input_s + t->weight_s) + t->tail_s;
+           terms->visits[t->chain] * (t->input_s + t->weight_s) + t->tail_s;
 }
 
 double pp_bound_stage(const pp_terms *terms, int stage, int first, int last) {
-    pp_flow flow = flow_of(terms, stage);
-    stage_terms t = terms_of(terms, &flow, stage, first, last);
-    double bound = work_bound(terms, &flow, &t);
-    if (terms->flows != NULL) bound = fmax(bound, turn_bound(terms, &flow, &t));
+    double bound = 0;
+    for (int copy = stage; copy < terms->copies; copy += terms->stages) {
+        pp_flow flow = flow_of(terms, copy);
+        stage_terms t = terms_of(terms, &flow, copy, first, last);
+        bound = fmax(bound, work_bound(terms, &flow, &t));
+        if (terms->flows != NULL) bound = fmax(bound, turn_bound(terms, &flow, &t));
+    }
     return CAUTION * bound;
 }
 
-/* A rank does the work of all its stages one action at a time. */
-double pp_bound_rank(const pp_terms *terms, const int *splits, int stage) {
-    double work = 0;
+/* A rank does the work of all its stages one action at a time, and their updates behind it. It
+ * begins no sooner than a microbatch gets to the first of its stages, and the last one has to go
+ * back from there. Links are left out: which of two chains comes first is not known. */
+static double rank_bound(const pp_terms *terms, const int *splits, int stage, int rank) {
+    double work = 0, update = 0, front = -1, back = 0;
     for (int s = 0; s <= stage; s++) {
-        if (terms->placement[s] != terms->placement[stage]) continue;
+        int copy = pp_terms_copy_on(terms, s, rank);
+        if (copy < 0) continue;
         int first = s == 0 ? 0 : splits[s - 1];
         int last = s == terms->stages - 1 ? terms->tables->layers - 1 : splits[s] - 1;
-        double forward = pp_terms_forward_s(terms, s, first, last);
-        double backward = pp_terms_backward_s(terms, s, first, last);
-        work += terms->visits * (forward + backward) + terms->recomputes * forward;
+        double forward = pp_terms_forward_s(terms, copy, first, last);
+        double backward = pp_terms_backward_s(terms, copy, first, last);
+        int chain = copy / terms->stages;
+        work += terms->visits[chain] * (forward + backward) + terms->recomputes[chain] * forward;
+        update += pp_terms_update_s(terms, copy, first, last);
+        if (front >= 0) continue;
+        front = terms->scale * forward_before(terms, s, first);
+        if (!terms->mode.split_backward) back = terms->scale * gates_before(terms, s, first);
     }
-    return CAUTION * work;
+    return CAUTION * (front + work + fmax(back, update));
+}
+
+double pp_bound_rank(const pp_terms *terms, const int *splits, int stage) {
+    double most = 0;
+    for (int copy = stage; copy < terms->copies; copy += terms->stages)
+        most = fmax(most, rank_bound(terms, splits, stage, terms->placement[copy]));
+    return most;
 }
 
 int64_t pp_bound_bytes(const pp_terms *terms, int first, int last) {
@@ -311,9 +349,7 @@ int64_t pp_bound_bytes(const pp_terms *terms, int first, int last) {
 
 static double bound_where_weights_fit(const void *context, int stage, int first, int last) {
     const pp_terms *terms = context;
-    if (pp_bound_bytes(terms, first, last) > terms->limit_bytes[terms->placement[stage]]) {
-        return INFINITY;
-    }
+    if (pp_bound_bytes(terms, first, last) > pp_terms_limit(terms, stage)) return INFINITY;
     return pp_bound_stage(terms, stage, first, last);
 }
 
@@ -324,7 +360,7 @@ pp_status pp_bound_splits(const pp_terms *terms, pp_arena *arena, double *bound,
                                 .context = terms,
                                 .lattice = terms->tables->lattice,
                                 .weight = terms->timing->whole,
-                                .per_weight = terms->visits * (1 - PP_NEGLIGIBLE)};
+                                .per_weight = terms->visits[0] * (1 - PP_NEGLIGIBLE)};
     int *splits = PP_NEW(arena, int, terms->stages);
     if (splits == NULL) return pp_fail_memory(error);
     pp_status status = pp_chain_cut(&problem, arena, splits, bound, NULL);

@@ -44,7 +44,7 @@ enum { MOVES = 64, FEWEST_MOVES = 8, BASE_ROWS = 64, ROWS = BASE_ROWS + MOVES };
 
 typedef struct split_move {
     int *splits;
-    pp_mix *mix; /* [stages] */
+    pp_mix *mix; /* [copies] */
 } split_move;
 
 typedef struct game {
@@ -62,7 +62,7 @@ typedef struct game {
     int row_count, column_count;
     double payoff[ROWS][MOVES];
     double row_share[ROWS], column_share[MOVES];
-    pp_mix *mean;  /* [stages] of the splits … */
+    pp_mix *mean;  /* [copies] of the splits … */
     pp_mix *inner; /* … and the best mix, whose longest path is */
     double inner_s;
     pp_row sum;    /* mean of the rows */
@@ -78,7 +78,7 @@ typedef struct game {
 
 static double payoff_of(const game *g, const pp_row *row, const pp_mix *mix) {
     double seconds = row->fixed_s;
-    for (int s = 0; s < g->terms->stages; s++) {
+    for (int s = 0; s < g->terms->copies; s++) {
         const pp_row_stage *r = &row->stages[s];
         const pp_mix *m = &mix[s];
         seconds += r->forward * m->forward_s + r->recompute * m->recompute_s +
@@ -91,9 +91,9 @@ static double payoff_of(const game *g, const pp_row *row, const pp_mix *mix) {
 static void add_split(const game *g, const int *splits, double share, pp_mix *mix) {
     pp_mix_add(g->terms, splits, share, mix);
     int stages = g->terms->stages;
-    for (int s = 0; s < stages; s++) {
-        int first = s == 0 ? 0 : splits[s - 1];
-        int end = s == stages - 1 ? g->terms->tables->layers : splits[s];
+    for (int s = 0; s < g->terms->copies; s++) {
+        int i = s % stages, first = i == 0 ? 0 : splits[i - 1];
+        int end = i == stages - 1 ? g->terms->tables->layers : splits[i];
         mix[s].members += share * (g->capacity->members[end] - g->capacity->members[first]);
     }
 }
@@ -106,7 +106,7 @@ static bool add_column(game *g, const int *splits) {
     if (g->column_count == MOVES) return false;
     split_move *column = &g->columns[g->column_count];
     memcpy(column->splits, splits, boundaries * sizeof *splits);
-    memset(column->mix, 0, (size_t)g->terms->stages * sizeof *column->mix);
+    memset(column->mix, 0, (size_t)g->terms->copies * sizeof *column->mix);
     add_split(g, splits, 1, column->mix);
     for (int r = 0; r < g->row_count; r++) {
         g->payoff[r][g->column_count] = payoff_of(g, &g->rows[r], column->mix);
@@ -117,7 +117,7 @@ static bool add_column(game *g, const int *splits) {
 
 static double members_of(const game *g, const pp_mix *mix, int rank) {
     double members = 0;
-    for (int s = 0; s < g->terms->stages; s++) {
+    for (int s = 0; s < g->terms->copies; s++) {
         if (g->terms->placement[s] == rank) members += mix[s].members;
     }
     return members;
@@ -125,7 +125,7 @@ static double members_of(const game *g, const pp_mix *mix, int rank) {
 
 static void punish(const game *g, int rank, double weight, int members, pp_row *row) {
     row->fixed_s -= weight * members;
-    for (int s = 0; s < g->terms->stages; s++) {
+    for (int s = 0; s < g->terms->copies; s++) {
         if (g->terms->placement[s] == rank) row->stages[s].members = weight;
     }
 }
@@ -152,7 +152,7 @@ static double add_row(game *g, const pp_mix *mix) {
 /* ---- the best split against a mean of paths ------------------------------------------------ */
 
 static void mean_row(game *g) {
-    size_t stages = (size_t)g->terms->stages;
+    size_t stages = (size_t)g->terms->copies;
     g->sum.fixed_s = 0;
     memset(g->sum.stages, 0, stages * sizeof *g->sum.stages);
     for (int i = 0; i < g->row_count; i++) {
@@ -173,8 +173,8 @@ static void mean_row(game *g) {
     }
 }
 
-/* A_s, and what the stage costs wherever it is cut. */
-static double weigh_stage(game *g, int s) {
+/* Adds one copy of a stage to A_s; what it costs wherever it is cut. */
+static double weigh_copy(game *g, int s) {
     const pp_terms *terms = g->terms;
     const int64_t *own_bytes = terms->timing->division.weights->own_bytes;
     const pp_timing *t = pp_terms_timing(terms, s);
@@ -183,19 +183,28 @@ static double weigh_stage(game *g, int s) {
     double forward = r->forward + (terms->mode.recompute ? r->recompute : 0);
     double step = r->update / terms->mode.shards, byte = r->update * reduce.per_byte_s;
     for (int j = 0; j <= terms->tables->layers; j++) {
-        g->sums[j] = forward * t->forward[j] + r->input * t->input[j] + r->weight * t->weight[j] +
-                     step * t->own_update[j] + byte * (double)own_bytes[j] +
-                     r->members * g->capacity->members[j];
+        g->sums[j] += forward * t->forward[j] + r->input * t->input[j] + r->weight * t->weight[j] +
+                      step * t->own_update[j] + byte * (double)own_bytes[j] +
+                      r->members * g->capacity->members[j];
     }
     return r->update * reduce.fixed_s;
+}
+
+/* A_s, over all copies, and what the stage costs wherever it is cut. */
+static double weigh_stage(game *g, int s) {
+    double fixed = 0;
+    memset(g->sums, 0, ((size_t)g->terms->tables->layers + 1) * sizeof *g->sums);
+    for (int copy = s; copy < g->terms->copies; copy += g->terms->stages)
+        fixed += weigh_copy(g, copy);
+    return fixed;
 }
 
 /* Most members of stage s in splits that keep the limits. */
 static int stage_limit(const game *g, int s) {
     const pp_terms *terms = g->terms;
-    int most = g->most[terms->placement[s]];
+    int rank = terms->placement[s], most = g->most[rank];
     for (int o = 0; o < terms->stages; o++) {
-        if (o != s && terms->placement[o] == terms->placement[s]) most -= g->capacity->least[o];
+        if (o != s && pp_terms_copy_on(terms, o, rank) >= 0) most -= g->capacity->least[o];
     }
     int held = g->capacity->held_by_stage[s];
     return most < held ? most : held;
@@ -206,7 +215,9 @@ static void extend(game *g, int s) {
     const int *members = g->capacity->members;
     int layers = g->terms->tables->layers, behind = g->terms->stages - 1 - s;
     int most = stage_limit(g, s), head = 0, tail = 0, width = layers + 1;
-    double byte = g->sum.stages[s].border_byte_s, before = g->least[s];
+    double byte = 0, before = g->least[s];
+    for (int copy = s; copy < g->terms->copies; copy += g->terms->stages)
+        byte += g->sum.stages[copy].border_byte_s;
     for (int j = s + 1; j <= layers - behind; j++) {
         int start = j - 1; /* joins */
         double value = before - g->sums[start];
@@ -352,7 +363,7 @@ static void solve_game(game *g) {
 
 /* The mean of the splits, weighted by their shares. */
 static void mean_split(game *g) {
-    memset(g->mean, 0, (size_t)g->terms->stages * sizeof *g->mean);
+    memset(g->mean, 0, (size_t)g->terms->copies * sizeof *g->mean);
     for (int c = 0; c < g->column_count; c++) {
         if (g->column_share[c] > 0) add_split(g, g->columns[c].splits, g->column_share[c], g->mean);
     }
@@ -362,35 +373,36 @@ static void mean_split(game *g) {
 static void step_inward(game *g) {
     double *mean = (double *)g->mean;
     const double *inner = (const double *)g->inner;
-    size_t count = (size_t)g->terms->stages * (sizeof *g->mean / sizeof *mean);
+    size_t count = (size_t)g->terms->copies * (sizeof *g->mean / sizeof *mean);
     for (size_t i = 0; i < count; i++) mean[i] = 0.5 * (mean[i] + inner[i]);
 }
 
 static void note_inner(game *g, const pp_mix *mix, double seconds) {
     if (seconds >= g->inner_s) return;
     g->inner_s = seconds;
-    memcpy(g->inner, mix, (size_t)g->terms->stages * sizeof *mix);
+    memcpy(g->inner, mix, (size_t)g->terms->copies * sizeof *mix);
 }
 
 /* ---- the play ------------------------------------------------------------------------------ */
 
 static pp_status prepare(game *g, pp_work *work, double limit_s, pp_error *error) {
     pp_arena *arena = &work->arena;
-    int stages = work->terms.stages, width = work->tables->layers + 1;
+    int stages = work->terms.stages, copies = work->terms.copies;
+    int width = work->tables->layers + 1;
     *g = (game){.work = work, .terms = &work->terms, .limit_s = limit_s};
     g->most = PP_NEW(arena, int, work->terms.ranks);
-    g->mean = PP_NEW(arena, pp_mix, stages);
-    g->inner = PP_NEW(arena, pp_mix, stages);
-    g->sum.stages = PP_NEW(arena, pp_row_stage, stages);
+    g->mean = PP_NEW(arena, pp_mix, copies);
+    g->inner = PP_NEW(arena, pp_mix, copies);
+    g->sum.stages = PP_NEW(arena, pp_row_stage, copies);
     g->sums = PP_NEW(arena, double, width);
     g->least = PP_NEW(arena, double, width);
     g->keys = PP_NEW(arena, double, width);
     g->queue = PP_NEW(arena, int, width);
     g->choice = PP_NEW(arena, int, (size_t)stages *(size_t)width);
-    for (int i = 0; i < ROWS; i++) g->rows[i].stages = PP_NEW(arena, pp_row_stage, stages);
+    for (int i = 0; i < ROWS; i++) g->rows[i].stages = PP_NEW(arena, pp_row_stage, copies);
     for (int i = 0; i < MOVES; i++) {
         g->columns[i].splits = PP_NEW(arena, int, stages);
-        g->columns[i].mix = PP_NEW(arena, pp_mix, stages);
+        g->columns[i].mix = PP_NEW(arena, pp_mix, copies);
     }
     return arena->failed ? pp_fail_memory(error) : PP_OK;
 }
@@ -415,9 +427,9 @@ static void add_base(game *g, const int *start) {
     g->fullest = -1;
     for (int p = 0; p < terms->ranks; p++) g->most[p] = g->capacity->total;
     for (int p = 0; p < terms->ranks && p < BASE_ROWS; p++) {
-        memset(g->mean, 0, (size_t)terms->stages * sizeof *g->mean);
+        memset(g->mean, 0, (size_t)terms->copies * sizeof *g->mean);
         add_split(g, start, 1, g->mean);
-        for (int s = 0; s < terms->stages; s++) {
+        for (int s = 0; s < terms->copies; s++) {
             if (terms->placement[s] != p) continue;
             g->mean[s].forward_s *= FULLER;
             g->mean[s].recompute_s *= FULLER;
@@ -435,7 +447,7 @@ static void add_fullest(game *g) {
     pp_row *row = &g->rows[g->row_count];
     const pp_row *base = &g->rows[g->fullest];
     row->fixed_s = base->fixed_s;
-    memcpy(row->stages, base->stages, (size_t)g->terms->stages * sizeof *row->stages);
+    memcpy(row->stages, base->stages, (size_t)g->terms->copies * sizeof *row->stages);
     punish(g, g->fullest, -g->limit_s, g->fullest_members, row);
     g->row_count++;
 }
@@ -488,13 +500,14 @@ static double play(game *g, const int *start) {
 
 /* L: the least number of members for each rank with which there is room for all. */
 static int level_of(const game *g) {
+    int64_t all = (int64_t)g->capacity->total * g->terms->copies / g->terms->stages;
     for (int level = 1;; level++) {
         int64_t room = 0;
         for (int p = 0; p < g->terms->ranks; p++) {
             int most = g->capacity->most[p];
             room += most < level ? most : level;
         }
-        if (room >= g->capacity->total || level >= g->capacity->total) return level;
+        if (room >= all || level >= g->capacity->total) return level;
     }
 }
 

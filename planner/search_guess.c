@@ -6,15 +6,17 @@
  *
  *     seconds = work of the fullest rank / (1 - bubble)
  *
- * with the bubble of the family's closed form on equal stages, or (K-1)/(K-1+MV), a third of it
- * where the backward is split, outside its domain. A guess proves nothing and decides nothing: it
- * only finds good plans early, and with them the proof can leave out most of the rest. */
+ * with the bubble of the family's closed form on equal stages, or (K-1)/(K-1+MV), with K/2 for K of
+ * two chains, a third of it where the backward is split, outside its domain. A guess proves nothing
+ * and decides nothing: it only finds good plans early, and with them the proof can leave out most
+ * of the rest. */
 #include <math.h>
 
 #include "planner/planner_internal.h"
 
 static double generic_bubble(const pp_candidate *c) {
-    double ramp = (c->ranks - 1) * (c->family->splits_backward ? 1.0 / 3 : 1);
+    double ramp = (c->ranks / (double)pp_candidate_chains(c) - 1) *
+                  (c->family->splits_backward ? 1.0 / 3 : 1);
     return ramp / (ramp + (double)c->microbatches * c->virtual_stages);
 }
 

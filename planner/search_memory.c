@@ -37,6 +37,7 @@ static int64_t floor_of(const pp_tables *tables, const pp_candidate *c) {
         if (bytes > largest) largest = bytes;
     }
     int64_t all = w->weight_bytes[tables->layers] + w->state_bytes[tables->layers] / shards;
+    all *= pp_candidate_chains(c);
     int64_t average = (all + c->ranks - 1) / c->ranks;
     return average > largest ? average : largest;
 }
@@ -49,7 +50,7 @@ static int compare_lean(const void *a_, const void *b_) {
     const int64_t keys[][2] = {
         {a->floor_bytes, b->floor_bytes},
         {first->size, second->size},
-        {first->virtual_stages, second->virtual_stages},
+        {pp_candidate_each(first), pp_candidate_each(second)},
         {second->recompute == PP_RECOMPUTE_FULL, first->recompute == PP_RECOMPUTE_FULL}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (keys[i][0] != keys[i][1]) return keys[i][0] < keys[i][1] ? -1 : 1;
@@ -80,7 +81,7 @@ static pp_status may_fit(search *s, bool *may) {
     pp_capacity capacity;
     PP_TRY(pp_work_bound(&s->work, &bound, s->error));
     *may = bound < INFINITY;
-    if (!*may || s->work.candidate->virtual_stages == 1) return PP_OK;
+    if (!*may || pp_candidate_each(s->work.candidate) == 1) return PP_OK;
     if (s->views.wide->tables->lattice != NULL) return PP_OK;
     PP_TRY(pp_capacity_find(&s->work, &capacity, s->error));
     *may = capacity.fits;

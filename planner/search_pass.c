@@ -74,7 +74,7 @@ static void raise_bound(pp_candidate *candidate, double bound) {
 static pp_status bound_splits(search *s, pp_candidate *candidate) {
     double bound, *known = NULL;
     candidate->level = 1;
-    if (candidate->virtual_stages > 1) return PP_OK; /* where stages lie is up to the order */
+    if (pp_candidate_each(candidate) > 1) return PP_OK; /* where stages lie is up to the order */
     if (!s->views.complete) return PP_OK;
     known = &s->group_bounds[2 * candidate->group + candidate->family->splits_backward];
     if (*known == 0) {
@@ -109,7 +109,7 @@ static pp_status solve(search *s, pp_work *work, outcome *o) {
     pp_candidate *candidate = &s->space.candidates[o->index];
     double ceiling = pp_search_ceiling(s, candidate);
     PP_TRY(pp_work_solve(work, ceiling, &o->error));
-    o->searched = true;
+    o->searched = !candidate->tried; /* sketches are solved, and may be again in their turn */
     candidate->tried = true;
     candidate->seconds = fmin(candidate->seconds, work->best_s);
     raise_bound(candidate, work->bound_s);

@@ -50,7 +50,8 @@ bool pp_work_is_hopeless(const pp_work *work, double ceiling) {
 /* Where the bounds of single stages leave too much to try: see search_game.c for what else can be
  * proved there. */
 static bool beyond_enumeration(const pp_work *work) {
-    return work->candidate->virtual_stages > 1 && count_splits(work, SHARED_SPLITS) > SHARED_SPLITS;
+    return pp_candidate_each(work->candidate) > 1 &&
+           count_splits(work, SHARED_SPLITS) > SHARED_SPLITS;
 }
 
 /* ---- moves --------------------------------------------------------------------------------- */
@@ -67,8 +68,8 @@ static bool shift(pp_work *work, int first, int last, int by) {
 
 /* Whether the whole rank of a stage could be part of something better. */
 static bool rank_promising(const pp_work *work, int stage) {
-    int last = work->terms.stages - 1;
-    while (work->terms.placement[last] != work->terms.placement[stage]) last--;
+    int last = work->terms.stages - 1, rank = work->terms.placement[stage];
+    while (pp_terms_copy_on(&work->terms, last, rank) < 0) last--;
     double bound = pp_bound_rank(&work->terms, work->trial, last);
     return bound < work->best_s * (1 - PP_NEGLIGIBLE);
 }
@@ -86,7 +87,7 @@ static bool promising(pp_work *work, int first, int last) {
         pp_work_interval(work, work->trial, s, &from, &to);
         if (!pp_work_fits(work, s, from, to)) return false;
     }
-    if (work->candidate->virtual_stages == 1) return true; /* the stage is the rank */
+    if (pp_candidate_each(work->candidate) == 1) return true; /* the stage is the rank */
     return rank_promising(work, first) && rank_promising(work, last + 1);
 }
 
@@ -179,7 +180,7 @@ static bool descend(enumeration *e, int stage, int first) {
         if (!pp_work_fits(work, stage, first, next - 1)) continue;
         if (exhausted(e)) return false;
         if (left > 0) work->trial[stage] = next;
-        if (work->candidate->virtual_stages > 1 &&
+        if (pp_candidate_each(work->candidate) > 1 &&
             pp_bound_rank(&work->terms, work->trial, stage) >= target(e)) {
             break; /* a longer stage is no better */
         }

@@ -74,8 +74,8 @@ static pp_status check_names(const pp_plan_request *request, pp_error *error) {
         length += (size_t)snprintf(known + length, sizeof known - length, "%s%s", i ? ", " : "",
                                    families[i].name);
     }
-    return pp_fail(error, PP_E_INPUT, "--schedule", "no schedule is called '%s'; known are %s, auto",
-                   request->schedule, known);
+    return pp_fail(error, PP_E_INPUT, "--schedule",
+                   "no schedule is called '%s'; known are %s, auto", request->schedule, known);
 }
 
 static pp_status check_devices(const pp_tables *tables, int devices, pp_error *error) {
@@ -170,16 +170,13 @@ static bool stages_possible(lister *l, const pp_candidate *c) {
     return true;
 }
 
-/* What a plan cannot describe yet: two copies of every stage, parts of a microbatch, updates while
- * others are still at work. */
+/* What a plan cannot describe yet: parts of a microbatch, updates while others are still at work.
+ */
 static bool can_be_planned(lister *l, const pp_schedule_family *family) {
-    bool two_chains = family->placement == PP_PLACE_BIDIRECTIONAL;
-    if (!two_chains && !family->cuts_sequence && !family->async) return true;
-    pp_fail(&l->refusal, PP_E_INPUT, "--schedule", "%s %s, which cannot be planned yet",
-            family->name,
-            two_chains      ? "runs two copies of the model in opposite directions"
-            : family->async ? "updates weights without a flush"
-                            : "cuts microbatches along the sequence");
+    if (!family->cuts_sequence && !family->async) return true;
+    pp_fail(
+        &l->refusal, PP_E_INPUT, "--schedule", "%s %s, which cannot be planned yet", family->name,
+        family->async ? "updates weights without a flush" : "cuts microbatches along the sequence");
     return false;
 }
 

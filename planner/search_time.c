@@ -12,7 +12,7 @@
 pp_status pp_work_prepare_times(pp_work *work, pp_error *error) {
     const pp_terms *terms = &work->terms;
     pp_arena *arena = &work->arena;
-    int stages = terms->stages;
+    int stages = terms->copies;
     work->costs = PP_NEW(arena, pp_stage_cost, stages);
     work->borders = PP_NEW(arena, pp_border_cost, stages);
     work->links = PP_NEW(arena, pp_link, 2 * stages);
@@ -21,7 +21,7 @@ pp_status pp_work_prepare_times(pp_work *work, pp_error *error) {
     for (int s = 0; s + 1 < stages; s++) {
         const pp_arrangement *a = terms->candidate->arrangement;
         int from = terms->placement[s], to = terms->placement[s + 1];
-        if (from == to) continue;
+        if (from == to) continue; /* chains end and begin on one rank, too */
         work->links[2 * s] = pp_arrangement_link(a, work->tables->cluster, from, to);
         work->links[2 * s + 1] = pp_arrangement_link(a, work->tables->cluster, to, from);
     }
@@ -48,7 +48,7 @@ static void merge(int *groups, int stages, int a, int b) {
  * tied layers. */
 static uint64_t find_groups(pp_work *work) {
     const pp_tables *tables = work->tables;
-    int stages = work->terms.stages;
+    int stages = work->terms.copies;
     uint64_t hash = PP_HASH_START;
     for (int s = 0; s < stages; s++) work->groups[s] = s;
     for (int i = 0; i < tables->tied_count; i++) {
@@ -56,6 +56,7 @@ static uint64_t find_groups(pp_work *work) {
         merge(work->groups, stages, stage_of(work, tables->tie[layer]), s);
         hash = pp_hash(hash, &s, sizeof s);
     }
+    pp_plan_join_copies(&work->plan, work->groups);
     return hash;
 }
 
@@ -78,7 +79,7 @@ static double occupancy(double bytes, const pp_link *link) {
 
 static void fill_costs(pp_work *work) {
     const pp_terms *terms = &work->terms;
-    for (int s = 0; s < terms->stages; s++) {
+    for (int s = 0; s < terms->copies; s++) {
         const pp_stage *stage = &work->plan.stages[s];
         work->costs[s] = (pp_stage_cost){.forward_s = stage->forward_s,
                                          .input_s = pp_stage_input_s(stage),
@@ -86,7 +87,7 @@ static void fill_costs(pp_work *work) {
                                          .recompute_s = stage->recompute_s,
                                          .reduce_s = stage->reduce_s,
                                          .optimizer_s = stage->optimizer_s};
-        if (s + 1 == terms->stages || terms->placement[s] == terms->placement[s + 1]) continue;
+        if (s + 1 == terms->copies || terms->placement[s] == terms->placement[s + 1]) continue;
         const pp_link *there = &work->links[2 * s], *back = &work->links[2 * s + 1];
         double bytes = (double)terms->timing->border_bytes[stage->last + 1];
         work->borders[s] = (pp_border_cost){.latency_s = fmax(there->latency_s, back->latency_s),

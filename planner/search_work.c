@@ -95,34 +95,30 @@ static pp_status build_order(pp_work *work, pp_error *error) {
             "a slice costs yet",
             c->family->name);
     }
-    if (work->order->chain_count == 1) return PP_OK;
-    return pp_fail(error, PP_E_UNSUPPORTED, "--schedule",
-                   "%s sends microbatches both ways through copies of the stages; the planner does "
-                   "not split for that yet",
-                   c->family->name);
+    return PP_OK;
 }
 
 static pp_status allocate(pp_work *work, pp_error *error) {
     pp_arena *arena = &work->arena;
     const pp_candidate *c = work->candidate;
-    int stages = pp_candidate_stages(c);
-    work->input_slots = PP_NEW(arena, int, stages);
-    work->gradient_slots = PP_NEW(arena, int, stages);
-    work->alive = PP_NEW(arena, int, stages);
-    work->alike = PP_NEW(arena, int, stages);
-    work->probe = PP_NEW(arena, pp_stage_bytes, stages);
+    int stages = pp_candidate_stages(c), copies = work->order->stages;
+    work->input_slots = PP_NEW(arena, int, copies);
+    work->gradient_slots = PP_NEW(arena, int, copies);
+    work->alive = PP_NEW(arena, int, copies);
+    work->alike = PP_NEW(arena, int, copies);
+    work->probe = PP_NEW(arena, pp_stage_bytes, copies);
     work->splits = PP_NEW(arena, int, stages);
     work->policies = PP_NEW(arena, pp_recompute, stages);
     work->trial = PP_NEW(arena, int, stages);
-    work->flows = PP_NEW(arena, pp_flow, stages);
+    work->flows = PP_NEW(arena, pp_flow, copies);
     work->start_count = 0;
     for (int i = 0; i < PP_STARTS; i++) work->starts[i].splits = PP_NEW(arena, int, stages);
     pp_plan *plan = &work->plan;
     *plan = (pp_plan){.cluster = work->views->base->cluster,
                       .order = PP_NEW(arena, int, work->views->base->layers),
-                      .placement = PP_NEW(arena, int, stages),
+                      .placement = PP_NEW(arena, int, copies),
                       .devices = PP_NEW(arena, int, c->ranks * c->arrangement->width),
-                      .stages = PP_NEW(arena, pp_stage, stages)};
+                      .stages = PP_NEW(arena, pp_stage, copies)};
     return arena->failed ? pp_fail_memory(error) : PP_OK;
 }
 
@@ -180,7 +176,8 @@ static pp_status settle(pp_work *work, pp_error *error) {
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
-/* The same sum as the simulator's: what lies there all the time, and the activations. */
+/* The next three of one copy. The same sum as the simulator's: what lies there all the time, and
+ * the activations. */
 static int64_t add_up(const pp_work *work, int stage, const pp_stage_bytes *bytes) {
     return bytes->parameters + bytes->gradients + bytes->optimizer + bytes->reduction +
            bytes->workspace + bytes->input * work->input_slots[stage] +
@@ -225,23 +222,51 @@ static pp_recompute next_policy(pp_recompute policy, int layers) {
     return PP_RECOMPUTE_EVERY + (smaller < group ? smaller : group - 1);
 }
 
-static int64_t limit_of(const pp_work *work, int stage) {
-    return work->terms.limit_bytes[work->terms.placement[stage]] / work->share;
+/* What the stage may use of the rank of a copy. */
+static int64_t limit_of(const pp_work *work, int copy) {
+    return work->terms.limit_bytes[work->terms.placement[copy]] / work->share;
 }
 
-pp_recompute pp_work_policy(pp_work *work, int stage, int first, int last, int64_t *need) {
+/* By how much the copy with least to spare needs more than it may use, and what it needs. */
+static int64_t excess_under(pp_work *work, pp_recompute policy, int stage, int first, int last,
+                            int64_t *need) {
+    int64_t most = INT64_MIN;
+    for (int copy = stage; copy < work->terms.copies; copy += work->terms.stages) {
+        int64_t bytes = need_under(work, policy, copy, first, last);
+        int64_t excess = bytes - limit_of(work, copy);
+        if (excess <= most) continue;
+        most = excess;
+        *need = bytes;
+    }
+    return most;
+}
+
+static pp_recompute choose_policy(pp_work *work, int stage, int first, int last, int64_t *need,
+                                  int64_t *excess) {
     pp_recompute policy = work->terms.others, leanest = policy;
-    *need = need_under(work, policy, stage, first, last);
+    *excess = excess_under(work, policy, stage, first, last, need);
     if (work->candidate->recompute != PP_RECOMPUTE_MIXED) return policy;
-    while (*need > limit_of(work, stage) && work->failure == PP_OK) {
+    while (*excess > 0 && work->failure == PP_OK) {
         policy = next_policy(policy, last - first + 1);
         if (policy < 0) break;
-        int64_t other = need_under(work, policy, stage, first, last);
-        if (other >= *need) continue;
-        *need = other;
+        int64_t bytes, other = excess_under(work, policy, stage, first, last, &bytes);
+        if (other >= *excess) continue;
+        *excess = other;
+        *need = bytes;
         leanest = policy;
     }
     return leanest;
+}
+
+pp_recompute pp_work_policy(pp_work *work, int stage, int first, int last, int64_t *need) {
+    int64_t excess;
+    return choose_policy(work, stage, first, last, need, &excess);
+}
+
+static int64_t excess_of(pp_work *work, int stage, int first, int last) {
+    int64_t need, excess;
+    choose_policy(work, stage, first, last, &need, &excess);
+    return excess;
 }
 
 int64_t pp_work_need(pp_work *work, int stage, int first, int last) {
@@ -266,10 +291,13 @@ static double most_bytes(const pp_work *work, int stage, int first, int last) {
 }
 
 bool pp_work_fits(pp_work *work, int stage, int first, int last) {
-    int64_t limit = limit_of(work, stage);
-    if (pp_bound_bytes(&work->terms, first, last) > limit) return false;
-    if (most_bytes(work, stage, first, last) <= (double)limit) return true;
-    return pp_work_need(work, stage, first, last) <= limit;
+    const pp_terms *terms = &work->terms;
+    if (pp_bound_bytes(terms, first, last) > pp_terms_limit(terms, stage) / work->share)
+        return false;
+    bool ample = true;
+    for (int copy = stage; copy < terms->copies && ample; copy += terms->stages)
+        ample = most_bytes(work, copy, first, last) <= (double)limit_of(work, copy);
+    return ample || excess_of(work, stage, first, last) <= 0;
 }
 
 /* ---- cuts ---------------------------------------------------------------------------------- */
@@ -285,7 +313,7 @@ typedef struct limited_cut {
 static double cut_floor(const void *context, int stage, int first, int last) {
     const limited_cut *cut = context;
     const pp_terms *terms = &cut->work->terms;
-    int64_t limit = terms->limit_bytes[terms->placement[stage]] / cut->work->share;
+    int64_t limit = pp_terms_limit(terms, stage) / cut->work->share;
     if (pp_bound_bytes(terms, first, last) > limit) return INFINITY;
     return cut->measure(terms, stage, first, last);
 }
@@ -329,7 +357,7 @@ static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, dou
     problem.floor = cut_floor;
     problem.exact = cut_exact;
     problem.border = borders ? cut_border : NULL;
-    problem.per_weight = measure == visit_measure ? 1 : work->terms.visits * (1 - PP_NEGLIGIBLE);
+    problem.per_weight = measure == visit_measure ? 1 : work->terms.visits[0] * (1 - PP_NEGLIGIBLE);
     pp_status status = pp_chain_cut(&problem, &work->arena, work->trial, largest, NULL);
     if (status == PP_E_OUT_OF_MEMORY || work->failure != PP_OK) return pp_fail_memory(error);
     if (status == PP_E_NO_FIT) *largest = INFINITY;
@@ -357,13 +385,13 @@ int64_t pp_work_rank_bytes(pp_work *work, int rank) {
 /* Whether every rank holds the plan's split; *peak: the most that one of them needs. */
 static bool ranks_fit(pp_work *work, int64_t *peak) {
     const pp_plan *plan = &work->plan;
+    bool alone = plan->stage_count == plan->ranks;
     *peak = 0;
-    for (int s = 0; s < plan->stage_count; s++) {
-        int rank = plan->placement[s];
-        int64_t total = plan->virtual_stages > 1
-                            ? pp_work_rank_bytes(work, rank)
-                            : need_under(work, plan->stages[s].recompute, s, plan->stages[s].first,
-                                         plan->stages[s].last);
+    for (int i = 0; i < plan->ranks; i++) { /* rank i, or that of stage i */
+        const pp_stage *stage = &plan->stages[i];
+        int rank = alone ? plan->placement[i] : i;
+        int64_t total = alone ? need_under(work, stage->recompute, i, stage->first, stage->last)
+                              : pp_work_rank_bytes(work, rank);
         if (total > work->terms.limit_bytes[rank]) return false;
         if (total > *peak) *peak = total;
     }
@@ -388,7 +416,7 @@ static pp_status assemble(pp_work *work, pp_error *error) {
 /* Where stages of a rank do not fit together, each has to do with its share. */
 static pp_status assemble_trial(pp_work *work, pp_error *error) {
     int64_t peak;
-    int share = work->share, stages = work->candidate->virtual_stages;
+    int share = work->share, stages = pp_candidate_each(work->candidate);
     PP_TRY(assemble(work, error));
     bool alone = stages == 1 || work->candidate->recompute != PP_RECOMPUTE_MIXED;
     if (alone || ranks_fit(work, &peak)) return PP_OK;
@@ -423,7 +451,7 @@ static pp_status try_bottleneck(pp_work *work, pp_error *error) {
 
 /* With several stages on a rank: each held to an equal share of its memory. */
 static pp_status try_shares(pp_work *work, pp_error *error) {
-    work->share = work->candidate->virtual_stages;
+    work->share = pp_candidate_each(work->candidate);
     pp_status status = try_bottleneck(work, error);
     work->share = 1;
     return status;
@@ -562,7 +590,7 @@ static bool is_chain(const pp_work *work) {
 static pp_status try_cuts(pp_work *work, pp_error *error) {
     PP_TRY(pp_work_try(work, error));
     PP_TRY(try_bottleneck(work, error));
-    if (work->best_s < INFINITY || work->candidate->virtual_stages == 1) return PP_OK;
+    if (work->best_s < INFINITY || pp_candidate_each(work->candidate) == 1) return PP_OK;
     PP_TRY(try_shares(work, error));
     return work->best_s < INFINITY || !is_chain(work) ? PP_OK : pp_work_fit(work, error);
 }
@@ -600,7 +628,8 @@ pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
     work->share = 1;
     if (!pp_split_is_optimal(work->method)) return try_baseline(work, work->method, error);
     PP_TRY(try_cuts(work, error));
-    if (work->candidate->virtual_stages > 1 && is_chain(work)) PP_TRY(play(work, ceiling, error));
+    if (pp_candidate_each(work->candidate) > 1 && is_chain(work))
+        PP_TRY(play(work, ceiling, error));
     if (work->bound_s >= ceiling || pp_work_is_hopeless(work, ceiling)) return PP_OK;
     if (work->best_s < INFINITY) {
         PP_TRY(pp_work_enter(work, work->best_view, error));
@@ -648,14 +677,11 @@ static double excess_floor(const void *context, int stage, int first, int last) 
     const pp_work *work = context;
     const pp_terms *terms = &work->terms;
     return (double)pp_bound_bytes(terms, first, last) -
-           (double)(terms->limit_bytes[terms->placement[stage]] / work->share);
+           (double)(pp_terms_limit(terms, stage) / work->share);
 }
 
 static double excess_exact(const void *context, int stage, int first, int last) {
-    pp_work *work = (pp_work *)(uintptr_t)context;
-    const pp_terms *terms = &work->terms;
-    return (double)pp_work_need(work, stage, first, last) -
-           (double)(terms->limit_bytes[terms->placement[stage]] / work->share);
+    return (double)excess_of((pp_work *)(uintptr_t)context, stage, first, last);
 }
 
 /* The rank of work->plan that is most above its limit. */
@@ -677,7 +703,7 @@ pp_status pp_work_least_excess(pp_work *work, int *rank, int64_t *needed, pp_err
     pp_chain_problem problem = wide_problem(work, work);
     problem.floor = excess_floor;
     problem.exact = excess_exact;
-    work->share = work->candidate->virtual_stages;
+    work->share = pp_candidate_each(work->candidate);
     PP_TRY(pp_chain_cut(&problem, &work->arena, work->trial, &excess, error));
     PP_TRY(settle(work, error));
     PP_TRY(assemble(work, error));

@@ -43,15 +43,29 @@ pp_all_reduce pp_division_sum(const pp_cluster *cluster, const pp_arrangement *a
 
 static pp_status fill_reductions(pp_terms *terms, pp_arena *arena, pp_error *error) {
     const pp_candidate *c = terms->candidate;
-    int *devices = PP_NEW(arena, int, c->dp);
+    int holders = pp_candidate_holders(c);
+    int *devices = PP_NEW(arena, int, holders);
     if (devices == NULL) return pp_fail_memory(error);
-    for (int i = 0; i < terms->ranks * c->tp && c->dp > 1; i++) {
-        int p = i / c->tp;
-        for (int d = 0; d < c->dp; d++) devices[d] = device_of(c, p, d, i % c->tp);
-        pp_all_reduce sum = pp_all_reduce_over(terms->tables->cluster, devices, c->dp, c->tp);
-        terms->reduce[p] = slower_sum(terms->reduce[p], sum);
+    for (int i = 0; i < terms->ranks * c->tp && holders > 1; i++) {
+        int stage = i / c->tp; /* of the first: with several, this one stands for all of its rank */
+        for (int d = 0; d < holders; d++) {
+            int rank = terms->placement[stage + d / c->dp * terms->stages];
+            devices[d] = device_of(c, rank, d % c->dp, i % c->tp);
+        }
+        pp_all_reduce sum = pp_all_reduce_over(terms->tables->cluster, devices, holders, c->tp);
+        pp_all_reduce *reduce = &terms->reduce[terms->placement[stage]];
+        *reduce = slower_sum(*reduce, sum);
     }
     return PP_OK;
+}
+
+int64_t pp_terms_limit(const pp_terms *terms, int stage) {
+    int64_t least = INT64_MAX;
+    for (; stage < terms->copies; stage += terms->stages) {
+        int64_t limit = terms->limit_bytes[terms->placement[stage]];
+        if (limit < least) least = limit;
+    }
+    return least;
 }
 
 /* Least bytes over all borders at which the model can be cut. */
@@ -66,7 +80,8 @@ static int64_t least_border(const pp_timing *timing, int layers) {
 static void fill_links(pp_terms *terms) {
     const pp_tables *tables = terms->tables;
     double bytes = (double)least_border(terms->timing, tables->layers);
-    for (int s = 0; s + 1 < terms->stages; s++) {
+    for (int s = 0; s < terms->copies; s++) {
+        if ((s + 1) % terms->stages == 0) continue; /* a chain ends, and sums begin again */
         int here = terms->placement[s], there = terms->placement[s + 1];
         if (here != there) {
             const pp_arrangement *a = terms->candidate->arrangement;
@@ -86,10 +101,11 @@ static void fill_links(pp_terms *terms) {
 
 static void fill_counts(pp_terms *terms) {
     const pp_candidate *c = terms->candidate;
-    terms->visits = c->microbatches - 1 + c->last_scale;
-    terms->recomputes = 0;
-    if (c->recompute == PP_RECOMPUTE_FULL) terms->recomputes = terms->visits;
-    if (c->recompute == PP_RECOMPUTE_EXCEPT_LAST) terms->recomputes = c->microbatches - 1;
+    for (int i = 0; i < 2; i++) {
+        int chain = i < pp_candidate_chains(c) ? i : 0;
+        terms->visits[i] = pp_candidate_visits(c, chain);
+        terms->recomputes[i] = pp_candidate_recomputes(c, chain);
+    }
     terms->scale = fmin(c->last_scale, 1);
 }
 
@@ -123,10 +139,11 @@ pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *cand
     const pp_tables *tables = view->tables;
     pp_recompute policy = pp_candidate_policy(candidate);
     int stages = pp_candidate_stages(candidate), ranks = candidate->ranks;
+    int copies = stages * pp_candidate_chains(candidate);
     *terms = (pp_terms){.tables = tables,
                         .candidate = candidate,
                         .mode = {.samples = candidate->size,
-                                 .dp = candidate->dp,
+                                 .dp = pp_candidate_holders(candidate),
                                  .tp = candidate->tp,
                                  .shards = pp_candidate_shards(candidate),
                                  .split_backward = candidate->family->splits_backward,
@@ -134,21 +151,22 @@ pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *cand
                         .others = policy,
                         .policies = PP_NEW(arena, pp_recompute, stages),
                         .stages = stages,
+                        .copies = copies,
                         .ranks = ranks,
-                        .placement = PP_NEW(arena, int, stages),
+                        .placement = PP_NEW(arena, int, copies),
                         .limit_bytes = limits_of(view->base, candidate->arrangement, arena),
                         .on_kind = PP_NEW(arena, const pp_timing *, tables->kind_count),
                         .reduce = PP_NEW(arena, pp_all_reduce, ranks),
                         .tie_devices = PP_NEW(arena, int, tables->tied_count + 1),
-                        .tie_holds = PP_NEW(arena, bool, stages),
-                        .forward = PP_NEW(arena, pp_line, stages),
-                        .backward = PP_NEW(arena, pp_line, stages),
-                        .forward_least = PP_NEW(arena, double, stages + 1),
-                        .backward_least = PP_NEW(arena, double, stages + 1)};
+                        .tie_holds = PP_NEW(arena, bool, copies),
+                        .forward = PP_NEW(arena, pp_line, copies),
+                        .backward = PP_NEW(arena, pp_line, copies),
+                        .forward_least = PP_NEW(arena, double, copies + 1),
+                        .backward_least = PP_NEW(arena, double, copies + 1)};
     if (arena->failed) return pp_fail_memory(error);
-    for (int s = 0; s < stages; s++) {
+    for (int s = 0; s < copies; s++) {
         terms->placement[s] = placement != NULL ? placement[s] : s % ranks;
-        terms->policies[s] = policy;
+        if (s < stages) terms->policies[s] = policy;
     }
     PP_TRY(fill_times(terms, view, error));
     PP_TRY(fill_reductions(terms, arena, error));

@@ -166,7 +166,7 @@ static int count_ties(double spread) {
 }
 
 Test(doubt, the_more_measurements_scatter_the_more_plans_tie, .timeout = 60) {
-    int few = count_ties(1e-9), some = count_ties(2e-3), all = count_ties(0.02);
+    int few = count_ties(1e-9), some = count_ties(6e-3), all = count_ties(0.02);
     cr_expect(few < some && some < all, "%d %d %d", few, some, all);
 }
 
