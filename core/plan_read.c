@@ -201,10 +201,10 @@ static pp_status check_stage_count(const pp_json_node *document, const pp_plan *
     pp_json_node node = pp_node_member(document, "virtual");
     pp_json_node chains = pp_node_member(document, "chains");
     int64_t stages = (int64_t)head->ranks * head->virtual_stages;
-    if (head->chains > 1 && (head->virtual_stages > 1 || head->microbatches % 2 != 0))
+    if (head->chains > 1 && (head->virtual_stages > 1 || head->microbatches < 2))
         return pp_node_fail(&chains, error,
-                            "two chains need one stage of each on a rank and an even number of "
-                            "microbatches; got %d and %d",
+                            "two chains need one stage of each on a rank and a microbatch of their "
+                            "own; got %d and %d",
                             head->virtual_stages, head->microbatches);
     if (stages * head->chains <= PP_STAGES_MAX) return PP_OK;
     return pp_node_fail(&node, error, "%d ranks with %d stages each are more than %d stages",

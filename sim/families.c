@@ -210,8 +210,9 @@ static pp_status make_frame(const pp_schedule_family *family, const pp_schedule_
         return pp_fail(error, PP_E_INPUT, "-K", "%s on %d ranks has %lld stages, the most is %d",
                        family->name, request->ranks, (long long)stages, PP_STAGES_MAX);
     PP_TRY(pp_schedule_new(request->ranks, (int)stages,
-                           request->microbatches / (bidirectional ? 2 : 1), capacity, schedule,
-                           error));
+                           bidirectional ? request->microbatches - request->microbatches / 2
+                                         : request->microbatches,
+                           capacity, schedule, error));
     pp_schedule *made = *schedule;
     snprintf(made->name, sizeof made->name, "%s", family->name);
     made->virtual_stages = request->virtual_stages;

@@ -50,7 +50,7 @@
     X(dualpipev, "dualpipev", "dualpipe cut in half: one direction on a V-shaped placement",       \
       "V = 2, M >= 2K", "Qi 2025, DualPipe could be better without the dual", 2, 0, true,          \
       PP_PLACE_ZIGZAG, false, false, pp_count_split, pp_dualpipev_bubble, pp_dualpipev_bubble)     \
-    X(chimera, "chimera", "two directions, K/2 microbatches of each in flight", "K and M even",    \
+    X(chimera, "chimera", "two directions, K/2 microbatches of each in flight", "K even, M >= 2",  \
       "Li and Hoefler 2021, Chimera", 1, 0, false, PP_PLACE_BIDIRECTIONAL, false, false,           \
       pp_count_whole, pp_chimera_bubble, pp_chimera_bubble)                                        \
     X(v_half, "v-half", "V-shaped, half the activation memory of 1f1b", "V = 2",                   \

@@ -6,16 +6,18 @@
  * long as each has at most K/2 microbatches: that is a unit of K microbatches, and units follow
  * each other every 2K slots without a gap. A rank's order is that of its slots; makespan 2M+K-2
  * slots for M a multiple of K. Rank p holds K/2+1 (at the ends) to K (in the middle) activations. A
- * last unit of fewer microbatches is a unit with gaps. */
+ * last unit of fewer microbatches is a unit with gaps. Microbatches are shared out "as evenly as
+ * possible" (section 3.1): of an odd M the second direction has one more. (M = 1 would leave the
+ * first direction empty, which nothing can say: it is the naive order on one of two copies.) */
 #include "sim/families_internal.h"
 
 #include <math.h>
 
 pp_status pp_chimera_validate(const pp_schedule_request *request, pp_error *error) {
     PP_TRY(pp_family_options(request, 0, error));
-    if (request->ranks % 2 == 0 && request->microbatches % 2 == 0) return PP_OK;
+    if (request->ranks % 2 == 0 && request->microbatches > 1) return PP_OK;
     return pp_fail(error, PP_E_INPUT, "chimera",
-                   "K and M must be even, half of each for either direction; got K = %d, M = %d",
+                   "K must be even and M at least 2, one for each direction; got K = %d, M = %d",
                    request->ranks, request->microbatches);
 }
 
@@ -26,14 +28,15 @@ typedef struct lane {
     int64_t first; /* slot of the first forward */
 } lane;
 
-/* Puts the i-th action of a lane, if its microbatch exists. */
-static size_t put_lane(pp_schedule *schedule, const lane *l, int64_t i, size_t at) {
+/* Puts the i-th action of a lane, if its microbatch exists. all: M, of both directions. */
+static size_t put_lane(pp_schedule *schedule, int all, const lane *l, int64_t i, size_t at) {
     int ranks = schedule->ranks, half = ranks / 2;
     int64_t unit = i / ranks, place = i % ranks;
     int64_t microbatch = unit * half + place % half;
-    if (microbatch >= schedule->microbatches) return at;
-    if (place < half) return pp_put(schedule, at, PP_FORWARD, l->forward_stage, (int)microbatch);
-    return pp_put(schedule, at, PP_BACKWARD, l->backward_stage, (int)microbatch);
+    pp_action_kind kind = place < half ? PP_FORWARD : PP_BACKWARD;
+    int stage = place < half ? l->forward_stage : l->backward_stage;
+    int existing = stage < ranks ? all / 2 : all - all / 2;
+    return microbatch < existing ? pp_put(schedule, at, kind, stage, (int)microbatch) : at;
 }
 
 /* Slot of the i-th action: in a unit, K/2 forwards from `first` on, backwards from first + K on. */
@@ -51,10 +54,11 @@ static size_t build_rank(const pp_schedule_request *request, pp_schedule *schedu
     int64_t count = (int64_t)units * ranks, ahead = 0;
     for (int64_t i = 0; i < count; i++) {
         while (ahead < count && slot_of(&lanes[early], ahead) < slot_of(&lanes[late], i))
-            at = put_lane(schedule, &lanes[early], ahead++, at);
-        at = put_lane(schedule, &lanes[late], i, at);
+            at = put_lane(schedule, request->microbatches, &lanes[early], ahead++, at);
+        at = put_lane(schedule, request->microbatches, &lanes[late], i, at);
     }
-    while (ahead < count) at = put_lane(schedule, &lanes[early], ahead++, at);
+    while (ahead < count)
+        at = put_lane(schedule, request->microbatches, &lanes[early], ahead++, at);
     return at;
 }
 

@@ -356,7 +356,7 @@ static const malformed refused[] = {
     {"\"ranks\": 2", "\"ranks\": 1", " /stages", "expected 2 elements, got 4"},
     {"\"virtual\": 2", "\"virtual\": 2, \"chains\": 3", " /chains", "from 1 to 2"},
     {"\"virtual\": 2", "\"virtual\": 2, \"chains\": 2", " /chains", "one stage of each on a rank"},
-    {"\"virtual\": 2", "\"virtual\": 1, \"chains\": 2", " /chains", "even number of microbatches"},
+    {"\"virtual\": 2", "\"virtual\": 1, \"chains\": 2", " /splits", "expected 1 elements, got 3"},
     {"\"virtual\": 2", "\"virtual\": 40000", " /virtual", "more than 65535 stages"},
     {"\"virtual\": 2", "\"virtual\": 1", " /stages", "expected 2 elements, got 4"},
     {"\"microbatches\": 3", "\"microbatches\": 4", " /microbatches",

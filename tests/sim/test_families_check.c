@@ -101,7 +101,7 @@ Test(families_check, refusals_say_what_would_do) {
         {{.name = "dualpipe", .ranks = 4, .microbatches = 6}, "at least 2K"},
         {{.name = "dualpipev", .ranks = 4, .microbatches = 7}, "at least 2K"},
         {{.name = "chimera", .ranks = 3, .microbatches = 6}, "must be even"},
-        {{.name = "chimera", .ranks = 4, .microbatches = 5}, "must be even"},
+        {{.name = "chimera", .ranks = 4, .microbatches = 1}, "one for each direction"},
         {{.name = "chimera", .ranks = 65534, .microbatches = 2}, "131068 stages"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -295,6 +295,22 @@ Test(families_check, bidirectional_families_have_two_chains) {
             cr_assert_eq(schedule->placement[j], j);
             cr_assert_eq(schedule->placement[4 + j], 3 - j);
         }
+        pp_schedule_free(schedule);
+    }
+}
+
+/* Microbatches are shared out as evenly as they go; the second direction of chimera has more. */
+Test(families_check, chimera_takes_odd_numbers_of_microbatches) {
+    for (int microbatches = 2; microbatches <= 13; microbatches++) {
+        pp_schedule *schedule = build("chimera", 4, microbatches);
+        int of_chain[2] = {0};
+        for (size_t i = 0; i < schedule->first_action[4]; i++) {
+            pp_action action = schedule->actions[i];
+            of_chain[action.stage / 4] += action.kind == PP_FORWARD && action.stage % 4 == 0;
+        }
+        cr_assert_eq(of_chain[0], microbatches / 2);
+        cr_assert_eq(of_chain[1], microbatches - microbatches / 2);
+        cr_assert_eq(pp_schedule_all_microbatches(schedule), microbatches);
         pp_schedule_free(schedule);
     }
 }
