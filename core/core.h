@@ -301,6 +301,7 @@ typedef struct pp_layer {
                            tied_bytes of their parameters. NULL: none */
     double forward_s, input_s, weight_s; /* opaque: seconds per sample */
     bool backward_assumed;   /* opaque: input_s and weight_s are halves of an undivided time */
+    double weight_doubt_s;   /* opaque: half of weight_s's 95 % interval; 0: not known */
     int64_t parameter_bytes; /* opaque: in all … */
     int64_t tied_bytes; /* … and the part of them that `tie` shares; the next two per sample */
     int64_t output_bytes;

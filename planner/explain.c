@@ -11,6 +11,8 @@
 
 #include "planner/planner_internal.h"
 
+#define DOUBTFUL 0.1 /* half of an interval, of the value in it */
+
 static const char *seconds_text(double seconds, char buffer[32]) {
     return pp_format_seconds(seconds, buffer);
 }
@@ -378,6 +380,30 @@ static void tell_model(const pp_costs_model *model, pp_text *text) {
     }
 }
 
+/* Weight gradients that a profiler could only measure as a difference, and not well. */
+static void tell_doubtful(const pp_model *model, pp_text *text) {
+    const pp_layer *worst = NULL;
+    double worst_share = DOUBTFUL;
+    int count = 0;
+    for (int i = 0; i < model->layer_count; i++) {
+        const pp_layer *layer = &model->layers[i];
+        double share = layer->weight_s > 0 ? layer->weight_doubt_s / layer->weight_s
+                                           : (layer->weight_doubt_s > 0 ? INFINITY : 0);
+        count += share > DOUBTFUL;
+        if (share <= worst_share) continue;
+        worst_share = share;
+        worst = layer;
+    }
+    if (!worst) return;
+    char weight[32], doubt[32];
+    pp_text_printf(
+        text,
+        "Doubtful: the weight gradient of %d layer%s was measured as a difference that is "
+        "not known well, at worst %s give or take %s (%s); measure again for longer.\n",
+        count, plural(count), seconds_text(worst->weight_s, weight),
+        seconds_text(worst->weight_doubt_s, doubt), worst->name);
+}
+
 static void tell_costs(const pp_story *story, pp_text *text) {
     static const char *const kinds[] = {
         [PP_COST_MEASURED] = "Costs were measured",
@@ -398,6 +424,7 @@ static void tell_costs(const pp_story *story, pp_text *text) {
                        "weight; half each.\n",
                        assumed, plural(assumed));
     }
+    tell_doubtful(model, text);
     if (opaque > 0) {
         pp_text_printf(
             text, "To run it: opaque layers have no arithmetic, so `ppsim run` can only replay "

@@ -150,9 +150,10 @@ static void fit_line(const point *points, size_t count, pp_fit *fit) {
     if (fabs(fit->slope) * fit->x[last] < ROUNDING * fit->y[last]) fit->slope = 0;
 }
 
+/* Of a value that is not told from 0 all is in doubt: 1, as of what was never measured. */
 static double relative(double difference, double value) {
     if (difference == 0) return 0;
-    return value > 0 ? fabs(difference) / value : INFINITY;
+    return value > 0 ? fabs(difference) / value : 1;
 }
 
 /* The stated criterion. */

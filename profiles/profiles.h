@@ -81,7 +81,8 @@ typedef struct pp_fit {
     pp_fit_kind kind;
     double intercept, slope;
     double relative_error;   /* median over the knots of |residual| / value, or of how far the median
-                                itself is in doubt (half its 95 % interval) where this is more */
+                                itself is in doubt (half its 95 % interval) where this is more; of a
+                                median of 0, which differences can have: 1 */
     int knot_count;
     double x[PP_FIT_KNOTS];
     double y[PP_FIT_KNOTS];      /* medians; of a monotone fit: pooled where they fell */

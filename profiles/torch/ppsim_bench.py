@@ -111,29 +111,44 @@ def canary(clock, device, most_s):
             return statistics.median(seen), near
 
 
-# ---- statistics, as profiles/fit.c and executor/measure_series.c have them ----
+# ---- statistics, as core/statistics.c has them ----
+
+def interval_rank(count):
+    """The largest k, at least 1, with P(Binomial(count, 1/2) < k) <= 2.5 %. Terms are relative to the
+    middle one: 2^-count itself is no number beyond 1074."""
+    half = count // 2
+    terms = [1.0]  # of half, half - 1 … 0
+    for j in range(half, 0, -1):
+        terms.append(terms[-1] * j / (count - j + 1))
+    below, k = math.fsum(terms[1:]), half
+    limit = 0.025 * (2 * (below + 1) if count % 2 else 2 * below + 1)
+    while k > 1 and below > limit:
+        below -= terms[half - k + 1]
+        k -= 1
+    return max(k, 1)
+
 
 def median_of(values):
     """(median, low, high, mad): the 95 % interval from order statistics, exact binomial ranks."""
-    ordered, count = sorted(values), len(values)
-    below, rank = 2.0 ** -count, 1  # P(Binomial(count, 1/2) < rank)
-    term = below
-    while rank < count // 2:
-        term *= (count - rank + 1) / rank
-        if below + term > 0.025:
-            break
-        below += term
-        rank += 1
+    ordered, rank = sorted(values), interval_rank(len(values))
     middle = statistics.median(ordered)
     mad = statistics.median(abs(v - middle) for v in ordered)
-    return middle, ordered[rank - 1], ordered[count - rank], mad
+    return middle, ordered[rank - 1], ordered[len(ordered) - rank], mad
+
+
+def doubt_of(values):
+    """Half of the median's 95 % interval; infinite below six values, which have none."""
+    if len(values) < 6:
+        return math.inf
+    _, low, high, _ = median_of(values)
+    return (high - low) / 2
 
 
 def known_well(values):
     if len(values) < 9:
         return False
-    middle, low, high, _ = median_of(values)
-    return middle <= 0 or (high - low) / 2 <= INTERVAL * middle
+    middle = statistics.median(values)
+    return middle <= 0 or doubt_of(values) <= INTERVAL * middle
 
 
 # ---- a layer on the bench ----

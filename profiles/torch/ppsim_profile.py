@@ -37,11 +37,13 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from ppsim_store import Refused, add_session, check_store, opaque_signature, write_model  # noqa: E402
 
-from ppsim_bench import (Bench, Clock, canary, mapped, median_of, optimizer_times,  # noqa: E402
+from ppsim_bench import (Bench, Clock, canary, doubt_of, mapped, median_of, optimizer_times,  # noqa: E402
                          size_bytes, split_both, storage_of, tensors_in, torch, with_wanted, writes_inputs)
 
 PASSES = 3  # over all layers
 DRIFT = 0.05
+WIDE = 0.1  # half of W's interval, of W: beyond, what is planned with is noise …
+MATTERS = 0.01  # … unless it is this small a part of the layer's time
 TORCH_DTYPES = {"float32": "fp32", "float64": "fp64", "bfloat16": "bf16"}
 
 
@@ -301,6 +303,9 @@ def model_document(name, layers, calls, took, model):
                "parameter_bytes": sum(map(size_bytes, module.parameters())),
                "output_bytes": max(b[1] for b in bytes_of),
                "activation_bytes": max(b[0] for b in bytes_of)}
+        doubt = doubt_of(took.get((layer, "weight", largest), [])) / largest
+        if 0 < doubt < math.inf:
+            row["weight_doubt_s"] = doubt
         if layer in ties:
             row["tie"], row["tied_bytes"] = ties[layer]
         written.append(row)
@@ -309,6 +314,32 @@ def model_document(name, layers, calls, took, model):
     if edges != [[i, i + 1] for i in range(len(written) - 1)]:
         document["edges"] = edges
     return document, warnings
+
+
+def doubtful(took, seconds):
+    """Warnings of layers whose W, a difference of two measurements, is lost in their noise: one for each
+    layer, at its worst microbatch size."""
+    worst = {}
+    for (layer, phase, size), values in took.items():
+        if phase != "weight":
+            continue
+        weight, doubt = statistics.median(values), doubt_of(values)
+        whole = weight + sum(statistics.median(took.get((layer, other, size)) or [0.0])
+                             for other in ("forward", "input"))
+        if doubt > WIDE * weight and doubt > MATTERS * whole:
+            found = (doubt / weight if weight > 0 else math.inf, layer, size, weight, doubt)
+            worst[layer] = max(worst.get(layer, found), found)
+    return [_doubt_text(*found, seconds) for found in sorted(worst.values(), reverse=True)]
+
+
+def _doubt_text(share, layer, size, weight, doubt, seconds):
+    known = f"to ±{100 * share:.0f} % only" if share < math.inf else "not even to be above 0"
+    more, enough = "more time (--seconds)", seconds * (share / WIDE) ** 2  # it narrows with the root
+    if enough < 3600:
+        more = f"more time (--seconds {math.ceil(enough / 10) * 10} for ±{100 * WIDE:.0f} %)"
+    return (f"layer '{layer}': W at microbatch {size} is known {known}, {weight * 1e3:.3g} ms ± {doubt * 1e3:.2g} ms, "
+            f"since it is what the backward pass takes longer than I; give it {more}, larger microbatches or a "
+            "quieter machine")
 
 
 def table_of(took):
@@ -336,8 +367,8 @@ def _checked(model, example, out, name, sizes):
 def profile(model, example, out, name=None, layers=None, microbatches=(1, 2, 4, 8), seconds=60.0, seed=0,
             model_out=None, quiet=False):
     """Times the layers; appends a session to the store `out` and writes the model document (model_out,
-    or `out` with the ending .json). Returns {"session", "model", "samples", "document"}; samples is
-    {(layer, phase, microbatch): [seconds]}. seconds: about what timing may take; more where that is not
+    or `out` with the ending .json). Returns {"session", "model", "samples", "document", "warnings"};
+    samples is {(layer, phase, microbatch): [seconds]}. seconds: about what timing may take; more where that is not
     enough for a few rounds of each layer. The model is left as it was; its training mode counts."""
     name = name or type(model).__name__
     model_out = model_out or os.path.splitext(os.fspath(out))[0] + ".json"
@@ -358,7 +389,7 @@ def profile(model, example, out, name=None, layers=None, microbatches=(1, 2, 4, 
     if not steady or abs(after / before - 1) > DRIFT:
         warnings.append(f"the machine is not quiet: the same matrix product took {before * 1e3:.3g} ms before and "
                         f"{after * 1e3:.3g} ms after")
-    warnings += left_out(model, layers)
+    warnings += left_out(model, layers) + doubtful(took, seconds)
     session = dict(describe(device, before, after), dtype=dtype, model=name)
     samples = [(opaque_signature(f"{name}/{layer}"), phase, size, 0, value)
                for (layer, phase, size), values in sorted(took.items()) for value in values]

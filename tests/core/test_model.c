@@ -21,6 +21,7 @@ static void expect_same_layer(const pp_layer *a, const pp_layer *b) {
     cr_assert_eq(memcmp(&a->input_s, &b->input_s, sizeof a->input_s), 0);
     cr_assert_eq(memcmp(&a->weight_s, &b->weight_s, sizeof a->weight_s), 0);
     cr_assert(a->backward_assumed == b->backward_assumed);
+    cr_assert_eq(memcmp(&a->weight_doubt_s, &b->weight_doubt_s, sizeof a->weight_doubt_s), 0);
     cr_assert(a->tied_bytes == b->tied_bytes);
     cr_assert(a->parameter_bytes == b->parameter_bytes && a->output_bytes == b->output_bytes &&
               a->activation_bytes == b->activation_bytes);
@@ -460,6 +461,7 @@ static pp_model *random_model(uint64_t seed) {
                                       .input_s = roll_double(&d),
                                       .weight_s = roll_double(&d),
                                       .backward_assumed = roll(&d, 0, 1),
+                                      .weight_doubt_s = roll(&d, 0, 1) ? roll_double(&d) : 0,
                                       .parameter_bytes = roll(&d, 0, 1LL << 45),
                                       .output_bytes = roll(&d, 0, 1LL << 45),
                                       .activation_bytes = roll(&d, 0, 1LL << 45)};

@@ -112,6 +112,22 @@ Test(fit, outliers_do_not_move_the_line) {
 }
 
 /* More points than the fit takes rows. */
+/* Times that are differences of others can have a median of 0: their error is all of them, a number
+ * that can be computed with. */
+Test(fit, medians_of_zero) {
+    double x[18], y[18];
+    for (int i = 0; i < 18; i++) {
+        x[i] = i < 9 ? 1 : 3;
+        y[i] = i < 9 ? (i % 3 == 0 ? 2e-5 : 0) : 2e-5 + 1e-5 * i;
+    }
+    pp_fit fit;
+    cr_assert_eq(pp_fit_points(x, y, 18, &fit, NULL), PP_OK);
+    cr_assert(fit.relative_error > 0 && fit.relative_error <= 1, "%g", fit.relative_error);
+    cr_assert_eq(pp_fit_at(&fit, 1), 0);
+    cr_assert_eq(pp_fit_points(x, y, 9, &fit, NULL), PP_OK);
+    cr_assert_eq(fit.relative_error, 1, "%g", fit.relative_error);
+}
+
 Test(fit, very_many_points) {
     enum { count = 30000 };
     static double x[count], y[count];

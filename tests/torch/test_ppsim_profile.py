@@ -5,7 +5,10 @@ usage: test_ppsim_profile.py PPSIM FOLDER-OF-THE-SCRIPTS [unittest's arguments]
 """
 import contextlib
 import io
+import math
 import os
+import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,8 +23,8 @@ except ImportError:
     print("PyTorch is not installed for this Python: skipped")
     sys.exit(77)
 import ppsim_profile  # noqa: E402
-from ppsim_bench import median_of, split_both  # noqa: E402
-from ppsim_store import Refused  # noqa: E402
+from ppsim_bench import doubt_of, interval_rank, median_of, split_both  # noqa: E402
+from ppsim_store import Refused, write_model  # noqa: E402
 
 
 class Slow(nn.Module):
@@ -125,7 +128,7 @@ class Profile(unittest.TestCase):
         self.assertNotIn("edges", made["document"])
         self.assertEqual(layers[0]["tie"], layers[4]["tie"])
         self.assertEqual([layer.get("tied_bytes") for layer in layers], [3200, None, None, None, 3200])
-        self.assertFalse([w for w in made["warnings"] if "machine" not in w])
+        self.assertFalse([w for w in made["warnings"] if "quiet" not in w])
         only = self.profile(model, example, name="part", layers=["blocks.0", "blocks.2"])
         self.assertTrue(any("in no layer" in warning for warning in only["warnings"]))
         shown = self.ppsim("plan", "--model", made["model"], "--db", self.db, "--ranks", "2", "--batch", "4",
@@ -183,9 +186,56 @@ class Profile(unittest.TestCase):
                                 ("b", "weight", 1): [4.0]})
 
     def test_statistics(self):
-        """1 … 20: from the 6th to the 15th value, as profiles/fit.c has it."""
+        """1 … 20: from the 6th to the 15th value, as core/statistics.c has it."""
         self.assertEqual(median_of(list(range(20, 0, -1))), (10.5, 6, 15, 5.0))
         self.assertEqual(median_of([3.0]), (3.0, 3.0, 3.0, 0.0))
+        self.assertEqual((doubt_of(list(range(20))), doubt_of([1.0] * 5)), (4.5, math.inf))
+
+    def test_interval_is_exact_at_every_count(self):
+        """Against sums of whole numbers; beyond 1074 values 2^-count is no float any more."""
+        for count in (*range(6, 80), 500, 1074, 1075, 3000):
+            rank, everything = interval_rank(count), 40 * 2 ** count // 40
+            below = sum(math.comb(count, k) for k in range(rank))
+            self.assertLessEqual(40 * below, everything, count)
+            self.assertGreater(40 * (below + math.comb(count, rank)), everything, count)
+
+    def test_doubtful_weights_are_told(self):
+        """Times in ms of 36 rounds. fine: W 2 ± 0.02; noisy: W 2 ± 1; faint: W 0.01 ± 0.01 beside 20, which
+        does not matter; lost: W below its noise."""
+        chance = random.Random(4)
+        took = {}
+
+        def layer(name, forward, inputs, weight, spread):
+            for phase, middle, by in (("forward", forward, 0.0), ("input", inputs, 0.0), ("weight", weight, spread)):
+                took[name, phase, 4] = [1e-3 * max(chance.uniform(middle - by, middle + by), 0) for _ in range(36)]
+        layer("fine", 1, 1, 2, 0.05)
+        layer("noisy", 1, 1, 2, 1.9)
+        layer("faint", 10, 10, 0.01, 0.01)
+        layer("lost", 1, 1, -1, 3)
+        took["lost", "weight", 1] = list(took["fine", "weight", 4])
+        told = ppsim_profile.doubtful(took, 20.0)
+        self.assertEqual(len(told), 2, told)
+        self.assertRegex(told[0], "layer 'lost': W at microbatch 4 is known not even to be above 0, 0 ms ± ")
+        self.assertRegex(told[1], r"layer 'noisy': W at microbatch 4 is known to ±\d+ % only, .*--seconds \d+ for")
+        share = 100 * doubt_of(took["noisy", "weight", 4]) / statistics.median(took["noisy", "weight", 4])
+        self.assertIn(f"±{share:.0f} %", told[1])
+
+    def test_the_interval_is_stored(self):
+        model = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
+        made = self.profile(model, torch.randn(2, 64), name="stored")
+        for layer, row in zip("012", made["document"]["layers"]):
+            samples = made["samples"].get((layer, "weight", 3))
+            self.assertEqual(row.get("weight_doubt_s"), doubt_of(samples) / 3 if samples else None)
+        self.assertEqual(made["warnings"][-len(ppsim_profile.doubtful(made["samples"], 0.1)) or 99:],
+                         ppsim_profile.doubtful(made["samples"], 0.1))
+        for layer in made["document"]["layers"]:
+            layer.pop("weight_doubt_s", None)
+        made["document"]["layers"][0].update(weight_s=0.1, weight_doubt_s=0.8)
+        write_model(made["model"], made["document"])
+        shown = self.ppsim("plan", "--model", made["model"], "--ranks", "2", "--batch", "6", "--dtype", "fp32",
+                           "--explain")
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertRegex(shown.stdout, r"Doubtful: .* 100 ms give or take 800 ms \(stored/0\)")
 
     def test_what_is_refused(self):
         chain, x = nn.Sequential(nn.Linear(4, 4)), torch.randn(2, 4)
