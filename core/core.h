@@ -587,6 +587,7 @@ typedef struct pp_action {
 #define PP_RANKS_MAX 65535
 #define PP_STAGES_MAX 65535
 #define PP_MICROBATCHES_MAX 16777216
+#define PP_SLICES_MAX 256
 #define PP_ACTIONS_MAX 1000000000 /* refused before allocating */
 
 /* Stages first … last that a microbatch passes in this order; microbatch numbers are per chain. */
@@ -826,7 +827,10 @@ pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena
 typedef struct pp_stage {
     int first, last; /* positions in pp_plan.order, inclusive */
     pp_recompute recompute;
-    double forward_s, input_s, weight_s; /* of the passes alone */
+    double forward_s, input_s, weight_s; /* of the passes alone, all slices together */
+    /* Of F and R, of I and B: the last slice takes so much longer than the first, since it looks
+     * back on more, and those between in equal steps (pp_plan.slices). */
+    double forward_tilt_s, input_tilt_s;
     double recompute_s; /* none: 0. full, except-last: of R. attention, every:N: what B or I lasts
                            longer (pp_stage_input_s) */
     double optimizer_s;
@@ -867,6 +871,7 @@ typedef struct pp_plan {
     int chains;      /* 2: of a bidirectional schedule; stages K … 2K-1 are copies of 0 … K-1 */
     int stage_count; /* S = K·V·chains */
     int microbatches;             /* M */
+    int slices;                   /* that each is cut into along its sequences; 1 */
     int64_t microbatch_size;      /* samples; the last microbatch holds the rest */
     int64_t global_batch;         /* samples of all replicas; M = ceil(global_batch / dp / size) */
     double last_microbatch_scale; /* times of a last, smaller microbatch over those of a full one */

@@ -61,6 +61,7 @@ pp_status pp_plan_make(pp_model *model, pp_cluster *cluster, int ranks, int stag
     made->stage_count = stages;
     made->virtual_stages = stages / ranks;
     made->chains = 1;
+    made->slices = 1;
     made->dp = dp;
     made->tp = tp;
     if (reserve(made, ranks * dp * tp)) {

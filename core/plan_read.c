@@ -44,6 +44,21 @@ static pp_status check_reduction(const pp_json_node *node, const pp_stage *stage
     return PP_OK;
 }
 
+/* The first slice takes no less than nothing: whole/slices - tilt/2. */
+static pp_status check_tilts(const pp_json_node *node, const pp_plan *plan, const pp_stage *stage,
+                             pp_error *error) {
+    double forward_s = stage->forward_s, input_s = pp_stage_input_s(stage);
+    bool again = stage->recompute != PP_RECOMPUTE_NONE && !pp_recompute_is_inside(stage->recompute);
+    if (again && stage->recompute_s < forward_s) forward_s = stage->recompute_s;
+    if (stage->forward_tilt_s * plan->slices <= 2 * forward_s * (1 + 1e-9) &&
+        stage->input_tilt_s * plan->slices <= 2 * input_s * (1 + 1e-9))
+        return PP_OK;
+    return pp_node_fail(node, error,
+                        "with %d slices forward_tilt_s and input_tilt_s are at most %g s and %g s: "
+                        "the first slice would take less than nothing",
+                        plan->slices, 2 * forward_s / plan->slices, 2 * input_s / plan->slices);
+}
+
 static pp_status read_stages(const pp_json_node *document, pp_plan *plan, pp_error *error) {
     pp_json_node stages = pp_node_member(document, "stages");
     size_t count = (size_t)plan->stage_count;
@@ -56,6 +71,7 @@ static pp_status read_stages(const pp_json_node *document, pp_plan *plan, pp_err
         PP_TRY(pp_fields_read(&bytes, pp_plan_bytes_fields, pp_plan_bytes_field_count,
                               &plan->stages[s].bytes, &plan->arena, error));
         PP_TRY(check_reduction(&stage, &plan->stages[s], error));
+        PP_TRY(check_tilts(&stage, plan, &plan->stages[s], error));
     }
     return PP_OK;
 }

@@ -20,8 +20,8 @@
  * (2) needs every F to have its backward; it is left out for ranks where one has not. On uniform
  * stages with V = 1, (1) and (2) give max(M·T, (K-1)(F+I+2c) + M(F+I) + W) of the literature.
  *
- * Of microbatches cut into slices, the steps of a path are slices. Launch overhead, slower compute
- * and shared links only add to all this.
+ * Of microbatches cut into slices, the steps of a path are slices, each as short as the first.
+ * Launch overhead, slower compute and shared links only add to all this.
  *
  * Where durations differ by microbatch (a smaller last one) or overlapping saves time (a factor
  * below 1), paths take the smallest value. Blocking only adds to this. */
@@ -41,7 +41,7 @@ typedef struct bound {
 } bound;
 
 static double least(const bound *b, int s, pp_action_kind kind) {
-    return pp_slice_duration(b->input, s, kind) * b->smallest;
+    return pp_least_slice_duration(b->input, s, kind) * b->smallest;
 }
 
 static double transfer_s(const bound *b, int from, pp_action_kind kind) {
@@ -49,11 +49,20 @@ static double transfer_s(const bound *b, int from, pp_action_kind kind) {
     return sending.occupancy_s + sending.latency_s;
 }
 
+/* The stage does this with every slice of every microbatch: on average each takes the mean. */
+static bool of_all_slices(const bound *b, int s, pp_action_kind kind) {
+    const uint32_t *count = b->stages[s].count;
+    bool backward = kind == PP_BACKWARD || kind == PP_INPUT;
+    size_t done = backward ? (size_t)count[PP_BACKWARD] + count[PP_INPUT] : count[kind];
+    return done == pp_stage_units(b->input->schedule);
+}
+
 static double work_of(const bound *b, int s, pp_action_kind kind) {
     const pp_stage_order *stage = &b->stages[s];
     double plain = (double)(stage->count[kind] - stage->scaled[kind]);
-    return pp_slice_duration(b->input, s, kind) * (plain + stage->scaled[kind] * b->scale) *
-           b->shrink;
+    double each_s = of_all_slices(b, s, kind) ? pp_slice_duration(b->input, s, kind)
+                                              : pp_least_slice_duration(b->input, s, kind);
+    return each_s * (plain + stage->scaled[kind] * b->scale) * b->shrink;
 }
 
 static double update_of(const bound *b, int s) {

@@ -64,8 +64,23 @@ double pp_bucket_duration(const pp_sim_input *input, int stage) {
     return cost->reduce_latency_s + bytes_s / input->reduce_buckets;
 }
 
+/* How much longer the last slice takes than the first. */
+static double tilt_of(const pp_stage_cost *cost, pp_action_kind kind) {
+    if (kind == PP_FORWARD || kind == PP_RECOMPUTE) return cost->forward_tilt_s;
+    return kind == PP_BACKWARD || kind == PP_INPUT ? cost->input_tilt_s : 0;
+}
+
+double pp_least_slice_duration(const pp_sim_input *input, int stage, pp_action_kind kind) {
+    double mean_s = pp_slice_duration(input, stage, kind);
+    return input->schedule->slices > 1 ? mean_s - tilt_of(&input->stage[stage], kind) / 2 : mean_s;
+}
+
 double pp_action_duration(const pp_sim_input *input, pp_action action) {
     double duration_s = pp_slice_duration(input, action.stage, action.kind);
+    int last = input->schedule->slices - 1;
+    if (last > 0)
+        duration_s +=
+            tilt_of(&input->stage[action.stage], action.kind) * ((double)action.slice / last - 0.5);
     bool scaled = input->last_microbatch_scale > 0 && pp_is_last(input->schedule, action);
     if (scaled) duration_s *= input->last_microbatch_scale;
     return pp_durations_vary(input) ? duration_s * pp_draw_factor(input, action) : duration_s;

@@ -131,8 +131,10 @@ pp_status pp_stages_by_rank(const pp_schedule *schedule, pp_arena *arena, const 
 /* Stages before and after in the chains; previous, next: [stages]. */
 void pp_chain_links(const pp_schedule *schedule, int *previous, int *next);
 
-/* Duration of F, B, I, W, R of a slice of a microbatch, REDUCE_GRAD, STEP; 0 of other kinds. */
+/* Duration of F, B, I, W, R of a slice of a microbatch, REDUCE_GRAD, STEP; 0 of other kinds. Of
+ * slices that take unequally long, the mean; that of the first one, which is the least. */
 double pp_slice_duration(const pp_sim_input *input, int stage, pp_action_kind kind);
+double pp_least_slice_duration(const pp_sim_input *input, int stage, pp_action_kind kind);
 /* Of one bucket of gradients over the replicas. */
 double pp_bucket_duration(const pp_sim_input *input, int stage);
 /* The same of an action: scaled if it is of the last microbatch of all. */

@@ -236,7 +236,8 @@ static pp_status base_order(const pp_plan *plan, pp_schedule **order, pp_error *
     pp_schedule_request request = {.name = plan->schedule,
                                    .ranks = plan->ranks,
                                    .microbatches = plan->microbatches,
-                                   .virtual_stages = plan->virtual_stages};
+                                   .virtual_stages = plan->virtual_stages,
+                                   .slices = plan->slices > 1 ? plan->slices : 0};
     return pp_schedule_build(&request, order, error);
 }
 

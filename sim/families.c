@@ -168,9 +168,9 @@ static pp_status check_sizes(const pp_schedule_request *request, pp_error *error
     if (request->group < 0)
         return pp_fail(error, PP_E_INPUT, "--group", "%d microbatches, expected 1 or more",
                        request->group);
-    if (request->slices < 0 || request->slices > UINT8_MAX + 1)
+    if (request->slices < 0 || request->slices > PP_SLICES_MAX)
         return pp_fail(error, PP_E_INPUT, "--slices", "%d slices, expected 1 to %d",
-                       request->slices, UINT8_MAX + 1);
+                       request->slices, PP_SLICES_MAX);
     if (request->minibatches < 0)
         return pp_fail(error, PP_E_INPUT, "--minibatches", "%d, expected 1 or more",
                        request->minibatches);

@@ -133,6 +133,8 @@ void pp_slow_rank(const pp_schedule *schedule, int rank, double factor, pp_stage
         stage[s].input_s *= factor;
         stage[s].weight_s *= factor;
         stage[s].recompute_s *= factor;
+        stage[s].forward_tilt_s *= factor;
+        stage[s].input_tilt_s *= factor;
         stage[s].reduce_s *= factor;
         stage[s].optimizer_s *= factor;
         stage[s].reduce_transfer_s *= factor;

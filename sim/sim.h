@@ -134,6 +134,7 @@ void pp_plan_join_copies(const pp_plan *plan, int *group);
 
 typedef struct pp_stage_cost {
     double forward_s, input_s, weight_s, recompute_s, reduce_s, optimizer_s;
+    double forward_tilt_s, input_tilt_s; /* of slices: see pp_stage */
     double reduce_transfer_s, reduce_latency_s,
         tie_transfer_s; /* parts of reduce_s: see pp_stage */
 } pp_stage_cost;

@@ -116,6 +116,8 @@ static pp_status take_stages(const pp_plan *plan, pp_sim_input *input, pp_arena 
         cost[s] = (pp_stage_cost){.forward_s = stage->forward_s,
                                   .input_s = pp_stage_input_s(stage),
                                   .weight_s = stage->weight_s,
+                                  .forward_tilt_s = stage->forward_tilt_s,
+                                  .input_tilt_s = stage->input_tilt_s,
                                   .recompute_s = stage->recompute_s,
                                   .reduce_s = stage->reduce_s,
                                   .optimizer_s = stage->optimizer_s,

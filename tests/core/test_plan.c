@@ -178,7 +178,7 @@ static void expect_same_prediction(const pp_plan *plan, const pp_plan *again) {
 static void expect_same_plan(const pp_plan *a, const pp_plan *b) {
     cr_assert(a->ranks == b->ranks && a->virtual_stages == b->virtual_stages &&
               a->chains == b->chains && a->stage_count == b->stage_count &&
-              a->microbatches == b->microbatches);
+              a->microbatches == b->microbatches && a->slices == b->slices);
     cr_assert(a->microbatch_size == b->microbatch_size && a->global_batch == b->global_batch &&
               a->last_microbatch_scale == b->last_microbatch_scale);
     cr_assert(a->dp == b->dp && a->tp == b->tp && a->dtype == b->dtype && a->zero == b->zero);
@@ -358,6 +358,10 @@ static const malformed refused[] = {
     {"\"virtual\": 2", "\"virtual\": 2, \"chains\": 2", " /chains", "one stage of each on a rank"},
     {"\"virtual\": 2", "\"virtual\": 1, \"chains\": 2", " /splits", "expected 1 elements, got 3"},
     {"\"virtual\": 2", "\"virtual\": 40000", " /virtual", "more than 65535 stages"},
+    {"\"microbatches\": 3", "\"microbatches\": 3, \"slices\": 257", " /slices", "from 1 to 256"},
+    {"\"recompute_s\"", "\"forward_tilt_s\": 1000, \"recompute_s\"", " /stages/0",
+     "less than nothing"},
+    {"\"recompute_s\"", "\"input_tilt_s\": -1, \"recompute_s\"", " /stages/0/input_tilt_s", "-1"},
     {"\"virtual\": 2", "\"virtual\": 1", " /stages", "expected 2 elements, got 4"},
     {"\"microbatches\": 3", "\"microbatches\": 4", " /microbatches",
      "expected 3: 11 samples per replica in microbatches of 4"},

@@ -2,6 +2,7 @@
 #include "fixtures.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -273,6 +274,8 @@ costs costs_random(dice *d, int stages, bool occupancy) {
                                      .recompute_s = dice_time(d),
                                      .reduce_s = dice_time(d),
                                      .optimizer_s = dice_time(d)};
+        c.stage[s].forward_tilt_s = fmin(c.stage[s].forward_s, c.stage[s].recompute_s) / 8;
+        c.stage[s].input_tilt_s = c.stage[s].input_s / 6;
         c.stage[s].reduce_transfer_s = c.stage[s].reduce_s / 2;
         c.stage[s].reduce_latency_s = c.stage[s].reduce_s / 16;
         c.stage[s].tie_transfer_s = s % 3 == 1 ? c.stage[s].reduce_s / 4 : 0;

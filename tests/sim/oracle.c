@@ -15,6 +15,17 @@ static bool is_last(const pp_schedule *schedule, pp_action a) {
     return passes && (int)a.microbatch == schedule->microbatches - 1;
 }
 
+/* Slices in a row of equal steps around their mean, in the kinds that attend to slices before. */
+static double tilt(const pp_sim_input *input, pp_action a) {
+    const pp_stage_cost *cost = &input->stage[a.stage];
+    int slices = input->schedule->slices;
+    double tilts[PP_ACTION_KIND_COUNT] = {[PP_FORWARD] = cost->forward_tilt_s,
+                                          [PP_RECOMPUTE] = cost->forward_tilt_s,
+                                          [PP_BACKWARD] = cost->input_tilt_s,
+                                          [PP_INPUT] = cost->input_tilt_s};
+    return slices == 1 ? 0 : tilts[a.kind] * ((double)a.slice / (slices - 1) - 0.5);
+}
+
 static double part_duration(const pp_sim_input *input, pp_action a) {
     const pp_stage_cost *cost = &input->stage[a.stage];
     double whole[] = {
@@ -26,6 +37,7 @@ static double part_duration(const pp_sim_input *input, pp_action a) {
     if (a.kind == PP_REDUCE_GRAD && input->reduce_buckets > 0)
         return duration - cost->reduce_transfer_s - cost->tie_transfer_s;
     if (pp_action_is_compute(a)) duration /= input->schedule->slices;
+    duration += tilt(input, a);
     if (scale > 0 && is_last(input->schedule, a)) return duration * scale;
     return duration;
 }

@@ -289,6 +289,31 @@ Test(plan, copies_of_a_stage_reduce_together_at_the_end) {
     pp_plan_free(plan);
 }
 
+/* One microbatch of two slices on two ranks: the second slice of F takes a second longer than the
+ * first, that of B half of one. */
+Test(plan, slices_that_look_back_on_more_take_longer) {
+    pp_plan *plan = plan_make(opaque_model, 2, 1);
+    snprintf(plan->schedule, sizeof plan->schedule, "seq1f1b");
+    plan->slices = 2;
+    for (int s = 0; s < 2; s++) {
+        plan->stages[s].forward_s = 3;
+        plan->stages[s].forward_tilt_s = 1;
+        plan->stages[s].input_s = plan->stages[s].weight_s = 2;
+        plan->stages[s].input_tilt_s = 0.5;
+    }
+    pp_schedule *schedule = expand(plan);
+    expect_row(schedule, 0, "0F0 0F0.1 0B0.1 0B0 0STEP");
+    expect_row(schedule, 1, "1F0 1F0.1 1B0.1 1B0 1STEP");
+    pp_schedule_free(schedule);
+    pp_sim_result *result = simulate_plan(plan);
+    /* rank 0: F 0-1, 1-3, B 7.25-9.5, 9.5-11.25; rank 1: F 1-2, 3-5, B 5-7.25, 7.25-9 */
+    cr_assert_eq(result->rank[1].last_end_s, 9 + 0.5);
+    cr_assert_eq(result->rank[0].last_end_s, 11.25 + 0.5);
+    cr_assert_eq(result->rank[0].busy_s, 3 + 4 + 0.5);
+    pp_sim_result_free(result);
+    pp_plan_free(plan);
+}
+
 /* The last microbatch of all is the last of the second chain; the first chain's are full. */
 Test(plan, one_chain_has_the_smaller_microbatch) {
     pp_plan *plan = two_chains(2);
