@@ -168,7 +168,7 @@ typedef struct pp_run_settings {
     int steps;
     const char *data, *backend, *transport, *trace;
     int64_t seed;
-    double learning_rate, timeout_s;
+    double learning_rate, clip, timeout_s;
     double tolerance;     /* validate … */
     const char *measured; /* … a run's trace, instead of running */
     bool json, explain;
@@ -182,6 +182,7 @@ typedef struct pp_executed {
     pp_schedule *schedule;
     struct pp_run_result *result;
     struct pp_processes *processes; /* that ran it together; NULL: this one alone */
+    double clip; /* of the settings */
 } pp_executed;
 
 /* Joins the other processes, if any, opens the plan and runs it; progress goes to stderr. Whatever

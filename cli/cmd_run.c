@@ -24,6 +24,8 @@ static const pp_option options[] = {
      "devices) (default: the best that can serve)"},
     {0, "learning-rate", NULL, "X", NULL, PP_OPTION_FACTOR,
      offsetof(pp_run_settings, learning_rate), "default: 0.001 for adamw, 0.1 for sgd"},
+    {0, "clip", NULL, "NORM", NULL, PP_OPTION_FACTOR, offsetof(pp_run_settings, clip),
+     "scale gradients down where the norm of all of them together is larger (default: never)"},
     {0, "timeout", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(pp_run_settings, timeout_s),
      "end the run when no rank has got anywhere for S seconds (default 30)"},
     {0, "trace", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, trace),
@@ -124,9 +126,11 @@ pp_status pp_execute(const char *path, const pp_run_settings *settings, int defa
                           .data = settings->data,
                           .transport = settings->transport,
                           .learning_rate = settings->learning_rate,
+                          .clip = settings->clip,
                           .timeout_s = settings->timeout_s,
                           .keep_trace = keep_trace,
                           .context = &view};
+    executed->clip = settings->clip;
     PP_TRY(pp_processes_join(settings->timeout_s, &executed->processes, error));
     pp_status status = prepare(path, settings, executed, &run, error);
     PP_TRY(pp_processes_agree(executed->processes, status, 0, error));
@@ -170,6 +174,10 @@ static void print_json(const pp_executed *executed, pp_text *text) {
         pp_json_double(&json, result->steps[i].loss);
         pp_json_key(&json, "seconds");
         pp_json_double(&json, result->steps[i].seconds);
+        if (executed->clip > 0) {
+            pp_json_key(&json, "gradient_norm");
+            pp_json_double(&json, result->steps[i].gradient_norm);
+        }
         pp_json_end_object(&json);
     }
     pp_json_end_array(&json);
@@ -179,6 +187,16 @@ static void print_json(const pp_executed *executed, pp_text *text) {
     pp_prediction_write(&result->measured, ranks, &json);
     pp_json_end_object(&json);
     pp_text_string(text, "\n");
+}
+
+/* ", gradients clipped in 3 of 10 steps" */
+static void print_clipping(const pp_executed *executed, pp_text *text) {
+    const pp_run_result *result = executed->result;
+    int clipped = 0;
+    for (int i = 0; i < result->step_count; i++)
+        clipped += !(result->steps[i].gradient_norm <= executed->clip);
+    pp_text_printf(text, ", gradients clipped in %d of %d step%s", clipped, result->step_count,
+                   result->step_count == 1 ? "" : "s");
 }
 
 static void print_text(const pp_executed *executed, pp_text *text) {
@@ -199,6 +217,7 @@ static void print_text(const pp_executed *executed, pp_text *text) {
         text, ", %s %s/s",
         pp_format_rate(tokens ? result->measured.tokens_per_s : result->measured.throughput, rate),
         tokens ? "tokens" : "samples");
+    if (executed->clip > 0 && !isnan(first->loss)) print_clipping(executed, text);
     pp_text_string(text, "\n\n");
     pp_report_compare(executed->plan, &result->measured, text);
 }

@@ -38,6 +38,10 @@ struct pp_backend {
     /* One step of one tensor; states as pp_optimizer_states counts them. */
     void (*step)(void *state, const pp_optimizer_settings *settings, pp_dtype dtype, int64_t step,
                  int64_t count, void *weights, const void *gradient, void *const *states);
+    /* *sum, in a block of this backend, becomes the sum of the squares of a tensor, in an order that
+     * depends on `count` alone. */
+    void (*square_sum)(void *state, pp_dtype dtype, const void *values, int64_t count,
+                       double *sum);
     /* The last state of a bf16 tensor is its fp32 master: makes it from fresh weights. NULL where
      * there is no bf16. */
     void (*make_master)(void *state, int64_t count, const void *weights, void *master);

@@ -9,6 +9,7 @@
  *   measured.c  what a run measured: medians, the trace
  *   processes.c several processes that run one plan (wire.h, postman.c, meeting.c, spread.c)
  *   reduce.c    gradients of shared weights added up in a fixed order
+ *   clip.c      gradients clipped by the norm of all of them
  *   heap.c      a rank's memory, counted
  *   gate.c      waiting for others without ever hanging
  *   measure.c   times layers and links for the profiler
@@ -52,6 +53,7 @@ typedef struct pp_step_report {
     double planned_s;    /* replay: the step on the plan's own time line, which late wake-ups do not
                             delay: what simulation predicts; else NAN */
     double tokens_per_s; /* 0 without a sequence */
+    double gradient_norm; /* before clipping; NAN where nothing is clipped */
 } pp_step_report;
 
 /* A tensor shown to an observer: a parameter or its gradient, after a step's reduction and before
@@ -73,6 +75,7 @@ typedef struct pp_run_options {
     const char *transport;     /* "local", "mpi", "nccl"; NULL: the best that can serve */
     int device;                /* cuda: the first of this machine's devices that is used */
     double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
+    double clip;               /* gradients are scaled down to this norm, of all of them; 0: not */
     double timeout_s;          /* a rank that waits this long for a peer, while no rank computes or
                                   ends an action, fails; 0: 30 */
     bool evaluate;             /* dropout off */

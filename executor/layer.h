@@ -60,6 +60,7 @@ const pp_layer_ops *pp_cpu_layer(pp_op op, pp_dtype dtype);
 typedef struct pp_optimizer_settings {
     pp_optimizer kind;
     double learning_rate, beta1, beta2, epsilon, weight_decay, momentum;
+    double gradient_factor; /* what gradients are multiplied by (clip.c); by default 1 */
 } pp_optimizer_settings;
 pp_optimizer_settings pp_optimizer_defaults(pp_optimizer kind);
 /* State tensors per parameter: adamw 2, sgd 1; in bf16, where all are fp32, one more: the master. */
@@ -68,5 +69,7 @@ enum { PP_OPTIMIZER_STATES_MAX = 3 };
 void pp_cpu_optimizer_step(const pp_optimizer_settings *settings, pp_dtype dtype, int64_t step,
                            int64_t count, void *weights, const void *gradient,
                            void *const *states);
+/* Σ x² in double, in an order that depends on count alone (cuda/arithmetic.h). fp32 and fp64. */
+double pp_cpu_square_sum(pp_dtype dtype, int64_t count, const void *values);
 
 #endif

@@ -46,9 +46,11 @@ static int64_t model_sequence(const pp_model *model) {
 
 pp_step_report pp_measured_step(const pp_job *job, int step, double start_s) {
     double seconds = step_end_s(job, step) - start_s;
+    bool norms = job->clip.limit > 0 && job->layouts;
     return (pp_step_report){.step = step,
                             .loss = mean_loss(job),
                             .seconds = seconds,
+                            .gradient_norm = norms ? pp_clip_norm(job) : NAN,
                             .planned_s = step_planned_s(job, step),
                             .tokens_per_s = samples_per_second(job, seconds) *
                                             (double)model_sequence(job->plan->model)};

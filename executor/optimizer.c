@@ -14,7 +14,7 @@
 
 /* The settings of one step, as factors. */
 typedef struct factors {
-    double rate, beta1, beta2, epsilon, decay, momentum;
+    double rate, beta1, beta2, epsilon, decay, momentum, gradient;
     double correct1, correct2; /* 1/(1-β^t) */
 } factors;
 #endif
@@ -27,9 +27,11 @@ PP_VECTOR static void NAME(adamw)(const factors *f, int64_t count, real *restric
     const real rate = (real)f->rate, epsilon = (real)f->epsilon, decay = (real)f->decay;
     const real keep1 = (real)f->beta1, take1 = (real)(1 - f->beta1), correct1 = (real)f->correct1;
     const real keep2 = (real)f->beta2, take2 = (real)(1 - f->beta2), correct2 = (real)f->correct2;
+    const real gradient = (real)f->gradient;
     for (int64_t i = 0; i < count; i++) {
-        m[i] = keep1 * m[i] + take1 * g[i];
-        v[i] = keep2 * v[i] + take2 * g[i] * g[i];
+        real d = g[i] * gradient;
+        m[i] = keep1 * m[i] + take1 * d;
+        v[i] = keep2 * v[i] + take2 * d * d;
         real root = real_sqrt(v[i] * correct2);
         w[i] -= rate * (m[i] * correct1 / (root + epsilon) + decay * w[i]);
     }
@@ -38,8 +40,9 @@ PP_VECTOR static void NAME(adamw)(const factors *f, int64_t count, real *restric
 PP_VECTOR static void NAME(sgd)(const factors *f, int64_t count, real *restrict w,
                                 const real *restrict g, real *restrict u) {
     const real rate = (real)f->rate, momentum = (real)f->momentum, decay = (real)f->decay;
+    const real gradient = (real)f->gradient;
     for (int64_t i = 0; i < count; i++) {
-        u[i] = momentum * u[i] + g[i];
+        u[i] = momentum * u[i] + g[i] * gradient;
         w[i] -= rate * (u[i] + decay * w[i]);
     }
 }
@@ -64,8 +67,9 @@ static const struct {
                    .beta1 = 0.9,
                    .beta2 = 0.999,
                    .epsilon = 1e-8,
-                   .weight_decay = 0.01}},
-    [PP_SGD] = {1, {.kind = PP_SGD, .learning_rate = 1e-1, .momentum = 0.9}},
+                   .weight_decay = 0.01,
+                   .gradient_factor = 1}},
+    [PP_SGD] = {1, {.kind = PP_SGD, .learning_rate = 1e-1, .momentum = 0.9, .gradient_factor = 1}},
 };
 
 pp_optimizer_settings pp_optimizer_defaults(pp_optimizer kind) {
@@ -86,6 +90,7 @@ void pp_cpu_optimizer_step(const pp_optimizer_settings *settings, pp_dtype dtype
                  .epsilon = settings->epsilon,
                  .decay = settings->weight_decay,
                  .momentum = settings->momentum,
+                 .gradient = settings->gradient_factor,
                  .correct1 = 1 / (1 - pow(settings->beta1, (double)step)),
                  .correct2 = 1 / (1 - pow(settings->beta2, (double)step))};
     if (dtype == PP_FP64)

@@ -22,6 +22,7 @@ static void wake_everybody(pp_job *job) {
     pp_gate_abort(&job->ready);
     pp_gate_abort(&job->start);
     pp_gate_abort(&job->finish);
+    pp_gate_abort(&job->clip.gate);
     if (job->processes) pp_inbox_wake(job->processes);
 }
 
@@ -232,6 +233,7 @@ static pp_status prepare_workers(pp_job *job, pp_error *error) {
     pp_gate_init(&job->ready, job->here_count + 1);
     pp_gate_init(&job->start, job->here_count + 1);
     pp_gate_init(&job->finish, job->here_count + 1);
+    pp_gate_init(&job->clip.gate, job->here_count + 1);
     job->gates_ready = true;
     return PP_OK;
 }
@@ -270,12 +272,14 @@ static pp_status prepare(pp_job *job, pp_error *error) {
     if (job->processes && job->processes->process == 0) PP_TRY(prepare_reports(job, error));
     PP_TRY(prepare_memory(job, error));
     PP_TRY(prepare_data(job, stage_of_layer, error));
+    PP_TRY(pp_clip_init(job, error));
     if (job->backend->runs_layers) {
         PP_TRY(pp_reduce_init(&job->reduce, plan->model, stage_of_layer, plan->placement, plan->dp,
                               plan->dtype, &job->arena, error));
         if (job->processes) PP_TRY(spread_reductions(job, error));
         PP_TRY(pp_run_check_updates(job->schedule, &job->reduce, error));
     }
+    if (job->clip.limit > 0) PP_TRY(pp_run_check_clip(job->schedule, error));
     PP_TRY(pp_board_init(&job->board, plan->model, stage_of_layer, plan->stage_count, plan->dp,
                          &job->arena, error));
     if (!job->backend->runs_layers) job->board.processes = job->processes;
@@ -305,6 +309,7 @@ static void job_deinit(pp_job *job) {
         pp_gate_deinit(&job->ready);
         pp_gate_deinit(&job->start);
         pp_gate_deinit(&job->finish);
+        pp_gate_deinit(&job->clip.gate);
     }
     pp_board_deinit(&job->board);
     pp_reduce_deinit(&job->reduce);
@@ -357,6 +362,8 @@ static void run_steps(pp_job *job, pp_run_result *result) {
         double start_s = pp_now_s(), end_s = start_s;
         job->step = step;
         if (pass(job, &job->start, pp_spread_start, &start_s) != PP_OK) return;
+        if (job->clip.limit > 0 && pass(job, &job->clip.gate, pp_spread_norm, &end_s) != PP_OK)
+            return;
         if (pass(job, &job->finish, pp_spread_finish, &end_s) != PP_OK) return;
         result->steps[step] = report_step(job, step, start_s);
         result->step_count = step + 1;

@@ -126,6 +126,30 @@ static pp_status check_reductions_last(const pp_schedule *schedule, pp_error *er
     return PP_OK;
 }
 
+/* Not PP_OK where something of the rank comes after a STEP. */
+static pp_status check_steps_last(const pp_schedule *schedule, int rank, pp_error *error) {
+    bool stepped = false;
+    for (size_t i = schedule->first_action[rank]; i < schedule->first_action[rank + 1]; i++) {
+        pp_action action = schedule->actions[i];
+        char text[32];
+        if (stepped && (action.kind == PP_REDUCE_GRAD || pp_action_is_compute(action)))
+            return pp_fail(error, PP_E_UNSUPPORTED, "--clip",
+                           "rank %d has %s after a STEP, but the norm is known only when every "
+                           "gradient is complete: leave --clip out, or put all STEPs last",
+                           rank, pp_action_text(action, text));
+        stepped |= action.kind == PP_STEP;
+    }
+    if (stepped) return PP_OK;
+    return pp_fail(error, PP_E_UNSUPPORTED, "--clip",
+                   "rank %d has no STEP before which to clip: expand the schedule from a plan",
+                   rank);
+}
+
+pp_status pp_run_check_clip(const pp_schedule *schedule, pp_error *error) {
+    for (int p = 0; p < schedule->ranks; p++) PP_TRY(check_steps_last(schedule, p, error));
+    return PP_OK;
+}
+
 pp_status pp_run_check_updates(const pp_schedule *schedule, const pp_reduce *reduce,
                                pp_error *error) {
     PP_TRY(check_reductions_last(schedule, error));

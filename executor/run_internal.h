@@ -13,6 +13,9 @@ pp_status pp_run_check(const pp_plan *plan, const pp_schedule *schedule, const p
 pp_status pp_run_check_updates(const pp_schedule *schedule, const pp_reduce *reduce,
                                pp_error *error);
 
+/* What clipping asks of the ends of the rows, where all gradients have to be there at once. */
+pp_status pp_run_check_clip(const pp_schedule *schedule, pp_error *error);
+
 /* measured.c: report of a finished step (its workers wait), and the summary of all. */
 pp_step_report pp_measured_step(const pp_job *job, int step, double start_s);
 pp_status pp_measured_summary(pp_job *job, pp_run_result *result, pp_error *error);
@@ -28,6 +31,8 @@ pp_status pp_spread_workers(pp_job *job, pp_error *error);
  * also what each worker did in the step, which process 0 gets. */
 pp_status pp_spread_start(void *job, double *value);
 pp_status pp_spread_finish(void *job, double *value);
+/* With the gate of the norm: the squares of all processes come together, and all get them. */
+pp_status pp_spread_norm(void *job, double *value);
 /* Brings the spans of process 0's choice of a step to it. */
 pp_status pp_spread_trace(pp_job *job, int step, pp_error *error);
 /* ", 4 processes, clocks within 3.1 us" */

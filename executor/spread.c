@@ -92,6 +92,50 @@ pp_status pp_spread_start(void *context, double *value) {
     return PP_OK;
 }
 
+static pp_status hear_squares(void *context, int process, const void *bytes, size_t size_bytes) {
+    const pp_job *job = context;
+    size_t layers = (size_t)job->plan->model->layer_count;
+    const double *told = bytes;
+    if (process == 0) return PP_OK; /* its own letter is what all others are added to */
+    if (size_bytes != (1 + layers) * sizeof *told) return PP_E_FAILED;
+    job->clip.letter[0] = fmax(job->clip.letter[0], told[0]);
+    for (size_t i = 1; i <= layers; i++) job->clip.letter[i] += told[i];
+    return PP_OK;
+}
+
+/* Each layer is in one process, and the others say 0: adding them up changes no bit. */
+static void write_squares(const pp_job *job, double *letter) {
+    for (int i = 0; i < job->plan->model->layer_count; i++) letter[i] = 0;
+    for (int w = 0; w < job->worker_count; w++)
+        for (int i = 0; job->workers[w].here && i < job->workers[w].weight_count; i++) {
+            int layer = job->workers[w].weights[i].layer;
+            letter[layer] = job->clip.squares[layer];
+        }
+}
+
+pp_status pp_spread_norm(void *context, double *value) {
+    pp_job *job = context;
+    double *letter = job->clip.letter;
+    size_t layers = (size_t)job->plan->model->layer_count;
+    size_t bytes = (1 + layers) * sizeof *letter;
+    pp_error error = {.code = PP_OK};
+    letter[0] = pp_to_run_clock(job->processes, *value);
+    write_squares(job, letter + 1);
+    pp_meeting meeting = {.bring = letter,
+                          .bring_bytes = bytes,
+                          .hear = hear_squares,
+                          .context = job,
+                          .say = letter,
+                          .say_bytes = bytes,
+                          .given_up = &job->failed};
+    pp_status status = pp_meet(job->processes, &meeting, &error);
+    if (status != PP_OK && status != PP_E_INTERRUPTED) pp_job_fail(job, NULL, NULL, status, &error);
+    if (status != PP_OK) return status;
+    memcpy(job->clip.squares, letter + 1, layers * sizeof *letter);
+    *value = pp_from_run_clock(job->processes, letter[0]);
+    return PP_OK;
+}
+
 /* What a process tells of a finished step: this, a worker_report for each of its workers, and the
  * losses of those that make them. */
 typedef struct step_report {
@@ -266,11 +310,11 @@ uint64_t pp_spread_key(const pp_job *job) {
     pp_text text = {0};
     pp_json json = pp_json_start(&text);
     pp_plan_write(job->plan, &json);
-    pp_text_printf(&text, "%016llx %s %s %d %llu %g %d %d %d",
+    pp_text_printf(&text, "%016llx %s %s %d %llu %g %d %d %d %.17g",
                    (unsigned long long)pp_schedule_hash(job->schedule), job->backend->name,
-                   job->transport_ops->name,
-                   job->steps, (unsigned long long)options->seed, job->optimizer.learning_rate,
-                   options->evaluate, options->keep_trace, options->data != NULL);
+                   job->transport_ops->name, job->steps, (unsigned long long)options->seed,
+                   job->optimizer.learning_rate, options->evaluate, options->keep_trace,
+                   options->data != NULL, options->clip);
     uint64_t key = text.failed ? 0 : pp_hash(0, text.bytes, text.length);
     pp_text_deinit(&text);
     return key;

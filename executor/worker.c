@@ -551,13 +551,18 @@ static pp_status run_step(pp_worker *worker, const pp_action *action, pp_error *
     pp_stage_run *run = &stage_of(worker, *action)->run;
     pp_status status = PP_OK;
     if (job->layouts) PP_TRY(observe(worker, run, true, error));
-    double start_s = pp_now_s();
+    double start_s = pp_now_s(), ready_s = 0, waited_s = 0;
+    if (job->clip.limit > 0 && !worker->clipped)
+        PP_TRY(pp_clip_meet(worker, &ready_s, &waited_s, error));
+    start_s += waited_s; /* taken off the front of the span, as in reduce_gradients */
     atomic_fetch_add(&job->watch.computing, 1);
     if (job->layouts) {
-        pp_stage_step(run, &job->optimizer, worker->step + 1);
+        pp_optimizer_settings settings = job->optimizer;
+        settings.gradient_factor = worker->gradient_factor;
+        pp_stage_step(run, &settings, worker->step + 1);
         status = job->backend->finish(worker->backend_state, error);
     } else {
-        replay_action(worker, *action, 0, &start_s);
+        replay_action(worker, *action, ready_s, &start_s);
     }
     atomic_fetch_sub(&job->watch.computing, 1);
     double end_s = pp_now_s();
@@ -608,6 +613,7 @@ static pp_status begin_step(pp_worker *worker, int step) {
     worker->scheduled_s = worker->step_start_s;
     worker->busy_s = 0;
     worker->next_group = 0;
+    worker->clipped = false;
     worker->span_count = worker->point_count = 0;
     record_bytes(worker);
     for (int i = 0; i < worker->stage_count; i++)

@@ -3,6 +3,7 @@
 #define PPSIM_EXECUTOR_WORKER_INTERNAL_H
 
 #include "executor/board_internal.h"
+#include "executor/clip_internal.h"
 #include "executor/data_internal.h"
 #include "executor/executor.h"
 #include "executor/gate_internal.h"
@@ -48,6 +49,7 @@ typedef struct pp_job {
     double clock_error_s;      /* the worst of all processes; process 0 knows */
     pp_reduce reduce;
     pp_board board;
+    pp_clip clip;
     pp_watch watch;
     pp_gate ready, start, finish; /* all workers here and the thread that called pp_run, which with
                                      several processes meets those of the others behind each */
@@ -109,6 +111,9 @@ struct pp_worker {
     void *workspace;
     int64_t workspace_bytes;
     pp_loader loader;
+    pp_clip_weight *weights;   /* [weight_count] that it answers for; none unless gradients are clipped */
+    int weight_count;
+    double *sums, *seen_sums;  /* [weight_count] where the backend makes them, and where they are read */
 
     int step;
     double step_start_s;
@@ -116,6 +121,8 @@ struct pp_worker {
     double busy_s;
     int64_t peak_bytes;        /* so far, at the end of the last step */
     int next_group;            /* of pp_reduce, this step */
+    bool clipped;              /* this step's gradient_factor is known */
+    double gradient_factor;
     pp_worker_step *steps;     /* [job.steps] */
     pp_span *spans;            /* ring of [job.ring_steps][span_capacity] */
     int span_count, span_capacity;

@@ -183,6 +183,7 @@ pp_status pp_worker_open(pp_worker *worker, pp_error *error) {
     worker->heap.state = worker->backend_state;
     PP_TRY(open_stages(worker, error));
     PP_TRY(open_loader(worker, error));
+    PP_TRY(pp_clip_open(worker, error));
     PP_TRY(pp_worker_open_records(worker, error));
     if (job->layouts) PP_TRY(job->backend->finish(worker->backend_state, error));
     if (!job->transport_ops->enter) return PP_OK;
@@ -193,6 +194,7 @@ pp_status pp_worker_open(pp_worker *worker, pp_error *error) {
 void pp_worker_close(pp_worker *worker) {
     if (worker->backend_open) {
         close_loader(worker);
+        pp_clip_close(worker);
         for (int i = 0; i < worker->stage_count; i++)
             if (worker->stages[i].landing)
                 worker->job->backend->release(worker->backend_state, worker->stages[i].landing,

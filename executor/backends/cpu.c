@@ -90,6 +90,12 @@ static void cpu_step(void *state, const pp_optimizer_settings *settings, pp_dtyp
     pp_cpu_optimizer_step(settings, dtype, step, count, weights, gradient, states);
 }
 
+static void cpu_square_sum(void *state, pp_dtype dtype, const void *values, int64_t count,
+                           double *sum) {
+    (void)state;
+    *sum = pp_cpu_square_sum(dtype, count, values);
+}
+
 static pp_status cpu_finish(void *state, pp_error *error) {
     (void)state;
     (void)error;
@@ -113,6 +119,7 @@ const pp_backend pp_backend_cpu = {
     .fill = cpu_fill,
     .add = cpu_add,
     .step = cpu_step,
+    .square_sum = cpu_square_sum,
     .upload = cpu_copy,
     .download = cpu_copy,
     .finish = cpu_finish,

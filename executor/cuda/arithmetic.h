@@ -78,6 +78,24 @@ PP_DEVICE float lanes_max(lanes l, float x) {
 
 #endif
 
+/* ---- sums of squares ----------------------------------------------------------------------- */
+
+/* The squares of a tensor add up in double: in each of so many parts by so many lanes (a block's
+ * threads), lane j taking every element j, j + lanes, …; then over the lanes, then over the parts.
+ * The order, and so every bit, depends on the tensor's size alone: it is the same on the host. */
+enum { PP_SQUARE_PARTS = 256, PP_SQUARE_LANES = 256 };
+
+/* Where part `part` of `count` elements begins. */
+PP_DEVICE int64_t square_part(int64_t count, int part) {
+    return count / PP_SQUARE_PARTS * part + count % PP_SQUARE_PARTS * part / PP_SQUARE_PARTS;
+}
+
+PP_DEVICE double sum_in_order(int count, const double *x) {
+    double sum = 0;
+    for (int i = 0; i < count; i++) sum += x[i];
+    return sum;
+}
+
 /* ---- bf16 ---------------------------------------------------------------------------------- */
 
 /* The upper half of a float. */

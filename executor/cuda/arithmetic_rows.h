@@ -121,4 +121,15 @@ PP_DEVICE void NAME(rotate_pair)(store *a, store *b, float cosine, float sine) {
     save(b, x * sine + y * cosine);
 }
 
+/* What this lane adds to the sum of squares of a part. (The square of a float is exact in double, so
+ * that fused multiplication changes nothing.) */
+PP_DEVICE double NAME(lane_squares)(lanes l, int64_t count, const store *x) {
+    double sum = 0;
+    EACH(i, count) {
+        double value = (double)load(x + i);
+        sum += value * value;
+    }
+    return sum;
+}
+
 #undef EACH

@@ -293,6 +293,7 @@ const pp_backend pp_cuda_backend = {
     .add = pp_cuda_add,
     .step = pp_cuda_step,
     .make_master = pp_cuda_make_master,
+    .square_sum = pp_cuda_square_sum,
     .upload = cuda_upload,
     .download = cuda_download,
     .finish = cuda_finish,

@@ -1,6 +1,7 @@
 /* Blocks of memory: copies, sums of gradients, the optimizer. */
 #include "executor/cuda/cuda_memory.h"
 
+#include "executor/cuda/arithmetic.h"
 #include "executor/cuda/queue.h"
 
 #include <math.h>
@@ -29,7 +30,8 @@ static pp_step_factors factors_of(const pp_optimizer_settings *s, int64_t step) 
                              .decay = (float)s->weight_decay,
                              .momentum = (float)s->momentum,
                              .correct1 = (float)(1 / (1 - pow(s->beta1, (double)step))),
-                             .correct2 = (float)(1 / (1 - pow(s->beta2, (double)step)))};
+                             .correct2 = (float)(1 / (1 - pow(s->beta2, (double)step))),
+                             .gradient = (float)s->gradient_factor};
 }
 
 void pp_cuda_step(void *state, const pp_optimizer_settings *settings, pp_dtype dtype, int64_t step,
@@ -40,6 +42,13 @@ void pp_cuda_step(void *state, const pp_optimizer_settings *settings, pp_dtype d
     pp_step_factors factors = factors_of(settings, step);
     pp_launch_step(pp_cuda_launch(bf16), &factors, count, weights, gradient,
                    masters ? states[moments] : NULL, states[0], moments > 1 ? states[1] : NULL);
+}
+
+void pp_cuda_square_sum(void *state, pp_dtype dtype, const void *values, int64_t count,
+                        double *sum) {
+    (void)state;
+    void *parts = pp_cuda_scratch(2 * PP_SQUARE_PARTS); /* doubles */
+    if (parts) pp_launch_square_sum(pp_cuda_launch(dtype == PP_BF16), count, values, parts, sum);
 }
 
 void pp_cuda_make_master(void *state, int64_t count, const void *weights, void *master) {

@@ -10,6 +10,8 @@ void pp_cuda_fill(void *state, void *block, int byte, size_t size_bytes);
 void pp_cuda_add(void *state, pp_dtype dtype, void *sum, const void *added, int64_t count);
 void pp_cuda_step(void *state, const pp_optimizer_settings *settings, pp_dtype dtype, int64_t step,
                   int64_t count, void *weights, const void *gradient, void *const *states);
+void pp_cuda_square_sum(void *state, pp_dtype dtype, const void *values, int64_t count,
+                        double *sum);
 void pp_cuda_make_master(void *state, int64_t count, const void *weights, void *master);
 
 #endif

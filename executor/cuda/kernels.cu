@@ -47,6 +47,11 @@ static __global__ void sum_losses(int64_t rows, const float *losses, double *los
     *loss = sum;
 }
 
+/* One thread: there are few parts. */
+static __global__ void sum_parts(const double *parts, double *sum) {
+    *sum = sum_in_order(PP_SQUARE_PARTS, parts);
+}
+
 static unsigned blocks_for(int64_t items, int64_t per_block) {
     int64_t blocks = (items + per_block - 1) / per_block;
     return (unsigned)(blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS);
@@ -123,6 +128,11 @@ void pp_launch_masked(pp_launch l, int64_t count, const uint8_t *mask, float sca
 void pp_launch_step(pp_launch l, const pp_step_factors *factors, int64_t count, void *weights,
                     const void *gradient, float *master, float *first, float *second) {
     ELEMENTWISE(step, count, *factors, count, weights, gradient, master, first, second);
+}
+
+void pp_launch_square_sum(pp_launch l, int64_t count, const void *x, double *parts, double *sum) {
+    LAUNCH(square_parts, PP_SQUARE_PARTS, PP_SQUARE_LANES, count, x, parts);
+    sum_parts<<<1, 1, 0, (cudaStream_t)l.stream>>>(parts, sum);
 }
 
 void pp_launch_widen(pp_launch l, int64_t count, const void *x, float *y) {

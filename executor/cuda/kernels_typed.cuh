@@ -126,7 +126,7 @@ static __global__ void NAME(step)(pp_step_factors f, int64_t count, void *weight
                                   float *second) {
     EACH_ELEMENT(i, count) {
         float weight = master ? master[i] : load(IN(weights) + i);
-        float g = load(IN(gradient) + i);
+        float g = load(IN(gradient) + i) * f.gradient;
         if (f.adamw)
             weight = adamw(weight, g, first + i, second + i, f.rate, f.beta1, f.beta2, f.epsilon,
                            f.decay, f.correct1, f.correct2);
@@ -263,6 +263,17 @@ static __global__ void NAME(scatter_positions)(int64_t rows, int64_t dim, int64_
         for (int64_t r = i / dim; r < rows; r += period) sum += load(IN(dy) + r * dim + i % dim);
         save(OUT(gradient) + i, load(IN(gradient) + i) + sum);
     }
+}
+
+/* A block for each part. */
+static __global__ void NAME(square_parts)(int64_t count, const void *x, double *parts) {
+    __shared__ double found[PP_SQUARE_LANES];
+    int64_t from = square_part(count, (int)blockIdx.x);
+    int64_t to = square_part(count, (int)blockIdx.x + 1);
+    lanes l = {(int)threadIdx.x, PP_SQUARE_LANES, NULL};
+    found[threadIdx.x] = NAME(lane_squares)(l, to - from, IN(x) + from);
+    __syncthreads();
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum_in_order(PP_SQUARE_LANES, found);
 }
 
 #undef EACH_ELEMENT

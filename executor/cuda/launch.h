@@ -112,10 +112,13 @@ void pp_launch_softmax_input(pp_launch l, int64_t rows, int64_t sequence, const 
 typedef struct pp_step_factors {
     bool adamw; /* else SGD with momentum */
     float rate, beta1, beta2, epsilon, decay, momentum, correct1, correct2;
+    float gradient; /* what gradients are multiplied by */
 } pp_step_factors;
 /* master : fp32 weights, or NULL (fp32 tensors are their own). first, second : states. */
 void pp_launch_step(pp_launch l, const pp_step_factors *factors, int64_t count, void *weights,
                     const void *gradient, float *master, float *first, float *second);
+/* *sum = Σ x² in double. parts : [PP_SQUARE_PARTS] scratch. */
+void pp_launch_square_sum(pp_launch l, int64_t count, const void *x, double *parts, double *sum);
 /* y = x in fp32, of x in the launch's type. */
 void pp_launch_widen(pp_launch l, int64_t count, const void *x, float *y);
 

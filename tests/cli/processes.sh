@@ -11,7 +11,7 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_base_warn_component_unus
 export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0" # MPI's own; ours are counted
 tiny_model >tiny.json
 
-losses() { grep -o '"loss": [^,]*' "$1"; }
+losses() { grep -oE '"(loss|gradient_norm)": [^,}]*' "$1"; }
 
 # together COUNT ARGUMENTS...: exit status in $got
 together() {
@@ -24,15 +24,15 @@ together() {
 
 # ---- the same bits --------------------------------------------------------------------------------
 
-# same PROCESSES PLAN-ARGUMENTS...: losses of three steps, to the last digit
+# same PROCESSES PLAN-ARGUMENTS...: losses of three steps, and norms of gradients, to the last digit
 same() {
     counts=$1
     shift
     "$ppsim" plan --model tiny.json --batch 8 "$@" --out same.json >out 2>err || fail "no plan $*: $(cat err)"
-    "$ppsim" run same.json --steps 3 --json >one 2>err || fail "one process, $*: $(cat err)"
-    [ "$(losses one | grep -c '[0-9]')" -eq 3 ] || fail "$*: no losses"
+    "$ppsim" run same.json --steps 3 --clip 0.1 --json >one 2>err || fail "one process, $*: $(cat err)"
+    [ "$(losses one | grep -c '[0-9]')" -eq 6 ] || fail "$*: no losses or norms"
     for count in $counts; do
-        together "$count" run same.json --steps 3 --json
+        together "$count" run same.json --steps 3 --clip 0.1 --json
         [ "$got" -eq 0 ] || fail "$count processes, $*: exit $got: $(head -c 400 err)"
         [ "$(losses out)" = "$(losses one)" ] || fail "$count processes, $*: $(losses out), one: $(losses one)"
         [ "$(grep -c '"steps"' out)" -eq 1 ] || fail "$count processes: not one voice"

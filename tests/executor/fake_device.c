@@ -171,6 +171,7 @@ const pp_backend fake_device = {
     .add = pp_cuda_add,
     .step = pp_cuda_step,
     .make_master = pp_cuda_make_master,
+    .square_sum = pp_cuda_square_sum,
     .upload = fake_upload,
     .download = fake_download,
     .finish = fake_finish,

@@ -6,8 +6,8 @@
 #include "executor/cuda/arithmetic.h"
 #include "executor/cuda/gemm.h"
 #include "executor/cuda/queue.h"
-#include "fake_device.h"
 #include "executor/layer.h"
+#include "fake_device.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -129,7 +129,8 @@ void pp_launch_step(pp_launch l, const pp_step_factors *f, int64_t count, void *
     first = fake_host(first);
     second = fake_host(second);
     for (int64_t i = 0; i < count; i++) {
-        float weight = master ? master[i] : get(l, weights, i), g = get(l, gradient, i);
+        float weight = master ? master[i] : get(l, weights, i);
+        float g = get(l, gradient, i) * f->gradient;
         if (f->adamw)
             weight = adamw(weight, g, first + i, second + i, f->rate, f->beta1, f->beta2,
                            f->epsilon, f->decay, f->correct1, f->correct2);
@@ -138,6 +139,22 @@ void pp_launch_step(pp_launch l, const pp_step_factors *f, int64_t count, void *
         if (master) master[i] = weight;
         put(l, weights, i, weight);
     }
+}
+
+/* As the device does it, block by block and thread by thread. */
+void pp_launch_square_sum(pp_launch l, int64_t count, const void *x, double *parts, double *sum) {
+    for (int part = 0; part < PP_SQUARE_PARTS; part++) {
+        int64_t from = square_part(count, part), to = square_part(count, part + 1);
+        double found[PP_SQUARE_LANES];
+        for (int i = 0; i < PP_SQUARE_LANES; i++) {
+            lanes lane = {i, PP_SQUARE_LANES};
+            const void *at = row_of(l, x, 1, from);
+            found[i] = l.bf16 ? lane_squares_bf16(lane, to - from, at)
+                              : lane_squares_f32(lane, to - from, at);
+        }
+        parts[part] = sum_in_order(PP_SQUARE_LANES, found);
+    }
+    *(double *)fake_host(sum) = sum_in_order(PP_SQUARE_PARTS, parts);
 }
 
 void pp_launch_fill_bytes(pp_launch l, void *block, int byte, int64_t size_bytes) {
@@ -336,7 +353,7 @@ void pp_cuda_gemm(pp_launch l, const pp_gemm *g) {
 /* ---- the queue ----------------------------------------------------------------------------- */
 
 enum { SCRATCH = 1 << 16 };
-static _Thread_local float scratch[SCRATCH];
+static _Thread_local _Alignas(64) float scratch[SCRATCH];
 static _Thread_local double loss;
 
 pp_launch pp_cuda_launch(bool bf16) {

@@ -394,7 +394,10 @@ bool fixture_run(const fixture *what, int steps, const pp_run_options *options,
     pp_error error = {.message = ""};
     pp_status status = pp_run(plan, what->schedule, &with, &result, &error);
     if (status != PP_OK) return give_up(message, "running", &error);
-    for (int i = 0; i < steps; i++) record->losses[i] = result->steps[i].loss;
+    for (int i = 0; i < steps; i++) {
+        record->losses[i] = result->steps[i].loss;
+        record->norms[i] = result->steps[i].gradient_norm;
+    }
     for (int p = 0; p < plan->ranks; p++)
         record->peak_bytes[p] = result->measured.rank[p].peak_bytes;
     pp_run_result_free(result);
@@ -407,7 +410,16 @@ void fixture_record_free(fixture_record *record) {
     *record = (fixture_record){0};
 }
 
+static bool same_norms(const fixture_record *a, const fixture_record *b, char message[512]) {
+    for (int i = 0; i < a->steps; i++)
+        if (a->norms[i] != b->norms[i] && !(isnan(a->norms[i]) && isnan(b->norms[i])))
+            return fixture_failed(message, "norms of step %d: %.17g and %.17g", i, a->norms[i],
+                                  b->norms[i]);
+    return true;
+}
+
 bool fixture_same(const fixture_record *a, const fixture_record *b, char message[512]) {
+    if (!same_norms(a, b, message)) return false;
     for (int i = 0; i < a->steps; i++)
         if (!isfinite(a->losses[i]) || a->losses[i] != b->losses[i]) {
             snprintf(message, 512, "losses of step %d: %.17g and %.17g", i, a->losses[i],

@@ -60,6 +60,7 @@ void fixture_free(fixture *made);
 typedef struct fixture_record {
     int steps, replicas;
     double losses[64];
+    double norms[64]; /* of gradients; NAN where nothing is clipped */
     size_t values; /* per step and replica: all parameters of the model, ties in each */
     double *gradients, *weights; /* [steps · replicas · values] */
     int64_t peak_bytes[64];
@@ -70,7 +71,7 @@ typedef struct fixture_record {
 bool fixture_run(const fixture *what, int steps, const pp_run_options *options,
                  fixture_record *record, char message[512]);
 void fixture_record_free(fixture_record *record);
-/* Losses, gradients and weights are equal bit for bit. */
+/* Losses, norms, gradients and weights are equal bit for bit. */
 bool fixture_same(const fixture_record *a, const fixture_record *b, char message[512]);
 /* Norm of the difference of all values over the norm of b's. */
 double fixture_distance(const double *a, const double *b, size_t count);

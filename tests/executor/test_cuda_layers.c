@@ -178,7 +178,8 @@ static pp_step_factors factors_of(const pp_optimizer_settings *s, int step) {
                              .decay = (float)s->weight_decay,
                              .momentum = (float)s->momentum,
                              .correct1 = (float)(1 / (1 - pow(s->beta1, step))),
-                             .correct2 = (float)(1 / (1 - pow(s->beta2, step)))};
+                             .correct2 = (float)(1 / (1 - pow(s->beta2, step))),
+                             .gradient = (float)s->gradient_factor};
 }
 
 /* fp32 alone and bf16 with an fp32 master follow the CPU's optimizer. */
@@ -186,6 +187,7 @@ Test(cuda_layers, optimizers_step_as_on_the_cpu) {
     for (int kind = 0; kind < PP_OPTIMIZER_COUNT; kind++) {
         static trained cpu, device, mixed;
         pp_optimizer_settings settings = pp_optimizer_defaults((pp_optimizer)kind);
+        settings.gradient_factor = 0.37;
         fill_trained(&cpu);
         device = mixed = cpu;
         for (int step = 1; step <= STEPS; step++) {
@@ -203,5 +205,33 @@ Test(cuda_layers, optimizers_step_as_on_the_cpu) {
             cr_assert_float_eq(mixed.weights[i], cpu.weights[i], 1e-6, "the master");
             cr_assert_eq(mixed.half[i], bf16_from_float(mixed.weights[i]), "is what is used");
         }
+    }
+}
+
+/* One order of summation: fp32 has the CPU's bits, whatever the size; bf16 is the sum of what its
+ * numbers are; and a tensor a million times as large has no less digits. */
+Test(cuda_layers, squares_add_up_as_on_the_cpu) {
+    enum { MOST = 300000 };
+    static const int64_t counts[] = {0,    1,     2,     255,   256,    257,
+                                     4095, 65535, 65536, 65537, 100003, MOST};
+    static float x[MOST];
+    static uint16_t narrow[MOST];
+    double parts[PP_SQUARE_PARTS], sum;
+    pp_random_key key = pp_random_key_make(4, "squares", 0);
+    for (uint64_t i = 0; i < MOST; i++) {
+        x[i] = (float)pp_random_normal(key, i);
+        narrow[i] = bf16_from_float(x[i]);
+    }
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+        long double exact = 0, exact_half = 0;
+        for (int64_t i = 0; i < counts[c]; i++) {
+            exact += (long double)x[i] * x[i];
+            exact_half += (long double)bf16_to_float(narrow[i]) * bf16_to_float(narrow[i]);
+        }
+        pp_launch_square_sum((pp_launch){.bf16 = false}, counts[c], x, parts, &sum);
+        cr_assert_eq(sum, pp_cpu_square_sum(PP_FP32, counts[c], x), "%lld", (long long)counts[c]);
+        cr_assert(fabsl(sum - exact) <= 1e-14L * exact, "%lld", (long long)counts[c]);
+        pp_launch_square_sum((pp_launch){.bf16 = true}, counts[c], narrow, parts, &sum);
+        cr_assert(fabsl(sum - exact_half) <= 1e-14L * exact_half, "%lld", (long long)counts[c]);
     }
 }

@@ -12,11 +12,13 @@ COUNTED_SUITE(fake_device, .timeout = 120);
 
 enum { TRAINED = 4 };
 
+static double clip; /* of all runs; 0: none */
+
 static fixture_record must_run(const fixture_request *request, const pp_backend *backend) {
     fixture made;
     fixture_record record;
     char message[512] = "";
-    pp_run_options options = {.seed = 7, .poison = true, .own_backend = backend};
+    pp_run_options options = {.seed = 7, .poison = true, .own_backend = backend, .clip = clip};
     fake_reset();
     cr_assert(fixture_make(request, &made, message), "%s", message);
     cr_assert(fixture_run(&made, TRAINED, &options, &record, message), "%s", message);
@@ -120,6 +122,30 @@ Test(fake_device, cuts_change_no_bit) {
             fixture_record_free(&many);
         }
         fixture_record_free(&one);
+    }
+}
+
+/* Clipped, the device follows the CPU, ranks change no bit, and norms are near. */
+Test(fake_device, clips_as_the_cpu) {
+    clip = 0.05;
+    for (int ranks = 1; ranks <= 3; ranks++) compare(request_of(fixture_ties, ranks), 1e-5);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        fixture_request request = request_of(fixture_gpt, 1);
+        char message[512] = "";
+        fixture_record cpu = must_run(&request, NULL);
+        request.dtype = bf16 ? PP_BF16 : PP_FP32;
+        fixture_record one = must_run(&request, &fake_device);
+        for (int step = 0; step < TRAINED; step++)
+            cr_expect(fabs(one.norms[step] / cpu.norms[step] - 1) < (bf16 ? 0.02 : 1e-5) &&
+                          cpu.norms[step] > clip,
+                      "step %d: norm %g, on the CPU %g", step, one.norms[step], cpu.norms[step]);
+        request.ranks = 3;
+        request.dp = 1;
+        fixture_record many = must_run(&request, &fake_device);
+        cr_expect(fixture_same(&many, &one, message), "%s", message);
+        fixture_record_free(&many);
+        fixture_record_free(&one);
+        fixture_record_free(&cpu);
     }
 }
 

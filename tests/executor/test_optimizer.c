@@ -80,3 +80,20 @@ Test(optimizer, both_find_a_minimum) {
     pp_cpu_optimizer_step(&s, PP_FP64, 1, 1, &w, &g, states);
     cr_expect_float_eq(w, 0.95, 1e-15);
 }
+
+/* A factor on gradients is a step with gradients that were multiplied by it before. */
+Test(optimizer, gradients_may_be_scaled) {
+    for (int kind = 0; kind < PP_OPTIMIZER_COUNT; kind++) {
+        pp_optimizer_settings scaled = pp_optimizer_defaults((pp_optimizer)kind), plain = scaled;
+        double w[2][3] = {{1, 2, 3}, {1, 2, 3}}, state[4][3] = {{0}}, g[3] = {1, -4, 0.5};
+        double scaled_g[3] = {0.25, -1, 0.125};
+        scaled.gradient_factor = 0.25;
+        for (int step = 1; step <= 5; step++) {
+            pp_cpu_optimizer_step(&scaled, PP_FP64, step, 3, w[0], g,
+                                  (void *[]){state[0], state[1]});
+            pp_cpu_optimizer_step(&plain, PP_FP64, step, 3, w[1], scaled_g,
+                                  (void *[]){state[2], state[3]});
+        }
+        for (int i = 0; i < 3; i++) cr_assert_eq(w[0][i], w[1][i]);
+    }
+}

@@ -110,3 +110,19 @@ Test(run_refusals, default_backends) {
     cr_assert(infos[0].usable || strcmp(chosen, "cpu") == 0, "%s", chosen);
     fixture_free(&made);
 }
+
+/* With --clip every gradient has to be there before the first STEP. */
+Test(run_refusals, clipping_needs_steps_at_the_end) {
+    fixture made = make(fixture_gpt, 1);
+    pp_action *actions = made.schedule->actions;
+    size_t last = made.schedule->first_action[1] - 1;
+    cr_assert(actions[last].kind == PP_STEP && actions[last - 1].kind == PP_REDUCE_GRAD);
+    pp_action step = actions[last];
+    actions[last] = actions[last - 1];
+    actions[last - 1] = step;
+    refuse(&made, &(pp_run_options){.clip = 1}, PP_E_UNSUPPORTED, "0REDUCE_GRAD after a STEP");
+    made = make(fixture_opaque, 1);
+    silence(made.schedule, PP_STEP);
+    refuse(&made, &(pp_run_options){.clip = 1, .backend = "replay"}, PP_E_UNSUPPORTED,
+           "rank 0 has no STEP");
+}

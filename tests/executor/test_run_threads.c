@@ -1,4 +1,5 @@
 /* The bodies of threaded_cases.c under Criterion, one test each. */
+#include "clip_cases.h"
 #include "run_case.h"
 #include "threaded_cases.h"
 
@@ -6,6 +7,7 @@
 #include "tests/live_bytes.h"
 
 COUNTED_SUITE(run_threads);
+COUNTED_SUITE(clip, .timeout = 60);
 
 #define CASE(name) RUN_CASE(run_threads, threaded_cases, name)
 
@@ -29,3 +31,12 @@ CASE(every_allocation)
 CASE(replay_known_times)
 CASE(replay_ties)
 CASE(learns)
+
+#undef CASE
+#define CASE(name) RUN_CASE(clip, clip_cases, name)
+
+CASE(clip_by_hand)
+CASE(clip_same_bits)
+CASE(clip_replicas)
+CASE(clip_not_reached)
+CASE(clip_replay)

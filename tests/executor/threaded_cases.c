@@ -366,14 +366,17 @@ static void headline_of(const fixture *what, size_t number, char headline[96]) {
              pp_action_text(schedule->actions[number], text));
 }
 
-static bool every_failure(const fixture_request *request, char message[512]) {
+static bool every_failure(const fixture_request *request, double clip, char message[512]) {
     fixture made;
     if (!fixture_make(request, &made, message)) return false;
     bool fine = true;
     for (size_t i = 0; fine && i < made.schedule->first_action[request->ranks]; i++) {
         fault planned = {.number = i, .what = &made};
-        pp_run_options options = {
-            .steps = 2, .before_action = fail_there, .context = &planned, .timeout_s = 20};
+        pp_run_options options = {.steps = 2,
+                                  .before_action = fail_there,
+                                  .context = &planned,
+                                  .timeout_s = 20,
+                                  .clip = clip};
         char headline[96];
         headline_of(&made, i, headline);
         fine = fails_with(&made, &options, headline, "the device is on fire", message);
@@ -396,7 +399,8 @@ static bool failures(char message[512]) {
                              .dp = 2,
                              .dtype = PP_FP32,
                              .order = ORDER_PAIRS};
-    return every_failure(&request, message) && every_failure(&twice, message);
+    return every_failure(&request, 0, message) && every_failure(&request, 1e-3, message) &&
+           every_failure(&twice, 0, message) && every_failure(&twice, 1e-3, message);
 }
 
 /* A rank that stands still: the others give up and say who it is. */
@@ -415,6 +419,9 @@ static bool hangs(char message[512]) {
     bool fine = fails_with(&made, &options, "rank ", ", which has it, stands at ", message);
     planned.number = made.schedule->first_action[1] - 2; /* rank 0's REDUCE_GRAD */
     fine = fine && fails_with(&made, &options, "rank ", "did not", message);
+    planned.number = made.schedule->first_action[1] - 1; /* its STEP, which others wait for */
+    options.clip = 1;
+    fine = fine && fails_with(&made, &options, "rank ", "norm cannot be taken", message);
     fixture_free(&made);
     return fine;
 }
@@ -518,7 +525,7 @@ static int run_scarcely(const fixture *made, long allocations, bool lasting, cha
     scarcity.lasting = lasting;
     pp_run_result *result = NULL;
     pp_error error = {.message = ""};
-    pp_run_options options = {.steps = 2, .keep_trace = true};
+    pp_run_options options = {.steps = 2, .keep_trace = true, .clip = 1};
     pp_platform_set(&scarce);
     pp_status status = pp_run(made->plan, made->schedule, &options, &result, &error);
     pp_platform_set(NULL);

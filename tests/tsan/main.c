@@ -1,4 +1,5 @@
 /* Runs the threaded test bodies without a test framework: threaded_runner [NAME] */
+#include "clip_cases.h"
 #include "processes_cases.h"
 #include "threaded_cases.h"
 
@@ -31,6 +32,8 @@ int main(int argc, char **argv) {
     const threaded_case *cases = threaded_cases(&count);
     run_all(cases, count, only, &seen);
     cases = processes_cases(&count);
+    run_all(cases, count, only, &seen);
+    cases = clip_cases(&count);
     run_all(cases, count, only, &seen);
     if (seen.ran == 0) fprintf(stderr, "threaded_runner: no case is called %s\n", only);
     if (pp_live_bytes() != 0) {
