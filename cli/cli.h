@@ -166,8 +166,9 @@ pp_status pp_named_schedule_agrees(const pp_named_schedule *named, const pp_sche
 
 typedef struct pp_run_settings {
     int steps;
-    const char *data, *backend, *transport, *trace;
+    const char *data, *backend, *device, *transport, *trace;
     int64_t seed;
+    int slices;
     double learning_rate, clip, timeout_s;
     double tolerance;     /* validate … */
     const char *measured; /* … a run's trace, instead of running */
@@ -183,6 +184,7 @@ typedef struct pp_executed {
     struct pp_run_result *result;
     struct pp_processes *processes; /* that ran it together; NULL: this one alone */
     double clip; /* of the settings */
+    char backend[32]; /* of --device */
 } pp_executed;
 
 /* Joins the other processes, if any, opens the plan and runs it; progress goes to stderr. Whatever

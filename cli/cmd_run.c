@@ -19,6 +19,12 @@ static const pp_option options[] = {
     {0, "backend", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, backend),
      "cpu, cuda, or replay: wait the plan's times (default: cuda where it is usable, else cpu; "
      "replay for opaque layers)"},
+    {0, "device", NULL, "DEVICE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, device),
+     "cpu, or cuda:N: ranks are dealt round this machine's devices from number N on (default: from "
+     "0); names the backend too"},
+    {0, "slices", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(pp_run_settings, slices),
+     "all ranks of a machine on one CUDA device, cut into N equal slices of its multiprocessors "
+     "(default where ranks share a device: as many as ranks)"},
     {0, "transport", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, transport),
      "how messages travel: local (threads of one process), mpi (through the host) or nccl (between "
      "devices) (default: the best that can serve)"},
@@ -87,6 +93,26 @@ static pp_status check_memory(const pp_plan *plan, const bool *here, const char 
                    pp_format_bytes(needed, needs), pp_format_bytes(there, has));
 }
 
+/* --device names a backend too. */
+static pp_status choose_backend(const pp_run_settings *settings, const pp_plan *plan, char name[32],
+                                pp_run_options *run, pp_error *error) {
+    run->backend = settings->backend;
+    if (settings->device) {
+        PP_TRY(pp_device_parse(settings->device, name, &run->device, error));
+        if (settings->backend && strcmp(settings->backend, name) != 0)
+            return pp_fail(error, PP_E_INPUT, "--device",
+                           "%.100s is not of the %.100s backend: leave --backend out",
+                           settings->device, settings->backend);
+        run->backend = name;
+        run->backend_place = "--device";
+    } else if (settings->slices > 0 && !settings->backend) {
+        run->backend = "cuda";
+        run->backend_place = "--slices";
+    }
+    if (!run->backend) run->backend = pp_backend_default(plan->model, plan->dtype);
+    return PP_OK;
+}
+
 /* What the ranks of this machine ask of it. */
 static pp_status check_machine(const pp_executed *executed, const char *backend, const char *path,
                                pp_error *error) {
@@ -96,7 +122,7 @@ static pp_status check_machine(const pp_executed *executed, const char *backend,
     if (!here) return pp_fail_memory(error);
     int threads = pp_processes_workers_here(executed->processes, plan, here);
     pp_status status = PP_OK;
-    if (strcmp(backend, "replay") != 0) status = check_memory(plan, here, path, error);
+    if (strcmp(backend, "cpu") == 0) status = check_memory(plan, here, path, error);
     if (threads > cores && strcmp(backend, "cpu") == 0 && pp_processes_speaks(executed->processes))
         pp_warn("%d ranks on %ld cores: they take turns, so times will not match the prediction",
                 threads, cores);
@@ -112,9 +138,7 @@ static pp_status prepare(const char *path, const pp_run_settings *settings, pp_e
         PP_TRY(pp_check_output(settings->trace, inputs, 2, error));
     PP_TRY(pp_plan_open(path, &executed->plan, error));
     PP_TRY(pp_in_document(pp_plan_expand(executed->plan, &executed->schedule, error), path, error));
-    const pp_plan *plan = executed->plan;
-    run->backend =
-        settings->backend ? settings->backend : pp_backend_default(plan->model, plan->dtype);
+    PP_TRY(choose_backend(settings, executed->plan, executed->backend, run, error));
     return check_machine(executed, run->backend, path, error);
 }
 
@@ -124,6 +148,7 @@ pp_status pp_execute(const char *path, const pp_run_settings *settings, int defa
     pp_run_options run = {.steps = view.steps,
                           .seed = (uint64_t)settings->seed,
                           .data = settings->data,
+                          .slices = settings->slices,
                           .transport = settings->transport,
                           .learning_rate = settings->learning_rate,
                           .clip = settings->clip,

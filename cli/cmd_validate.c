@@ -23,6 +23,10 @@ static const pp_option options[] = {
      "as for 'ppsim run'"},
     {0, "backend", NULL, "NAME", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, backend),
      "as for 'ppsim run'"},
+    {0, "device", NULL, "DEVICE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, device),
+     "as for 'ppsim run'"},
+    {0, "slices", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(pp_run_settings, slices),
+     "as for 'ppsim run'"},
     {0, "timeout", NULL, "S", NULL, PP_OPTION_FACTOR, offsetof(pp_run_settings, timeout_s),
      "as for 'ppsim run'"},
     {0, "trace", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(pp_run_settings, trace),
@@ -353,12 +357,13 @@ static pp_status take_run(const char *plan, const pp_run_settings *settings, val
 }
 
 static pp_status check_settings(const pp_run_settings *settings, pp_error *error) {
-    bool runs = settings->steps || settings->data || settings->backend || settings->trace ||
-                settings->seed || settings->timeout_s > 0;
+    bool runs = settings->steps || settings->data || settings->backend || settings->device ||
+                settings->slices || settings->trace || settings->seed || settings->timeout_s > 0;
     if (!settings->measured || !runs) return PP_OK;
-    return pp_fail(error, PP_E_INPUT, "--measured",
-                   "nothing is run, so --steps, --data, --seed, --backend, --timeout and --trace "
-                   "have no meaning");
+    return pp_fail(
+        error, PP_E_INPUT, "--measured",
+        "nothing is run, so --steps, --data, --seed, --backend, --device, --slices, --timeout and "
+        "--trace have no meaning");
 }
 
 static pp_status validate(const char *path, const pp_run_settings *settings, validation *v,

@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
@@ -208,6 +209,19 @@ int pp_cluster_node_of(const pp_cluster *cluster, int index) {
     int number;
     locate(cluster, index, &number);
     return number;
+}
+
+/* In upper or lower case. */
+static bool mentions(const char *text, const char *word, size_t length) {
+    for (; *text; text++)
+        if (strncasecmp(text, word, length) == 0) return true;
+    return false;
+}
+
+bool pp_device_may_be(const char *kind, const char *driver_name) {
+    size_t word = strcspn(kind, "-_ :");
+    if (mentions(kind, driver_name, strlen(driver_name))) return true;
+    return mentions(driver_name, kind, word > 0 ? word : strlen(kind));
 }
 
 /* Overrides are sorted by (from, to). */

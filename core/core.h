@@ -521,6 +521,9 @@ const pp_preset *pp_cluster_presets(int *count);
 int pp_cluster_device_count(const pp_cluster *cluster);
 const pp_device *pp_cluster_device(const pp_cluster *cluster, int index); /* 0 … count-1 */
 int pp_cluster_node_of(const pp_cluster *cluster, int index);
+/* Whether the name that people gave a kind of device ("h100-sxm-80gb") may mean what a driver calls
+ * "NVIDIA H100 80GB HBM3": one mentions the other, or the kind's first word. */
+bool pp_device_may_be(const char *kind, const char *driver_name);
 /* The link from one device to another: override, else intra or inter; to itself: free. */
 pp_link pp_cluster_link(const pp_cluster *cluster, int from, int to);
 /* The largest latency and least bandwidth of the links from[i] to to[i], i < count. */

@@ -7,11 +7,20 @@
 typedef struct pp_backend pp_backend;
 typedef struct pp_side_queue pp_side_queue; /* of transfers, beside a rank's own */
 
-/* Which of the workers of this process opens the backend. */
+/* What of its machine a rank has (devices.c). */
 typedef struct pp_backend_seat {
-    int worker, workers;
-    int device; /* of several on this machine: worker's, from --device or its number */
+    int device;
+    int slice, slices; /* which of how many equal parts of its multiprocessors; slices 0: all */
+    bool must_slice;   /* it was asked for: rather fail than share the device whole */
 } pp_backend_seat;
+
+/* One device of this machine. */
+typedef struct pp_backend_device {
+    char name[128];
+    int64_t memory_bytes, free_bytes;
+    int64_t rank_bytes; /* what the backend itself takes for each rank */
+    int slices;         /* most that it can be cut into; 0: it cannot be cut */
+} pp_backend_device;
 
 struct pp_backend {
     const char *name;
@@ -53,6 +62,8 @@ struct pp_backend {
     pp_status (*finish)(void *state, pp_error *error);
     /* How many devices this machine has; NULL: one, which all ranks share. */
     int (*devices)(void);
+    /* One of them, as it is now; false: it cannot be asked. NULL where `devices` is. */
+    bool (*device)(int number, pp_backend_device *device);
     /* A queue of transfers beside the rank's own: opened in the rank's thread; all the rest happens
      * in the one thread that issues to it and has entered its device. NULL without device memory. */
     pp_side_queue *(*side_open)(void *state);

@@ -10,6 +10,7 @@
  *   processes.c several processes that run one plan (wire.h, postman.c, meeting.c, spread.c)
  *   reduce.c    gradients of shared weights added up in a fixed order
  *   clip.c      gradients clipped by the norm of all of them
+ *   devices.c   which device each rank has, and whether it is enough
  *   heap.c      a rank's memory, counted
  *   gate.c      waiting for others without ever hanging
  *   measure.c   times layers and links for the profiler
@@ -72,8 +73,12 @@ typedef struct pp_run_options {
     uint64_t seed;
     const char *data;          /* path; NULL: synthetic */
     const char *backend;       /* NULL: pp_backend_default */
+    const char *backend_place; /* what named it, for messages; NULL: "--backend" */
     const char *transport;     /* "local", "mpi", "nccl"; NULL: the best that can serve */
     int device;                /* cuda: the first of this machine's devices that is used */
+    int slices;                /* cuda: all ranks of a machine have that device alone, cut into so many
+                                  equal parts; 0: ranks are dealt round the devices from there on, and
+                                  those that meet on one share it by slices, as many as ranks */
     double learning_rate;      /* 0: 1e-3 adamw, 1e-1 sgd */
     double clip;               /* gradients are scaled down to this norm, of all of them; 0: not */
     double timeout_s;          /* a rank that waits this long for a peer, while no rank computes or
@@ -110,6 +115,9 @@ typedef struct pp_run_result {
 pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_options *options,
                  pp_run_result **result, pp_error *error);
 void pp_run_result_free(pp_run_result *result);
+
+/* "cuda:1" as backend and number; without a number 0. */
+pp_status pp_device_parse(const char *text, char backend[32], int *number, pp_error *error);
 
 /* Which backend a model would run on by default: "cuda" where it is usable and knows all of the
  * model's ops in this type, else "cpu"; "replay" for opaque layers. */

@@ -54,7 +54,7 @@ static void *be_busy(void *argument) {
     pp_backend_seat seat = request.seat;
     pp_bench *bench = NULL;
     double now_s = pp_now_s();
-    seat.worker = self->number;
+    seat.slice = self->number;
     self->status = request.backend->open(&seat, &request.state, &self->error);
     bool opened = self->status == PP_OK;
     if (opened) self->status = pp_bench_make(&request, &bench, &self->error);
@@ -226,24 +226,17 @@ static pp_status measure_layers(const pp_measure_options *options, const pp_back
 
 /* ---- what can be measured ---- */
 
-static pp_status find_backend(const char *device, const pp_backend **backend, pp_error *error) {
+/* And what the measured layer has of its device, which its neighbours share. */
+static pp_status find_backend(const pp_measure_options *options, const pp_backend **backend,
+                              pp_backend_seat *seat, pp_error *error) {
     char name[32];
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(device, ":"), device);
+    int ranks = 1 + options->neighbours;
+    *seat = (pp_backend_seat){.slices = ranks > 1 ? ranks : 0};
+    PP_TRY(pp_device_parse(options->device, name, &seat->device, error));
     PP_TRY(pp_backend_find(name, "--device", backend, error));
     if ((*backend)->runs_layers) return PP_OK;
     return pp_fail(error, PP_E_UNSUPPORTED, "--device",
                    "the %s backend runs no layers, so there is nothing to time", name);
-}
-
-/* "cuda:1" */
-static pp_status read_device_number(const char *device, int *number, pp_error *error) {
-    const char *colon = strchr(device, ':');
-    int64_t value = 0;
-    if (colon && !pp_parse_int(colon + 1, 0, 1023, &value))
-        return pp_fail(error, PP_E_INPUT, "--device",
-                       "'%.100s' has no device number after ':'; expected cpu or cuda:N", device);
-    *number = (int)value;
-    return PP_OK;
 }
 
 static pp_status check_layers(const pp_measure_options *options, const pp_backend *backend,
@@ -285,10 +278,9 @@ static pp_status check_options(const pp_measure_options *options, pp_error *erro
 pp_status pp_measure(const pp_measure_options *options, pp_error *error) {
     const pp_backend *backend;
     void *state = NULL;
-    pp_backend_seat seat = {.workers = 1 + options->neighbours};
+    pp_backend_seat seat;
     PP_TRY(check_options(options, error));
-    PP_TRY(read_device_number(options->device, &seat.device, error));
-    PP_TRY(find_backend(options->device, &backend, error));
+    PP_TRY(find_backend(options, &backend, &seat, error));
     if (options->links) return pp_measure_links(options, error);
     PP_TRY(check_layers(options, backend, error));
     PP_TRY(backend->open(&seat, &state, error));

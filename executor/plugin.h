@@ -13,7 +13,7 @@
 #include "executor/carrier.h"
 #include "executor/wire.h"
 
-#define PP_PLUGIN_ABI 4
+#define PP_PLUGIN_ABI 5
 #define PP_PLUGIN_SYMBOL "ppsim_plugin"
 
 /* What a plugin may ask of the program. Lives as long as the process. */

@@ -268,6 +268,7 @@ static pp_status prepare(pp_job *job, pp_error *error) {
     const int *stage_of_layer = stages_of_layers(job);
     if (!stage_of_layer) return pp_fail_memory(error);
     PP_TRY(prepare_workers(job, error));
+    PP_TRY(pp_devices_seat(job, error));
     PP_TRY(pp_transport_choose(job, error));
     if (job->processes && job->processes->process == 0) PP_TRY(prepare_reports(job, error));
     PP_TRY(prepare_memory(job, error));
@@ -280,6 +281,7 @@ static pp_status prepare(pp_job *job, pp_error *error) {
         PP_TRY(pp_run_check_updates(job->schedule, &job->reduce, error));
     }
     if (job->clip.limit > 0) PP_TRY(pp_run_check_clip(job->schedule, error));
+    PP_TRY(pp_devices_check(job, error));
     PP_TRY(pp_board_init(&job->board, plan->model, stage_of_layer, plan->stage_count, plan->dp,
                          &job->arena, error));
     if (!job->backend->runs_layers) job->board.processes = job->processes;
@@ -427,9 +429,10 @@ pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_
     *result = NULL;
     const char *name =
         options->backend ? options->backend : pp_backend_default(plan->model, plan->dtype);
+    const char *place = options->backend_place ? options->backend_place : "--backend";
     const pp_backend *backend = options->own_backend;
     pp_status checked = PP_OK;
-    if (!backend) checked = pp_backend_find(name, "--backend", &backend, error);
+    if (!backend) checked = pp_backend_find(name, place, &backend, error);
     if (checked == PP_OK) checked = pp_run_check(plan, schedule, backend, error);
     PP_TRY(pp_processes_agree(options->processes, checked, 0, error));
 

@@ -20,6 +20,18 @@ pp_status pp_run_check_clip(const pp_schedule *schedule, pp_error *error);
 pp_step_report pp_measured_step(const pp_job *job, int step, double start_s);
 pp_status pp_measured_summary(pp_job *job, pp_run_result *result, pp_error *error);
 
+/* devices.c */
+
+/* Gives every worker of this machine its seat. PP_E_INPUT, PP_E_UNSUPPORTED: --device or --slices
+ * cannot be had. */
+pp_status pp_devices_seat(pp_job *job, pp_error *error);
+/* Seat of rank `index` of `count` on a machine with so many devices, from `first` on. */
+pp_backend_seat pp_seat_of(int index, int count, int first, int devices, int slices);
+/* How many ranks of this machine share the device that most have. */
+int pp_devices_most_sharers(const pp_job *job);
+/* Slices, memory and names of the devices, before anything is opened. */
+pp_status pp_devices_check(const pp_job *job, pp_error *error);
+
 /* transports.c: sets the job's transport, and the carrier of a device's. */
 pp_status pp_transport_choose(pp_job *job, pp_error *error);
 
@@ -27,6 +39,8 @@ pp_status pp_transport_choose(pp_job *job, pp_error *error);
 
 /* Which process each worker runs in. */
 pp_status pp_spread_workers(pp_job *job, pp_error *error);
+/* Which of the workers of this machine, of all processes, by the numbers of their devices. */
+int pp_spread_index(const pp_job *job, const pp_worker *worker);
 /* What the leader of a gate does (pp_gate_lead): the latest of all processes; with the gate `finish`
  * also what each worker did in the step, which process 0 gets. */
 pp_status pp_spread_start(void *job, double *value);

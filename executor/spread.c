@@ -54,16 +54,14 @@ pp_status pp_spread_workers(pp_job *job, pp_error *error) {
     return PP_OK;
 }
 
-pp_backend_seat pp_job_seat(const pp_job *job, const pp_worker *worker) {
-    pp_backend_seat seat = {.device = job->options->device};
-    int position = position_of(job->plan, (int)(worker - job->workers));
+int pp_spread_index(const pp_job *job, const pp_worker *worker) {
+    int index = 0, position = position_of(job->plan, (int)(worker - job->workers));
     for (int i = 0; i < job->worker_count; i++) {
         const pp_worker *other = &job->workers[i];
         if (job->processes && !pp_processes_here(job->processes, other->process)) continue;
-        seat.workers++;
-        seat.worker += position_of(job->plan, i) < position;
+        index += position_of(job->plan, i) < position;
     }
-    return seat;
+    return index;
 }
 
 /* ---- steps --------------------------------------------------------------------------------- */

@@ -19,10 +19,6 @@ static void why_not_mpi(const pp_job *job, char why[256]) {
     if (!job->processes) snprintf(why, 256, "there is one process: start several with mpirun");
 }
 
-static int devices_left(const pp_job *job) {
-    return (job->backend->devices ? job->backend->devices() : 1) - job->options->device;
-}
-
 static const pp_carrier_ops *find_carrier(const pp_job *job, char why[256]) {
     if (job->options->own_carrier) return job->options->own_carrier;
     const pp_plugin *plugin = pp_plugin_open("nccl", why);
@@ -30,14 +26,13 @@ static const pp_carrier_ops *find_carrier(const pp_job *job, char why[256]) {
 }
 
 static void why_not_nccl(const pp_job *job, char why[256]) {
-    pp_backend_seat seat = pp_job_seat(job, &job->workers[0]);
+    int sharers = pp_devices_most_sharers(job);
     if (!job->backend->device_memory || !job->backend->side_open)
         snprintf(why, 256, "the %s backend has no device memory", job->backend->name);
     else if (!find_carrier(job, why))
         return;
-    else if (seat.workers > devices_left(job))
-        snprintf(why, 256, "%d ranks share %d device%s, and NCCL wants one for each", seat.workers,
-                 devices_left(job), devices_left(job) == 1 ? "" : "s");
+    else if (sharers > 1)
+        snprintf(why, 256, "%d ranks share one device, and NCCL wants one for each", sharers);
     else
         why[0] = '\0';
 }

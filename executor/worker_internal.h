@@ -99,6 +99,7 @@ struct pp_worker {
     pp_job *job;
     int rank, replica;
     int process;               /* where it runs; only its own process starts and opens it */
+    pp_backend_seat seat;      /* of workers on this machine */
     bool here;
     pthread_t thread;
     bool started;
@@ -132,8 +133,6 @@ struct pp_worker {
     pp_arena arena;
 };
 
-/* Which device of this machine the worker should have, among those of all processes here. */
-pp_backend_seat pp_job_seat(const pp_job *job, const pp_worker *worker);
 /* Builds the worker's stages, memory and parameters, in its own thread. */
 pp_status pp_worker_open(pp_worker *worker, pp_error *error);
 void pp_worker_close(pp_worker *worker);

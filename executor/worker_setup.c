@@ -177,8 +177,7 @@ pp_status pp_worker_open(pp_worker *worker, pp_error *error) {
     const pp_job *job = worker->job;
     pp_heap_init(&worker->heap, job->backend->runs_layers ? job->backend : NULL, NULL,
                  job->options->poison || debug_build);
-    pp_backend_seat seat = pp_job_seat(job, worker);
-    PP_TRY(job->backend->open(&seat, &worker->backend_state, error));
+    PP_TRY(job->backend->open(&worker->seat, &worker->backend_state, error));
     worker->backend_open = true;
     worker->heap.state = worker->backend_state;
     PP_TRY(open_stages(worker, error));

@@ -6,18 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
-/* In upper or lower case. */
-static bool mentions(const char *text, const char *word, size_t length) {
-    for (; *text; text++)
-        if (strncasecmp(text, word, length) == 0) return true;
-    return false;
-}
-
 bool pp_session_may_be(const pp_session *session, const char *kind) {
-    size_t word = strcspn(kind, "-_ :");
-    if (strcasecmp(kind, session->backend) == 0) return true;
-    if (mentions(kind, session->device, strlen(session->device))) return true;
-    return mentions(session->device, kind, word > 0 ? word : strlen(kind));
+    return strcasecmp(kind, session->backend) == 0 || pp_device_may_be(kind, session->device);
 }
 
 static bool is_of(const pp_session *session, const pp_cluster *cluster) {

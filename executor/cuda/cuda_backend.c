@@ -77,33 +77,25 @@ void pp_cuda_host_release(void *block) {
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
-/* Workers are spread over the devices from the seat's on; those of one device share it. */
-typedef struct seating {
-    int device, index, sharers;
-} seating;
-
-static seating seating_of(const pp_backend_seat *seat, int devices) {
-    int available = devices - seat->device;
-    int used = available < seat->workers ? available : seat->workers;
-    seating here = {.device = seat->device + seat->worker % used, .index = seat->worker / used};
-    here.sharers = seat->workers / used + (seat->worker % used < seat->workers % used);
-    return here;
-}
-
 static pp_status fail_open(cudaError_t code, int device, pp_error *error) {
     cudaGetLastError();
     return pp_cuda_host->fail(error, PP_E_FAILED, NULL, "device %d cannot be used: %s", device,
                               cudaGetErrorString(code));
 }
 
-static void take_slice(pp_cuda_queue *queue, const seating *here) {
+static pp_status take_slice(pp_cuda_queue *queue, const pp_backend_seat *seat, pp_error *error) {
     char why[160] = "";
-    if (here->sharers < 2) return;
-    if (pp_cuda_slice_take(here->device, here->index, here->sharers, &queue->slice, why)) return;
+    if (seat->slices < 1 || (seat->slices == 1 && !seat->must_slice)) return PP_OK;
+    if (pp_cuda_slice_take(seat->device, seat->slice, seat->slices, &queue->slice, why))
+        return PP_OK;
+    if (seat->must_slice)
+        return pp_cuda_host->fail(error, PP_E_FAILED, "--slices", "device %d is not cut: %s",
+                                  seat->device, why);
     pp_cuda_host->log(PP_LOG_WARNING, "executor",
                       "%d ranks share device %d without slices (%s): they disturb each other, and "
                       "predicted times will not hold",
-                      here->sharers, here->device, why);
+                      seat->slices, seat->device, why);
+    return PP_OK;
 }
 
 static cudaError_t open_queue(pp_cuda_queue *queue) {
@@ -134,6 +126,14 @@ static void cuda_close(void *state) {
     pp_cuda_host->release(queue);
 }
 
+static pp_status open_parts(pp_cuda_queue *queue, pp_error *error) {
+    cudaError_t code = open_queue(queue);
+    if (code != cudaSuccess) return fail_open(code, queue->device, error);
+    if (open_blas(queue)) return PP_OK;
+    return pp_cuda_host->fail(error, PP_E_FAILED, NULL, "cuBLAS cannot be opened on device %d",
+                              queue->device);
+}
+
 static pp_status cuda_open(const pp_backend_seat *seat, void **state, pp_error *error) {
     int devices = 0;
     *state = NULL;
@@ -143,26 +143,18 @@ static pp_status cuda_open(const pp_backend_seat *seat, void **state, pp_error *
         return pp_cuda_host->fail(error, PP_E_INPUT, "--device",
                                   "cuda:%d is not there: this machine has %d CUDA device%s, from 0",
                                   seat->device, devices, devices == 1 ? "" : "s");
-    seating here = seating_of(seat, devices);
-    code = cudaSetDevice(here.device);
-    if (code != cudaSuccess) return fail_open(code, here.device, error);
+    code = cudaSetDevice(seat->device);
+    if (code != cudaSuccess) return fail_open(code, seat->device, error);
     pp_cuda_queue *queue = pp_cuda_host->allocate(sizeof *queue);
     if (!queue) return pp_cuda_host->fail(error, PP_E_OUT_OF_MEMORY, NULL, "out of memory");
-    *queue = (pp_cuda_queue){.device = here.device};
-    atomic_store(&a_device, here.device);
-    take_slice(queue, &here);
-    code = open_queue(queue);
-    bool blas = code == cudaSuccess && open_blas(queue);
-    if (blas) {
+    *queue = (pp_cuda_queue){.device = seat->device};
+    atomic_store(&a_device, seat->device);
+    pp_status status = take_slice(queue, seat, error);
+    if (status == PP_OK) status = open_parts(queue, error);
+    if (status == PP_OK)
         *state = current = queue;
-        return PP_OK;
-    }
-    pp_status status =
-        code != cudaSuccess
-            ? fail_open(code, here.device, error)
-            : pp_cuda_host->fail(error, PP_E_FAILED, NULL, "cuBLAS cannot be opened on device %d",
-                                 here.device);
-    cuda_close(queue);
+    else
+        cuda_close(queue);
     return status;
 }
 
@@ -243,10 +235,28 @@ static int cuda_devices(void) {
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+static bool cuda_device(int number, pp_backend_device *device) {
+    struct cudaDeviceProp properties;
+    size_t free_bytes = 0, all_bytes = 0;
+    if (cudaGetDeviceProperties(&properties, number) != cudaSuccess ||
+        cudaSetDevice(number) != cudaSuccess ||
+        cudaMemGetInfo(&free_bytes, &all_bytes) != cudaSuccess) {
+        cudaGetLastError();
+        return false;
+    }
+    *device = (pp_backend_device){.memory_bytes = (int64_t)all_bytes,
+                                  .free_bytes = (int64_t)free_bytes,
+                                  .rank_bytes = WORKSPACE_BYTES,
+                                  .slices = pp_cuda_slices_most(number)};
+    snprintf(device->name, sizeof device->name, "%.120s", properties.name);
+    return true;
+}
+
 /* Pinned: the device reads and writes it without a copy between. */
 static void *cuda_host_allocate(size_t size_bytes) {
     void *block = NULL;
-    if (!current) cudaSetDevice(atomic_load(&a_device)); /* or a context on device 0 would be made */
+    if (!current)
+        cudaSetDevice(atomic_load(&a_device)); /* or a context on device 0 would be made */
     if (cudaHostAlloc(&block, size_bytes > 0 ? size_bytes : 1, cudaHostAllocPortable) ==
         cudaSuccess)
         return block;
@@ -298,6 +308,7 @@ const pp_backend pp_cuda_backend = {
     .download = cuda_download,
     .finish = cuda_finish,
     .devices = cuda_devices,
+    .device = cuda_device,
     .side_open = pp_cuda_side_open,
     .side_close = pp_cuda_side_close,
     .side_enter = pp_cuda_side_enter,

@@ -24,6 +24,9 @@ typedef struct pp_cuda_slice {
  * thread. False where the driver cannot or the device is too small: the reason is in `why`. */
 bool pp_cuda_slice_take(int device, int index, int count, pp_cuda_slice *slice, char why[160]);
 
+/* Into how many slices the device can be cut; 0: not at all. */
+int pp_cuda_slices_most(int device);
+
 /* Makes a slice that was taken current in another thread. */
 bool pp_cuda_slice_enter(const pp_cuda_slice *slice, char why[160]);
 

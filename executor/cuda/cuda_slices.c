@@ -54,11 +54,29 @@ static bool open_driver(driver *d) {
            find("cuCtxSetCurrent", &d->set_current);
 }
 
+static unsigned grain_of(const CUdevResource *all) {
+    unsigned grain = all->sm.smCoscheduledAlignment > 0 ? all->sm.smCoscheduledAlignment : 1;
+    return all->sm.minSmPartitionSize > grain ? all->sm.minSmPartitionSize : grain;
+}
+
 /* As many multiprocessors for each slice as the device's granularity allows. */
 static unsigned share_of(const CUdevResource *all, int count) {
-    unsigned grain = all->sm.smCoscheduledAlignment > 0 ? all->sm.smCoscheduledAlignment : 1;
-    if (all->sm.minSmPartitionSize > grain) grain = all->sm.minSmPartitionSize;
+    unsigned grain = grain_of(all);
     return all->sm.smCount / (unsigned)count / grain * grain;
+}
+
+static bool resource_of(const driver *d, int number, CUdevice *device, CUdevResource *all) {
+    return d->device_get(device, number) == CUDA_SUCCESS &&
+           d->get_resource(*device, all, CU_DEV_RESOURCE_TYPE_SM) == CUDA_SUCCESS;
+}
+
+int pp_cuda_slices_most(int number) {
+    driver d;
+    CUdevice device;
+    CUdevResource all;
+    if (!open_driver(&d) || !resource_of(&d, number, &device, &all)) return 0;
+    unsigned most = all.sm.smCount / grain_of(&all);
+    return most < SLICES_MAX ? (int)most : SLICES_MAX;
 }
 
 static bool make_slice(const driver *d, CUdevice device, CUdevResource *part,
@@ -75,8 +93,7 @@ static bool make_cut(const driver *d, int number, int count, cut *made, char why
     CUdevice device;
     CUdevResource all, parts[SLICES_MAX];
     unsigned groups = (unsigned)count;
-    if (d->device_get(&device, number) != CUDA_SUCCESS ||
-        d->get_resource(device, &all, CU_DEV_RESOURCE_TYPE_SM) != CUDA_SUCCESS) {
+    if (!resource_of(d, number, &device, &all)) {
         snprintf(why, 160, "the driver does not tell the multiprocessors of device %d", number);
         return false;
     }

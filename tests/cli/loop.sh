@@ -82,6 +82,17 @@ expect 2 'nothing is run' validate plan.json --measured recorded.json --steps 2
 expect 2 'does not hold the actions' validate modelled.json --measured recorded.json
 expect 1 'off by' validate modelled.json --steps 2 --tolerance 0.000001%
 expect 2 'backend' run plan.json --backend abacus
+expect 2 "ppsim: --device: 'abacus' is not a backend" run plan.json --device abacus
+expect 2 "ppsim: --device: 'cuda:x' has no device number" run plan.json --device cuda:x
+expect 2 'ppsim: --device: cuda:0 is not of the cpu backend' run plan.json --device cuda:0 --backend cpu
+expect 2 'ppsim: --device: the cpu backend has no devices' run plan.json --device cpu:1
+expect 2 'ppsim: --slices: the cpu backend has no device to cut' run plan.json --device cpu --slices 2
+expect 0 '' run plan.json --device cpu --steps 1
+if ! "$ppsim" doctor | grep -q '^backend cuda *usable'; then
+    expect 2 'ppsim: --device: the cuda backend cannot be used here' run plan.json --device cuda:0
+    expect 2 'ppsim: --slices: the cuda backend cannot be used here' run plan.json --slices 2
+    expect 2 'ppsim: --device: the cuda backend cannot be used here' validate plan.json --device cuda:0
+fi
 expect 2 'nothing.txt' run plan.json --data nothing.txt
 expect 0 'step time' run plan.json --backend replay --steps 2
 

@@ -37,11 +37,17 @@ void *fake_host(const void *address) {
 
 void fake_reset(void) {
     atomic_store(&used, 0);
+    atomic_store(&fake_seat_count, 0);
 }
 
 void fake_fail_after(int finishes) {
     atomic_store(&finishes_left, finishes > 0 ? finishes : -1);
 }
+
+pp_backend_device fake_properties = {
+    .name = "Fake 9000", .memory_bytes = 1 << 30, .free_bytes = 1 << 30, .slices = 4};
+pp_backend_seat fake_seats[16];
+atomic_int fake_seat_count;
 
 static bool fake_usable(char detail[256]) {
     snprintf(detail, 256, "on the host");
@@ -49,8 +55,9 @@ static bool fake_usable(char detail[256]) {
 }
 
 static pp_status fake_open(const pp_backend_seat *seat, void **state, pp_error *error) {
-    (void)seat, (void)error;
+    (void)error;
     pthread_once(&once, map_twice);
+    fake_seats[atomic_fetch_add(&fake_seat_count, 1) % 16] = *seat;
     *state = NULL;
     return PP_OK;
 }
@@ -92,6 +99,11 @@ atomic_int fake_pinned, fake_pinned_ever;
 
 static int fake_device_count(void) {
     return fake_devices;
+}
+
+static bool fake_describe_device(int number, pp_backend_device *device) {
+    *device = fake_properties;
+    return number < fake_devices;
 }
 
 struct pp_side_queue {
@@ -176,6 +188,7 @@ const pp_backend fake_device = {
     .download = fake_download,
     .finish = fake_finish,
     .devices = fake_device_count,
+    .device = fake_describe_device,
     .side_open = fake_side_open,
     .side_close = fake_side_close,
     .side_enter = fake_side_enter,

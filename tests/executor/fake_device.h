@@ -14,6 +14,12 @@ extern int fake_devices;
 /* Blocks of pinned memory that are not released, and that ever were made. */
 extern atomic_int fake_pinned, fake_pinned_ever;
 
+/* What each of them says of itself; at first much memory, four slices. */
+extern pp_backend_device fake_properties;
+/* Who has opened the device since the last reset, as they came: at most 16. */
+extern pp_backend_seat fake_seats[16];
+extern atomic_int fake_seat_count;
+
 /* Where the host finds what is at this address of the device; other addresses as they are. */
 void *fake_host(const void *address);
 

@@ -275,7 +275,7 @@ Test(nccl, refusals_say_why) {
     refuse((pp_run_options){.transport = "pigeon"}, "there are local, nccl, mpi");
     pp_run_options options = options_of(&through_nccl);
     fake_devices = 1;
-    refuse(options, "2 ranks share 1 device, and NCCL wants one for each");
+    refuse(options, "2 ranks share one device, and NCCL wants one for each");
     fake_devices = 8;
 }
 

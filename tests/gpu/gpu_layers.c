@@ -337,7 +337,7 @@ int main(int count, char **arguments) {
     const char *name = count > 1 ? arguments[1] : "cuda";
     pp_error error = {0};
     void *state;
-    pp_backend_seat seat = {.workers = 1};
+    pp_backend_seat seat = {.device = 0};
     int failures = 0;
     openblas_set_num_threads(1);
     if (pp_backend_find(name, NULL, &backend, &error) != PP_OK) {
