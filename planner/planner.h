@@ -68,7 +68,8 @@ typedef struct pp_plan_request {
     pp_dtype dtype;
     pp_optimizer optimizer;
     int zero;                 /* ZeRO stage of the optimizer state: 0, 1 or PP_ZERO_SEARCH */
-    bool runnable;            /* what `run` cannot execute yet (tp > 1, ZeRO-1) only where pinned */
+    bool runnable;            /* what `run` cannot execute yet (tp > 1, ZeRO-1, two chains) only where
+                                 pinned */
     int ranks, virtual_stages, microbatches, dp, tp;  /* pins */
     int64_t microbatch_size;
     const char *schedule;     /* pin; "auto": one made to measure for the splits of the best plans */
