@@ -35,16 +35,23 @@ static const pp_option options[] = {
     {0, "budget", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(simulate_settings, budget),
      "auto: how many actions it may time (default: about half a second's)"},
     {0, "replications", NULL, "N", NULL, PP_OPTION_COUNT, offsetof(simulate_settings, replications),
-     "simulate N times with durations drawn anew, from --db or by --jitter: quantiles, and which "
-     "ranks are critical"},
+     "simulate N times with durations drawn anew, from --db or by --jitter and --transfer-jitter: "
+     "mean, quantiles, and which ranks are critical"},
     {0, "db", NULL, "FILE", NULL, PP_OPTION_STRING, offsetof(simulate_settings, db),
-     "--replications of a plan draw each layer's durations from the samples in this store"},
+     "--replications of a plan draw the durations of layers, optimizer and messages from the "
+     "samples "
+     "in this store"},
     {0, "jitter", NULL, "PERCENT", NULL, PP_OPTION_PERCENT, offsetof(simulate_settings, jitter),
      "relative standard deviation of each action's duration, as in 5%"},
+    {0, "transfer-jitter", NULL, "PERCENT", NULL, PP_OPTION_PERCENT,
+     offsetof(simulate_settings, transfer_jitter),
+     "relative standard deviation of each transfer's duration"},
     {0, "slow", NULL, "rank=P:Xx", NULL, PP_OPTION_STRING, offsetof(simulate_settings, slow),
-     "a straggler: everything on rank P takes X times as long"},
+     "a straggler: everything on rank P takes X times as long; several, separated by commas"},
     {0, "sensitivity", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(simulate_settings, sensitivity),
-     "how much longer the step takes for one per cent more of each stage, border, and M"},
+     "how much longer the step takes for one per cent more of each stage, border, and M; of a "
+     "plan, "
+     "of each layer"},
     {0, "launch", NULL, "S", NULL, PP_OPTION_SECONDS, offsetof(simulate_settings, launch_s),
      "seconds that each action takes to be launched"},
     {0, "load-s", NULL, "S", NULL, PP_OPTION_SECONDS, offsetof(simulate_settings, load_s),
@@ -249,7 +256,7 @@ static void print_json(const simulate_settings *settings, const simulation *sim,
     pp_json_key(&json, "actions");
     pp_json_int(&json, (int64_t)r->action_count);
     pp_simulate_async_json(sim, &json);
-    pp_simulate_extras_json(sim, &json);
+    pp_simulate_repeat_json(sim, &json);
     pp_json_key(&json, "rank");
     pp_json_array(&json);
     for (int p = 0; p < s->ranks; p++) rank_json(&r->rank[p], &json);
@@ -298,7 +305,7 @@ static void print_text(const simulate_settings *settings, const simulation *sim,
     pp_text_string(text, "\n");
     print_ranks(sim, text);
     pp_simulate_async_text(sim, text);
-    pp_simulate_extras_text(sim, text);
+    pp_simulate_repeat_text(sim, text);
 }
 
 static pp_status check_settings(const simulate_settings *settings, const char *plan,

@@ -1,6 +1,5 @@
-/* ppsim simulate: what goes beyond one step of a synchronous schedule. Stragglers, jitter and
- * launch times; how far step times spread and what they depend on; the weight versions of
- * asynchronous schedules. */
+/* ppsim simulate: what goes beyond one step of a synchronous schedule. Stragglers, launch times and
+ * reading of data; the weight versions of asynchronous schedules. */
 #include "cli/simulate_internal.h"
 
 #include <math.h>
@@ -10,37 +9,68 @@
 
 /* ---- disturbances -------------------------------------------------------------------------- */
 
-/* "rank=3:1.5x": the x may be left out. */
-static pp_status parse_slow(const char *text, int ranks, int *rank, double *factor,
-                            pp_error *error) {
+/* "rank=3:1.5x", of `length` bytes: the x may be left out. */
+static bool parse_slow(const char *text, size_t length, int ranks, int *rank, double *factor) {
     char number[32] = "", times[32] = "";
     int64_t value = -1;
-    const char *colon = strchr(text, ':');
-    if (strncmp(text, "rank=", 5) == 0 && colon && (size_t)(colon - text - 5) < sizeof number &&
-        strlen(colon + 1) < sizeof times) {
-        memcpy(number, text + 5, (size_t)(colon - text - 5));
-        strcpy(times, colon + 1);
-        size_t length = strlen(times);
-        if (length > 0 && times[length - 1] == 'x') times[length - 1] = '\0';
-    }
+    const char *colon = memchr(text, ':', length), *end = text + length;
+    if (length < 5 || strncmp(text, "rank=", 5) != 0 || !colon) return false;
+    size_t digits = (size_t)(colon - text) - 5, rest = (size_t)(end - colon) - 1;
+    if (digits >= sizeof number || rest >= sizeof times) return false;
+    memcpy(number, text + 5, digits);
+    memcpy(times, colon + 1, rest);
+    if (rest > 0 && times[rest - 1] == 'x') times[rest - 1] = '\0';
     bool fine =
         pp_parse_int(number, 0, ranks - 1, &value) && pp_parse_double(times, factor) && *factor > 0;
     *rank = (int)value;
-    if (fine) return PP_OK;
-    return pp_fail(error, PP_E_INPUT, "--slow",
-                   "'%s' is not rank=P:FACTORx with a rank from 0 to %d, as in rank=%d:1.5x", text,
-                   ranks - 1, ranks - 1);
+    return fine;
 }
 
+/* "rank=3:1.5x,rank=5:2x" */
 static pp_status slow_down(const simulate_settings *settings, simulation *sim, pp_error *error) {
-    int rank, stages = sim->schedule->stages;
-    double factor;
-    PP_TRY(parse_slow(settings->slow, sim->schedule->ranks, &rank, &factor, error));
+    int stages = sim->schedule->stages, last = sim->schedule->ranks - 1;
     pp_stage_cost *stage = PP_NEW(&sim->arena, pp_stage_cost, stages);
     if (!stage) return pp_fail_memory(error);
     memcpy(stage, sim->input.stage, (size_t)stages * sizeof *stage);
-    pp_slow_rank(sim->schedule, rank, factor, stage);
     sim->input.stage = stage;
+    for (const char *at = settings->slow;; at++) {
+        int rank;
+        double factor;
+        size_t length = strcspn(at, ",");
+        if (!parse_slow(at, length, last + 1, &rank, &factor))
+            return pp_fail(error, PP_E_INPUT, "--slow",
+                           "'%.*s' is not rank=P:FACTORx with a rank from 0 to %d, as in "
+                           "rank=%d:1.5x; several are separated by commas",
+                           (int)length, at, last, last);
+        pp_slow_rank(sim->schedule, rank, factor, stage);
+        at += length;
+        if (*at == '\0') return PP_OK;
+    }
+}
+
+#define JITTER_MAX 2.0 /* what is more was meant to be per cent */
+
+static pp_status check_jitter(const char *option, double jitter, pp_error *error) {
+    if (jitter <= JITTER_MAX) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, option, "%g %% is more than %g %%; write 5%% or 0.05",
+                   100 * jitter, 100 * JITTER_MAX);
+}
+
+/* Draws and replications go together. */
+static pp_status check_repeat(const simulate_settings *settings, pp_error *error) {
+    const char *drawn = settings->db                    ? "--db"
+                        : settings->jitter > 0          ? "--jitter"
+                        : settings->transfer_jitter > 0 ? "--transfer-jitter"
+                                                        : NULL;
+    PP_TRY(check_jitter("--jitter", settings->jitter, error));
+    PP_TRY(check_jitter("--transfer-jitter", settings->transfer_jitter, error));
+    bool to_divide = settings->db && settings->sensitivity;
+    if (drawn && !settings->replications && !to_divide)
+        return pp_fail(error, PP_E_INPUT, drawn, "goes with --replications N");
+    if (settings->replications && !drawn)
+        return pp_fail(error, PP_E_INPUT, "--replications",
+                       "needs --db, a store with samples of a plan's layers, or --jitter or "
+                       "--transfer-jitter, the relative spread of durations, as in 5%%");
     return PP_OK;
 }
 
@@ -58,135 +88,12 @@ pp_status pp_simulate_disturb(const simulate_settings *settings, simulation *sim
                        PP_REDUCE_BUCKETS_MAX);
     sim->input.launch_s = settings->launch_s;
     sim->input.transfer_slowdown = settings->transfer_slowdown;
-    if ((settings->jitter > 0 || settings->db) && !settings->replications)
-        return pp_fail(error, PP_E_INPUT, settings->db ? "--db" : "--jitter",
-                       "goes with --replications N");
-    if (settings->replications && !(settings->jitter > 0) && !settings->db)
-        return pp_fail(error, PP_E_INPUT, "--replications",
-                       "needs --db, a store with samples of a plan's layers, or --jitter, the "
-                       "relative spread of durations, as in 5%%");
+    PP_TRY(check_repeat(settings, error));
     if (settings->db && !sim->plan)
         return pp_fail(error, PP_E_INPUT, "--db",
                        "goes with a plan: of a schedule's stages it is not known which layers they "
                        "have");
     return PP_OK;
-}
-
-/* ---- repetition ---------------------------------------------------------------------------- */
-
-/* The same schedule with twice the microbatches: what M is worth. */
-static pp_status sensitivity(simulation *sim, pp_error *error) {
-    pp_schedule *other = NULL;
-    if (sim->family && sim->schedule->microbatches <= PP_MICROBATCHES_MAX / 4) {
-        pp_schedule_request twice = sim->request;
-        twice.microbatches *= 2;
-        PP_TRY(pp_schedule_build(&twice, &other, error));
-    }
-    pp_status status = pp_measure_sensitivity(&sim->input, other, &sim->sensitivity, error);
-    pp_schedule_free(other);
-    return status;
-}
-
-pp_status pp_simulate_repeat(const simulate_settings *settings, simulation *sim, pp_error *error) {
-    if (settings->replications) {
-        sim->input.jitter = settings->jitter;
-        if (settings->db)
-            PP_TRY(
-                pp_simulate_draws(settings->db, sim->plan, &sim->arena, &sim->input.draws, error));
-        pp_status status =
-            pp_simulate_replications(&sim->input, settings->replications, (uint64_t)settings->seed,
-                                     &sim->replications, error);
-        sim->input.jitter = 0;
-        sim->input.draws = NULL;
-        if (status != PP_OK) return status;
-    }
-    return settings->sensitivity ? sensitivity(sim, error) : PP_OK;
-}
-
-static void quantiles_json(pp_json *json, const char *key, pp_quantiles q) {
-    pp_json_key(json, key);
-    pp_json_object_flat(json);
-    pp_json_key(json, "p5");
-    pp_json_double(json, q.p5);
-    pp_json_key(json, "p50");
-    pp_json_double(json, q.p50);
-    pp_json_key(json, "p95");
-    pp_json_double(json, q.p95);
-    pp_json_end_object(json);
-}
-
-static void replications_json(const pp_replications *r, int ranks, pp_json *json) {
-    pp_json_key(json, "replications");
-    pp_json_object(json);
-    pp_json_key(json, "count");
-    pp_json_int(json, r->count);
-    quantiles_json(json, "makespan", r->makespan_s);
-    quantiles_json(json, "bubble_fraction", r->bubble_fraction);
-    pp_json_key(json, "critical");
-    pp_json_array_flat(json);
-    for (int p = 0; p < ranks; p++) pp_json_double(json, r->critical[p]);
-    pp_json_end_array(json);
-    pp_json_end_object(json);
-}
-
-/* Seconds per per cent, slower. */
-static void changes_json(pp_json *json, const char *key, const pp_change *changes, int count) {
-    pp_json_key(json, key);
-    pp_json_array_flat(json);
-    for (int s = 0; s < count; s++) pp_json_double(json, changes[s].slower_s);
-    pp_json_end_array(json);
-}
-
-static void sensitivity_json(const pp_sensitivity *s, int stages, pp_json *json) {
-    pp_json_key(json, "sensitivity");
-    pp_json_object(json);
-    changes_json(json, "forward", s->forward, stages);
-    changes_json(json, "input", s->input, stages);
-    changes_json(json, "weight", s->weight, stages);
-    changes_json(json, "border", s->border, stages);
-    pp_json_key(json, "microbatches");
-    pp_json_double(json, s->microbatches_s);
-    pp_json_end_object(json);
-}
-
-void pp_simulate_extras_json(const simulation *sim, pp_json *json) {
-    if (sim->replications) replications_json(sim->replications, sim->schedule->ranks, json);
-    if (sim->sensitivity) sensitivity_json(sim->sensitivity, sim->schedule->stages, json);
-}
-
-static void replications_text(const pp_replications *r, int ranks, pp_text *text) {
-    char low[32], middle[32], high[32];
-    pp_text_printf(text, "\nof %d replications: step time %s (5 %%), %s (50 %%), %s (95 %%)\n",
-                   r->count, pp_format_seconds(r->makespan_s.p5, low),
-                   pp_format_seconds(r->makespan_s.p50, middle),
-                   pp_format_seconds(r->makespan_s.p95, high));
-    pp_text_printf(text, "bubble %.4f, %.4f, %.4f; share in which a rank is critical:",
-                   r->bubble_fraction.p5, r->bubble_fraction.p50, r->bubble_fraction.p95);
-    for (int p = 0; p < ranks; p++) pp_text_printf(text, " %.2f", r->critical[p]);
-    pp_text_string(text, "\n");
-}
-
-static void sensitivity_text(const pp_sensitivity *s, int stages, pp_text *text) {
-    pp_table table = pp_table_start("rrrrr");
-    static const char *const heads[] = {"stage", "forward", "input", "weight", "border"};
-    pp_text_string(text, "\nstep time gained by one per cent more of\n");
-    for (int i = 0; i < 5; i++) pp_table_cell(&table, "%s", heads[i]);
-    for (int i = 0; i < stages; i++) {
-        const pp_change *columns[] = {s->forward, s->input, s->weight, s->border};
-        char buffer[32];
-        pp_table_cell(&table, "%d", i);
-        for (int c = 0; c < 4; c++)
-            pp_table_cell(&table, "%s", pp_format_seconds(columns[c][i].slower_s, buffer));
-    }
-    pp_table_print(&table, text);
-    char buffer[32];
-    if (!isnan(s->microbatches_s))
-        pp_text_printf(text, "microbatches: %s\n", pp_format_seconds(s->microbatches_s, buffer));
-}
-
-void pp_simulate_extras_text(const simulation *sim, pp_text *text) {
-    if (sim->replications) replications_text(sim->replications, sim->schedule->ranks, text);
-    if (sim->sensitivity) sensitivity_text(sim->sensitivity, sim->schedule->stages, text);
 }
 
 /* ---- asynchronous schedules ---------------------------------------------------------------- */

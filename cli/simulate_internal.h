@@ -9,7 +9,7 @@ typedef struct simulate_settings {
     pp_named_schedule named;
     const char *schedule, *costs, *stage_costs, *trace, *schedule_out;
     const char *objective, *slow, *db;
-    double jitter, launch_s, transfer_slowdown, load_s;
+    double jitter, transfer_jitter, launch_s, transfer_slowdown, load_s;
     int replications, reduce_buckets;
     bool sensitivity, prefetch;
     double comm_s, overlap_factor, activation_limit;
@@ -31,7 +31,9 @@ typedef struct simulation {
     pp_schedule_request request;      /* likewise */
     pp_sim_result *result;
     pp_replications *replications; /* NULL unless asked for */
-    pp_sensitivity *sensitivity;   /* likewise */
+    const pp_sim_draws *draws;     /* of them; NULL without --db */
+    pp_sensitivity *sensitivity;   /* likewise … */
+    pp_change *layers;             /* … and of a plan's model */
     pp_arena arena;
 } simulation;
 
@@ -50,8 +52,11 @@ pp_status pp_simulate_draws(const char *db, const pp_plan *plan, pp_arena *arena
                             const pp_sim_draws **draws, pp_error *error);
 /* --replications and --sensitivity: fills them in. */
 pp_status pp_simulate_repeat(const simulate_settings *settings, simulation *sim, pp_error *error);
-void pp_simulate_extras_json(const simulation *sim, pp_json *json);
-void pp_simulate_extras_text(const simulation *sim, pp_text *text);
+void pp_simulate_repeat_json(const simulation *sim, pp_json *json);
+void pp_simulate_repeat_text(const simulation *sim, pp_text *text);
+/* --sensitivity of a plan: fills sim->layers; db: NULL, or the store that says how a stage's times
+ * are divided among its layers. */
+pp_status pp_simulate_layers(const char *db, simulation *sim, pp_error *error);
 /* Weight versions and steady state of an asynchronous schedule; nothing for others. */
 void pp_simulate_async_json(const simulation *sim, pp_json *json);
 void pp_simulate_async_text(const simulation *sim, pp_text *text);

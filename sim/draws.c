@@ -4,7 +4,9 @@
  * (Efron, "Bootstrap methods", Annals of Statistics 1979): no shape of distribution is assumed, and
  * rare slow samples come up as often as they were seen. Besides, or instead, a log-normal factor of
  * mean 1. What is drawn follows from the key and the action alone, wherever that stands in the
- * order. */
+ * order. A transfer draws as the SEND that it would be.
+ *
+ * One replica is drawn, and stands for all dp of them. */
 #include "sim/engine_internal.h"
 
 #include <math.h>
@@ -18,18 +20,19 @@ static uint64_t counter_of(pp_action action) {
 }
 
 /* Log-normal with mean 1 and standard deviation `jitter`: durations stay positive. */
-static double jitter_factor(const pp_sim_input *input, pp_action action) {
-    double variance = log1p(input->jitter * input->jitter);
+static double jitter_factor(const pp_sim_input *input, pp_action action, double jitter) {
+    if (!(jitter > 0)) return 1;
+    double variance = log1p(jitter * jitter);
     double normal = pp_random_normal(input->jitter_key, counter_of(action));
     return exp(sqrt(variance) * normal - 0.5 * variance);
 }
 
 /* One sample of each part of a phase: relative to the duration of the whole phase. */
 static double phase_factor(const pp_sim_input *input, pp_action action, pp_sim_phase phase) {
-    const pp_sim_draws *draws = &input->draws[action.stage];
+    const pp_sim_mix *mix = &input->draws[action.stage].phase[phase];
     double factor = 1;
-    for (int i = 0; i < draws->part_count; i++) {
-        const pp_sim_part *part = &draws->parts[phase][i];
+    for (int i = 0; i < mix->count; i++) {
+        const pp_sim_part *part = &mix->parts[i];
         if (part->count == 0) continue;
         uint64_t high = FIRST_PART + (uint64_t)i * PP_SIM_PHASES + (uint64_t)phase;
         uint32_t word[4];
@@ -40,21 +43,18 @@ static double phase_factor(const pp_sim_input *input, pp_action action, pp_sim_p
     return factor;
 }
 
+/* Kinds that are one phase. */
+static const pp_sim_phase phase_of[PP_ACTION_KIND_COUNT] = {
+    [PP_FORWARD] = PP_SIM_FORWARD,     [PP_RECOMPUTE] = PP_SIM_FORWARD,
+    [PP_INPUT] = PP_SIM_INPUT,         [PP_WEIGHT] = PP_SIM_WEIGHT,
+    [PP_REDUCE_GRAD] = PP_SIM_REDUCE,  [PP_STEP] = PP_SIM_OPTIMIZER,
+    [PP_SEND_F] = PP_SIM_SEND_FORWARD, [PP_SEND_B] = PP_SIM_SEND_BACKWARD,
+};
+
 static double measured_factor(const pp_sim_input *input, pp_action action) {
+    if (!input->draws) return 1;
+    if (action.kind != PP_BACKWARD) return phase_factor(input, action, phase_of[action.kind]);
     const pp_stage_cost *cost = &input->stage[action.stage];
-    switch (action.kind) {
-    case PP_FORWARD:
-    case PP_RECOMPUTE:
-        return phase_factor(input, action, PP_SIM_FORWARD);
-    case PP_INPUT:
-        return phase_factor(input, action, PP_SIM_INPUT);
-    case PP_WEIGHT:
-        return phase_factor(input, action, PP_SIM_WEIGHT);
-    case PP_BACKWARD:
-        break;
-    default:
-        return 1;
-    }
     double both_s = cost->input_s + cost->weight_s;
     if (both_s <= 0) return 1;
     return (cost->input_s * phase_factor(input, action, PP_SIM_INPUT) +
@@ -63,12 +63,18 @@ static double measured_factor(const pp_sim_input *input, pp_action action) {
 }
 
 bool pp_durations_vary(const pp_sim_input *input) {
-    return input->jitter > 0 || input->draws != NULL;
+    return input->jitter > 0 || input->transfer_jitter > 0 || input->draws != NULL;
 }
 
 double pp_draw_factor(const pp_sim_input *input, pp_action action) {
-    double factor = input->draws ? measured_factor(input, action) : 1;
-    return input->jitter > 0 ? factor * jitter_factor(input, action) : factor;
+    return measured_factor(input, action) * jitter_factor(input, action, input->jitter);
+}
+
+double pp_transfer_factor(const pp_sim_input *input, pp_action action) {
+    if (!pp_durations_vary(input) || action.kind > PP_INPUT) return 1;
+    pp_action_kind kind = action.kind == PP_FORWARD ? PP_SEND_F : PP_SEND_B;
+    action.kind = (unsigned)kind & 0x7fu;
+    return measured_factor(input, action) * jitter_factor(input, action, input->transfer_jitter);
 }
 
 /* ---- given draws --------------------------------------------------------------------------- */
@@ -87,9 +93,10 @@ pp_status pp_draws_check(const pp_sim_input *input, pp_error *error) {
     for (int s = 0; input->draws && s < input->schedule->stages; s++)
         for (int phase = 0; phase < PP_SIM_PHASES; phase++) {
             double shares = 0;
-            for (int i = 0; i < input->draws[s].part_count; i++) {
-                PP_TRY(check_part(s, &input->draws[s].parts[phase][i], error));
-                shares += input->draws[s].parts[phase][i].share;
+            const pp_sim_mix *mix = &input->draws[s].phase[phase];
+            for (int i = 0; i < mix->count; i++) {
+                PP_TRY(check_part(s, &mix->parts[i], error));
+                shares += mix->parts[i].share;
             }
             if (shares > 1 + 1e-9)
                 return pp_fail(error, PP_E_INPUT, "samples",

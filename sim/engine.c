@@ -261,19 +261,19 @@ static ALWAYS_INLINE void await(step *st, unsigned kind, uint32_t unit) {
 
 /* ---- delivering ---------------------------------------------------------------------------- */
 
-/* The output of an action that ended at end_s is on its way. */
+/* The output of an action that ended at end_s is on its way; factor: of what that takes. */
 static ALWAYS_INLINE void deliver(engine *e, step *st, pp_action action, uint32_t unit,
-                                  double end_s, bool with_lanes, bool with_spans) {
+                                  double end_s, double factor, bool with_lanes, bool with_spans) {
     double arrival_s;
     if (with_lanes) {
         double *free_s = &e->lane_free_s[st->lane];
         double sent_s = st->lane && *free_s > end_s ? *free_s : end_s;
-        *free_s = sent_s + st->occupancy_s;
-        arrival_s = *free_s + st->latency_s;
+        *free_s = sent_s + st->occupancy_s * factor;
+        arrival_s = *free_s + st->latency_s * factor;
         if (with_spans && st->lane && arrival_s > end_s)
             pp_run_keep_transfer(e->run, action, sent_s, arrival_s);
     } else {
-        arrival_s = end_s + st->latency_s;
+        arrival_s = end_s + st->latency_s * factor;
     }
     int64_t sign = (int64_t)((uint64_t)st->is_gradient << 63);
     st->slot[unit & st->index_mask] = bits_of(arrival_s) | sign;
@@ -345,7 +345,8 @@ static void piece_end(engine *e, int rank, const piece *u) {
         pp_action action = e->run->schedule->actions[u->index + (size_t)part];
         if (action.kind < PP_COMPUTE_KINDS)
             deliver(e, &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind], action,
-                    unit_of(e, action), u->end_s, true, c->span != NULL);
+                    unit_of(e, action), u->end_s, pp_transfer_factor(e->run->input, action), true,
+                    c->span != NULL);
         if (c->span && takes_time(action))
             c->span = keep_span(c->span, rank, action, part ? u->middle_s : u->start_s,
                                 part == u->parts - 1 ? u->end_s : u->middle_s);
@@ -425,13 +426,15 @@ static ALWAYS_INLINE outcome run_plain(engine *e, uint32_t rank, const pp_action
         const double free_s = with_extras ? pp_loaded_at(&e->run->loading, action, time_s) : time_s;
         double start_s = ready_s > free_s ? ready_s : free_s;
         double duration_s = action.microbatch == last ? st->duration_s * e->scale : st->duration_s;
+        double factor = 1;
         if (with_extras) {
+            factor = pp_transfer_factor(e->run->input, action);
             start_s += e->run->input->launch_s;
             duration_s = pp_action_duration(e->run->input, action);
         }
         time_s = start_s + duration_s;
         busy_s += duration_s;
-        deliver(e, st, action, unit, time_s, with_lanes, with_spans);
+        deliver(e, st, action, unit, time_s, factor, with_lanes, with_spans);
         prefetch_behind(&actions[i]);
         if (with_spans) c->span = keep_span(c->span, (int)rank, action, start_s, time_s);
     }

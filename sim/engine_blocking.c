@@ -79,8 +79,10 @@ static transfer transfer_of(const pp_run *run, pp_action action) {
     if (other < 0) return t;
     int sender = rule->receives ? other : stage;
     bool forward = action.kind == PP_SEND_F || action.kind == PP_RECV_F;
-    pp_sending sending = pp_action_sending(run->input, run->previous, run->next, sender,
-                                           forward ? PP_FORWARD : PP_BACKWARD);
+    pp_action made = action;
+    made.stage = (uint16_t)sender;
+    made.kind = (unsigned)(forward ? PP_FORWARD : PP_BACKWARD) & 0x7fu;
+    pp_sending sending = pp_action_transfer(run, made);
     if (sending.to < 0) return t; /* between stages of one rank: free */
     t.peer = run->schedule->placement[other];
     t.duration_s = sending.occupancy_s + sending.latency_s;

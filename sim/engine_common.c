@@ -108,6 +108,15 @@ pp_sending pp_action_sending(const pp_sim_input *input, const int *previous, con
     return (pp_sending){placement[to], border->latency_s, whole_s / input->schedule->slices};
 }
 
+pp_sending pp_action_transfer(const pp_run *run, pp_action action) {
+    pp_sending sending =
+        pp_action_sending(run->input, run->previous, run->next, action.stage, action.kind);
+    double factor = pp_transfer_factor(run->input, action);
+    sending.latency_s *= factor;
+    sending.occupancy_s *= factor;
+    return sending;
+}
+
 /* ---- observations -------------------------------------------------------------------------- */
 
 int32_t pp_run_observe(pp_run *run, int rank, size_t index, double start_s, double end_s) {

@@ -274,7 +274,7 @@ static void arrive(engine *e, int l, double sent_s) {
     size_t index = at->head;
     pp_action action = e->run->schedule->actions[index];
     bool backward = is_backward(action.kind);
-    double arrival_s = e->now_s + sending_of(e, action.stage, backward).latency_s;
+    double arrival_s = e->now_s + pp_action_transfer(e->run, action).latency_s;
     at->head = e->parcels[index].next;
     if (e->run->transfers && arrival_s > e->parcels[index].made_s)
         pp_run_keep_transfer(e->run, action, sent_s, arrival_s);
@@ -287,7 +287,7 @@ static void send_next(engine *e, int l) {
     lane *at = &e->lanes[l];
     while (at->head != PP_NO_INDEX) {
         pp_action action = e->run->schedule->actions[at->head];
-        pp_sending sending = sending_of(e, action.stage, is_backward(action.kind));
+        pp_sending sending = pp_action_transfer(e->run, action);
         if (sending.occupancy_s <= 0) {
             arrive(e, l, e->now_s);
             continue;

@@ -142,6 +142,8 @@ double pp_action_duration(const pp_sim_input *input, pp_action action);
 /* Durations are not the given ones but drawn; what of them an action then takes (draws.c). */
 bool pp_durations_vary(const pp_sim_input *input);
 double pp_draw_factor(const pp_sim_input *input, pp_action action);
+/* … and what a transfer of its output takes. */
+double pp_transfer_factor(const pp_sim_input *input, pp_action action);
 pp_status pp_draws_check(const pp_sim_input *input, pp_error *error);
 /* Of the pair that begins at `first`: its two parts, then the whole. */
 typedef struct pp_pair_duration {
@@ -157,6 +159,8 @@ typedef struct pp_sending {
 } pp_sending;
 pp_sending pp_action_sending(const pp_sim_input *input, const int *previous, const int *next,
                              int stage, pp_action_kind kind);
+/* The same of what one action sends: drawn, where durations are. */
+pp_sending pp_action_transfer(const pp_run *run, pp_action action);
 
 /* Only what is not there the moment it is made. */
 static inline void pp_run_keep_transfer(pp_run *run, pp_action action, double sent_s,

@@ -156,6 +156,7 @@ pp_status pp_sim_input_check(const pp_sim_input *input, pp_error *error) {
         return pp_fail(error, PP_E_INPUT, "reduce buckets", "%d, expected 0 to %d",
                        input->reduce_buckets, PP_REDUCE_BUCKETS_MAX);
     PP_TRY(check_option("jitter", input->jitter, error));
+    PP_TRY(check_option("transfer jitter", input->transfer_jitter, error));
     PP_TRY(check_option("transfer slowdown", input->transfer_slowdown, error));
     if (input->transfer_slowdown > 0 && input->transfer_slowdown < 1)
         return pp_fail(error, PP_E_INPUT, "transfer slowdown", "%g, expected 1 or more",

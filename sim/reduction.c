@@ -27,6 +27,22 @@ static bool beside(const pp_run *run) {
     return run->input->reduce_buckets > 0;
 }
 
+static pp_action reduction_of(int stage) {
+    return (pp_action){
+        .kind = PP_REDUCE_GRAD & 0x7fu, .stage = (uint16_t)stage, .microbatch = PP_NO_MICROBATCH};
+}
+
+/* What transfers beside compute take of their given time: where durations are drawn, as much as
+ * their REDUCE_GRAD. */
+static double drawn(const pp_run *run, int stage, double given_s) {
+    bool varies = pp_durations_vary(run->input);
+    return varies ? given_s * pp_draw_factor(run->input, reduction_of(stage)) : given_s;
+}
+
+static double tie_transfer_s(const pp_run *run, int stage) {
+    return drawn(run, stage, run->input->stage[stage].tie_transfer_s);
+}
+
 /* ---- setting up ---------------------------------------------------------------------------- */
 
 static pp_status make_groups(pp_run *run, pp_error *error) {
@@ -97,7 +113,7 @@ static bool group_ready(pp_run *run, int rank, int stage, double *ready_s) {
 /* The end of the transfers that the stage has set off. False: not known yet. */
 static bool transfers_end(pp_run *run, int rank, int stage, double *end_s) {
     const pp_sent_gradient *sent = &run->sent[stage];
-    double tie_s = run->input->stage[stage].tie_transfer_s, ready_s = sent->ended_s;
+    double tie_s = tie_transfer_s(run, stage), ready_s = sent->ended_s;
     if (!sent->off) return true;
     if (tie_s > 0) {
         if (!group_ready(run, rank, stage, &ready_s)) return false;
@@ -120,7 +136,7 @@ void pp_reduction_set_off(pp_run *run, int rank, pp_action action, double start_
     const pp_stage_cost *cost = &run->input->stage[action.stage];
     pp_sent_gradient *sent = &run->sent[action.stage];
     int buckets = run->input->reduce_buckets;
-    double each_s = pp_bucket_duration(run->input, action.stage);
+    double each_s = drawn(run, action.stage, pp_bucket_duration(run->input, action.stage));
     double *free_s = &run->reduce_free_s[rank], begin_s = start_s;
     sent->off = true;
     sent->done_s = start_s;
@@ -139,14 +155,12 @@ void pp_reduction_set_off(pp_run *run, int rank, pp_action action, double start_
 void pp_reductions_finish(pp_run *run) {
     for (int s = 0; beside(run) && s < run->schedule->stages; s++) {
         int rank = run->schedule->placement[s];
-        double tie_s = run->input->stage[s].tie_transfer_s, end_s = 0;
+        double tie_s = tie_transfer_s(run, s), end_s = 0;
         transfers_end(run, rank, s, &end_s);
         run->times[rank].last_end_s = fmax(run->times[rank].last_end_s, end_s);
         if (!run->transfers || !run->sent[s].off || tie_s <= 0) continue;
         double ready_s = run->sent[s].ended_s;
         group_ready(run, rank, s, &ready_s);
-        pp_action action = {
-            .kind = PP_REDUCE_GRAD & 0x7f, .stage = (uint16_t)s, .microbatch = PP_NO_MICROBATCH};
-        pp_run_keep_transfer(run, action, ready_s, ready_s + tie_s);
+        pp_run_keep_transfer(run, reduction_of(s), ready_s, ready_s + tie_s);
     }
 }

@@ -81,6 +81,13 @@ static pp_quantiles quantiles_of(double *values, int count) {
                           .p95 = quantile(values, count, 0.95)};
 }
 
+/* Exact where all values are equal. */
+static double mean_of(const double *values, int count) {
+    double sum = 0;
+    for (int i = 1; i < count; i++) sum += values[i] - values[0];
+    return values[0] + sum / count;
+}
+
 static pp_status draw_all(draws *d, pp_replications *made, pp_error *error) {
     int ranks = d->input.schedule->ranks, count = made->count;
     d->makespan_s = PP_NEW(&d->arena, double, count);
@@ -90,6 +97,7 @@ static pp_status draw_all(draws *d, pp_replications *made, pp_error *error) {
     made->critical = PP_NEW(&made->arena, double, ranks);
     if (d->arena.failed || made->arena.failed) return pp_fail_memory(error);
     for (int i = 0; i < count; i++) PP_TRY(replicate(d, i, error));
+    made->mean_s = mean_of(d->makespan_s, count);
     made->makespan_s = quantiles_of(d->makespan_s, count);
     made->bubble_fraction = quantiles_of(d->bubble_fraction, count);
     for (int p = 0; p < ranks; p++) made->critical[p] = (double)d->critical[p] / count;

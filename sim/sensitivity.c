@@ -27,21 +27,28 @@ static pp_status time_step(const pp_sim_input *input, double *makespan_s, pp_err
     return PP_OK;
 }
 
-/* Changes `count` costs together. */
-static pp_status try_change(const trial *t, double *const *costs, int count, pp_change *change,
+/* A cost, and the part of it that changes. */
+typedef struct part {
+    double *cost, share;
+} part;
+
+#define PARTS_MAX 16
+
+/* Changes `count` parts together, at most PARTS_MAX. */
+static pp_status try_change(const trial *t, const part *parts, int count, pp_change *change,
                             pp_error *error) {
-    double kept[3], made_s, *const to[2] = {&change->slower_s, &change->faster_s};
+    double kept[PARTS_MAX], made_s, *const to[2] = {&change->slower_s, &change->faster_s};
     bool nothing = true;
     for (int i = 0; i < count; i++) {
-        kept[i] = *costs[i];
-        nothing = nothing && kept[i] == 0;
+        kept[i] = *parts[i].cost;
+        nothing = nothing && kept[i] * parts[i].share == 0;
     }
     *change = (pp_change){0, 0};
     for (int direction = 0; !nothing && direction < 2; direction++) {
-        for (int i = 0; i < count; i++)
-            *costs[i] = kept[i] * (direction == 0 ? 1 + hundredth : 1 - hundredth);
+        double grown = direction == 0 ? hundredth : -hundredth;
+        for (int i = 0; i < count; i++) *parts[i].cost = kept[i] * (1 + grown * parts[i].share);
         pp_status status = time_step(&t->input, &made_s, error);
-        for (int i = 0; i < count; i++) *costs[i] = kept[i];
+        for (int i = 0; i < count; i++) *parts[i].cost = kept[i];
         if (status != PP_OK) return status;
         *to[direction] = made_s - t->makespan_s;
     }
@@ -50,13 +57,14 @@ static pp_status try_change(const trial *t, double *const *costs, int count, pp_
 
 static pp_status try_stage(const trial *t, int s, pp_sensitivity *made, pp_error *error) {
     pp_stage_cost *cost = &t->stage[s];
-    PP_TRY(try_change(t, (double *[]){&cost->forward_s}, 1, &made->forward[s], error));
-    PP_TRY(try_change(t, (double *[]){&cost->input_s}, 1, &made->input[s], error));
-    PP_TRY(try_change(t, (double *[]){&cost->weight_s}, 1, &made->weight[s], error));
+    PP_TRY(try_change(t, &(part){&cost->forward_s, 1}, 1, &made->forward[s], error));
+    PP_TRY(try_change(t, &(part){&cost->input_s, 1}, 1, &made->input[s], error));
+    PP_TRY(try_change(t, &(part){&cost->weight_s, 1}, 1, &made->weight[s], error));
     if (!t->border) return PP_OK;
     pp_border_cost *border = &t->border[s];
-    double *of_border[] = {&border->latency_s, &border->forward_occupancy_s,
-                           &border->backward_occupancy_s};
+    const part of_border[] = {{&border->latency_s, 1},
+                              {&border->forward_occupancy_s, 1},
+                              {&border->backward_occupancy_s, 1}};
     return try_change(t, of_border, 3, &made->border[s], error);
 }
 
@@ -107,6 +115,43 @@ static pp_status trial_init(trial *t, const pp_sim_input *input, pp_arena *arena
     t->input.bytes = NULL;
     t->input.keep_spans = false;
     return PP_OK;
+}
+
+/* Fills the parts of the layer at `share`; returns how many stages have it. */
+static int parts_of_layer(const trial *t, const pp_stage_share *share, const pp_stage_share *end,
+                          part *parts, int *count) {
+    int stages = 0;
+    *count = 0;
+    for (const pp_stage_share *at = share; at < end && at->layer == share->layer; at++, stages++) {
+        pp_stage_cost *cost = &t->stage[at->stage];
+        const part of_stage[] = {{&cost->forward_s, at->forward},
+                                 {&cost->input_s, at->input},
+                                 {&cost->weight_s, at->weight},
+                                 {&cost->recompute_s, at->recompute},
+                                 {&cost->optimizer_s, at->optimizer}};
+        for (size_t i = 0; i < sizeof of_stage / sizeof *of_stage && *count < PARTS_MAX; i++)
+            parts[(*count)++] = of_stage[i];
+    }
+    return stages;
+}
+
+pp_status pp_measure_layers(const pp_sim_input *input, const pp_stage_share *shares,
+                            int share_count, pp_change *changes, pp_error *error) {
+    PP_TRY(pp_sim_input_check(input, error));
+    pp_arena work;
+    pp_arena_init(&work);
+    trial t;
+    pp_status status = trial_init(&t, input, &work, error);
+    if (status == PP_OK) status = time_step(&t.input, &t.makespan_s, error);
+    const pp_stage_share *end = shares + share_count;
+    for (const pp_stage_share *at = shares; status == PP_OK && at < end;) {
+        part parts[PARTS_MAX];
+        int count, layer = at->layer;
+        at += parts_of_layer(&t, at, end, parts, &count);
+        status = try_change(&t, parts, count, &changes[layer], error);
+    }
+    pp_arena_deinit(&work);
+    return status;
 }
 
 pp_status pp_measure_sensitivity(const pp_sim_input *input, const pp_schedule *other,

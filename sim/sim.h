@@ -161,12 +161,16 @@ typedef struct pp_sim_cards {
 } pp_sim_cards;
 
 /* What was measured of the stages, for durations that are drawn. The duration of a phase of a stage
- * visit (R is like F, B is I and W) is its mean here times 1 + Σ share · (relative - 1), with one
- * `relative` drawn for each part. */
+ * (R is like F, B is I and W) is the given one times 1 + Σ share · (relative - 1), with one
+ * `relative` drawn for each part; of a transfer, latency and occupancy. */
 typedef enum pp_sim_phase {
     PP_SIM_FORWARD,
     PP_SIM_INPUT,
     PP_SIM_WEIGHT,
+    PP_SIM_OPTIMIZER,     /* STEP */
+    PP_SIM_REDUCE,        /* REDUCE_GRAD and, beside compute, its transfers */
+    PP_SIM_SEND_FORWARD,  /* what F of the stage sends to another rank … */
+    PP_SIM_SEND_BACKWARD, /* … and B or I */
     PP_SIM_PHASES
 } pp_sim_phase;
 
@@ -176,9 +180,13 @@ typedef struct pp_sim_part {
     int count;              /* 0: it does not vary */
 } pp_sim_part;
 
+typedef struct pp_sim_mix {
+    const pp_sim_part *parts; /* [count] as the stage's layers */
+    int count;                /* 0: the phase does not vary */
+} pp_sim_mix;
+
 typedef struct pp_sim_draws {
-    const pp_sim_part *parts[PP_SIM_PHASES]; /* [part_count] each: the stage's layers */
-    int part_count;
+    pp_sim_mix phase[PP_SIM_PHASES];
 } pp_sim_draws;
 
 /* What simulation needs besides the order. Arrays are the caller's. */
@@ -203,8 +211,9 @@ typedef struct pp_sim_input {
                            first microbatch before it */
     bool keep_spans; /* of actions and of transfers that take time; with bytes, memory curves too */
     double launch_s; /* an action starts so long after all that it waits for; this is not busy */
-    double jitter;   /* relative standard deviation of durations, which are then log-normal, their
-                        means those given; the lower bound is 0: not known. 0: durations are fixed */
+    double jitter; /* relative standard deviation of actions' durations, which are then log-normal,
+                      their means those given; the lower bound is 0: not known. 0: they are fixed */
+    double transfer_jitter;    /* the same of transfers between ranks */
     pp_random_key jitter_key;  /* what is drawn follows from it, stage, kind, microbatch, slice */
     const pp_sim_draws *draws; /* [stages] durations are drawn from these, by the same key, and the
                                   bound is 0 likewise; NULL: they are not */
@@ -291,6 +300,7 @@ typedef struct pp_quantiles {
 
 typedef struct pp_replications {
     int count;
+    double mean_s; /* of the makespans */
     pp_quantiles makespan_s, bubble_fraction;
     double *critical; /* [ranks] share of the replications in which the rank has most of the
                          critical path, in seconds; they add up to 1 */
@@ -298,9 +308,9 @@ typedef struct pp_replications {
 } pp_replications;
 #define PP_REPLICATIONS_MAX 1000000
 
-/* Simulates `count` times with input->jitter and draws, drawing anew each time; input->jitter_key,
- * bytes and keep_spans are ignored. Equal seeds give equal results. *result: pp_replications_free.
- */
+/* Simulates `count` times with input->jitter, transfer_jitter and draws, drawing anew each time;
+ * input->jitter_key, bytes and keep_spans are ignored. Equal seeds give equal results. *result:
+ * pp_replications_free. */
 pp_status pp_simulate_replications(const pp_sim_input *input, int count, uint64_t seed,
                                    pp_replications **result, pp_error *error);
 void pp_replications_free(pp_replications *replications);
@@ -313,6 +323,12 @@ void pp_slow_rank(const pp_schedule *schedule, int rank, double factor, pp_stage
 typedef struct pp_change {
     double slower_s, faster_s;
 } pp_change;
+
+/* What one layer has of the durations of its stage, as parts of 1. */
+typedef struct pp_stage_share {
+    int layer, stage;
+    double forward, input, weight, recompute, optimizer;
+} pp_stage_share;
 
 typedef struct pp_sensitivity {
     double makespan_s;
@@ -327,6 +343,11 @@ typedef struct pp_sensitivity {
 pp_status pp_measure_sensitivity(const pp_sim_input *input, const pp_schedule *other,
                                  pp_sensitivity **result, pp_error *error);
 void pp_sensitivity_free(pp_sensitivity *sensitivity);
+
+/* The same of layers. shares: [share_count]; a layer of which several stages have copies comes once
+ * for each, one behind the other. changes: [layers], filled where the layer comes. */
+pp_status pp_measure_layers(const pp_sim_input *input, const pp_stage_share *shares,
+                            int share_count, pp_change *changes, pp_error *error);
 
 /* A lower bound of the makespan of any order on these stages: for each rank its own work, plus
  * the least time before its first action can start, plus the least time after its last. */

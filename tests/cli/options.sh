@@ -39,6 +39,12 @@ expect 2 'goes with a plan' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --r
 expect 2 'goes with a plan' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --replications 2 --db x.db
 expect 2 'goes with --replications' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --db x.db
 expect 2 'needs --db' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --replications 2
+expect 2 'goes with --replications' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --transfer-jitter 5%
+expect 2 'write 5% or 0.05' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --jitter 5 --replications 2
+expect 2 'separated by commas' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --slow rank=1:2x,
+expect 2 'rank from 0 to 1' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --slow rank=2:2x
+expect 0 'step time    12.0 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --slow rank=0:1.5x,rank=0:1.333333333333
+expect 0 'mean 6.00 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --transfer-jitter 5% --replications 2
 expect 2 'needs data to read' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --prefetch
 expect 0 'step time    7.00 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --load-s 0.5
 expect 0 'step time    6.00 s' simulate --schedule 1f1b -K 1 -M 2 --costs 1,1,1 --load-s 0.5 --prefetch

@@ -107,7 +107,7 @@ Test(uncertainty, durations_are_drawn_from_samples_as_often_as_they_were_seen) {
     const double often[] = {1, 1, 1, 3}, twice[] = {2};
     const pp_sim_part forward[2] = {{.share = 0.5, .relative = often, .count = 4}, {.share = 0.5}};
     const pp_sim_part input[2] = {{0}}, weight[2] = {{.share = 1, .relative = twice, .count = 1}};
-    const pp_sim_draws draws = {{forward, input, weight}, 2};
+    const pp_sim_draws draws = {{{forward, 2}, {input, 2}, {weight, 2}}};
     pp_sim_input in = input_of(schedule, &c);
     in.draws = &draws;
     int slow = 0, count = 4000;
@@ -130,8 +130,9 @@ Test(uncertainty, samples_are_drawn_by_action_and_seed_alone) {
     costs c = costs_uniform(3, 2, 1, 1, 0.25);
     const double seen[] = {0.5, 0.75, 1, 1.25, 4};
     const pp_sim_part part[1] = {{.share = 1, .relative = seen, .count = 5}};
-    const pp_sim_draws draws[3] = {
-        {{part, part, part}, 1}, {{part, part, part}, 1}, {{part, part, part}, 1}};
+    const pp_sim_draws draws[3] = {{{{part, 1}, {part, 1}, {part, 1}}},
+                                   {{{part, 1}, {part, 1}, {part, 1}}},
+                                   {{{part, 1}, {part, 1}, {part, 1}}}};
     pp_sim_input input = input_of(schedule, &c);
     input.draws = draws;
     pp_replications *one = replicate(&input, 64, 1);
@@ -152,7 +153,7 @@ Test(uncertainty, samples_that_cannot_be_are_refused) {
     costs c = costs_uniform(1, 1, 1, 1, 0);
     double value[] = {-1};
     pp_sim_part parts[2] = {{.share = 0.5, .relative = value, .count = 1}, {.share = 0.5}};
-    const pp_sim_draws draws = {{parts, parts, parts}, 2};
+    const pp_sim_draws draws = {{{parts, 2}, {parts, 2}, {parts, 2}}};
     pp_sim_input input = input_of(schedule, &c);
     pp_sim_result *result;
     input.draws = &draws;
@@ -219,6 +220,29 @@ Test(uncertainty, sensitivity_by_hand) {
     pp_schedule_free(schedule);
     costs_free(&c);
     costs_free(&slow);
+}
+
+/* A layer has parts of its stage's times; of two copies, in both. */
+Test(uncertainty, layers_by_hand) {
+    pp_schedule *schedule = build("1f1b", 2, 10);
+    costs c = costs_uniform(2, 1, 2, 3, 0);
+    c.stage[1] = (pp_stage_cost){.forward_s = 10, .input_s = 10, .weight_s = 10};
+    pp_sim_input input = input_of(schedule, &c); /* 1 + 10 · 30 + 2 + 3 */
+    const pp_stage_share shares[] = {
+        {.layer = 2, .stage = 0, .forward = 0.5, .weight = 1},
+        {.layer = 0, .stage = 1, .forward = 0.25, .input = 0.5},
+        {.layer = 1, .stage = 0, .forward = 0.5, .input = 1},
+        {.layer = 1, .stage = 1, .forward = 0.75, .input = 0.5, .weight = 1},
+    };
+    pp_change changes[4] = {[3] = {7, 7}};
+    cr_assert_eq(pp_measure_layers(&input, shares, 4, changes, NULL), PP_OK);
+    cr_assert_float_eq(changes[0].slower_s, 0.01 * 10 * (2.5 + 5), 1e-9);
+    cr_assert_float_eq(changes[0].faster_s, -0.01 * 10 * (2.5 + 5), 1e-9);
+    cr_assert_float_eq(changes[1].slower_s, 0.01 * (0.5 + 2 + 10 * (7.5 + 5 + 10)), 1e-9);
+    cr_assert_float_eq(changes[2].slower_s, 0.01 * (0.5 + 3), 1e-9);
+    cr_assert_eq(changes[3].slower_s, 7, "a layer that does not come is left alone");
+    pp_schedule_free(schedule);
+    costs_free(&c);
 }
 
 /* The step time is convex in the costs, and proportional when all of them are changed together. So
