@@ -13,7 +13,7 @@ typedef struct plan_settings {
     const char *model, *cluster, *db, *out, *dtype, *optimizer, *schedule, *recompute, *split;
     const char *objective, *sweep;
     int64_t batch, memory_bytes, microbatch_size, zero, sequence;
-    int ranks, virtual_stages, microbatches, dp, tp, threads;
+    int ranks, virtual_stages, microbatches, slices, dp, tp, threads;
     double limit_s;
     bool json, csv, explain, exact, model_missing;
 } plan_settings;
@@ -54,6 +54,8 @@ static const pp_option options[] = {
      offsetof(plan_settings, microbatches), "pin the microbatches per step and replica"},
     {0, "microbatch-size", NULL, "B", NULL, PP_OPTION_SIZE,
      offsetof(plan_settings, microbatch_size), "pin the samples of a microbatch"},
+    {0, "slices", NULL, "Q", NULL, PP_OPTION_COUNT, offsetof(plan_settings, slices),
+     "seq1f1b: pin the slices of each microbatch along the sequence (default: 2 to 16)"},
     {0, "dp", NULL, "D", NULL, PP_OPTION_COUNT, offsetof(plan_settings, dp),
      "pin the data-parallel replicas"},
     {0, "tp", NULL, "T", NULL, PP_OPTION_COUNT, offsetof(plan_settings, tp),
@@ -183,6 +185,7 @@ static void fill_request(const plan_settings *settings, planning *p) {
     r->virtual_stages = settings->virtual_stages;
     r->microbatches = settings->microbatches;
     r->microbatch_size = settings->microbatch_size;
+    r->slices = settings->slices;
     r->dp = settings->dp;
     r->tp = settings->tp;
     r->runnable = !settings->cluster || strcmp(settings->cluster, "local") == 0;
@@ -238,6 +241,7 @@ static void plan_json(const pp_plan *plan, pp_json *json) {
     int_field(json, "chains", plan->chains);
     int_field(json, "microbatches", plan->microbatches);
     int_field(json, "microbatch_size", plan->microbatch_size);
+    int_field(json, "slices", plan->slices);
     int_field(json, "dp", plan->dp);
     int_field(json, "tp", plan->tp);
     pp_json_key(json, "schedule");
@@ -391,6 +395,7 @@ static void tell_unrunnable(const pp_plan *plan, pp_text *text) {
         bool is;
         const char *what;
     } reasons[] = {{plan->chains > 1, "two chains of stages"},
+                   {plan->slices > 1, "microbatches cut along the sequence"},
                    {plan->tp > 1, "layers divided over devices"},
                    {plan->zero > 0 && plan->dp > 1, "sharded optimizer state"}};
     const char *before = "note         run cannot execute this plan yet: ";

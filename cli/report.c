@@ -66,6 +66,7 @@ void pp_report_plan_line(const pp_plan *plan, pp_text *text) {
     if (plan->virtual_stages > 1) pp_text_printf(text, ", V=%d", plan->virtual_stages);
     pp_text_printf(text, ", M=%d of %lld samples", plan->microbatches,
                    (long long)plan->microbatch_size);
+    if (plan->slices > 1) pp_text_printf(text, ", Q=%d", plan->slices);
     if (plan->dp > 1) pp_text_printf(text, ", dp=%d", plan->dp);
     if (plan->tp > 1) pp_text_printf(text, ", tp=%d", plan->tp);
     char policy[PP_RECOMPUTE_LENGTH];

@@ -408,6 +408,7 @@ typedef struct pp_layer_needs {
     bool takes_tokens;        /* reads token ids (or features) of the data set instead of an edge */
     bool makes_loss;          /* reads targets of the data set; ends the model */
     bool masks_tokens;        /* the targets are tokens hidden from the model, not the next ones */
+    bool sees_both_ways;      /* a position attends to those behind it too */
 } pp_layer_needs;
 
 /* The tensors of a layer for a microbatch of `samples`, in the order in which executor/layers finds
@@ -457,6 +458,12 @@ typedef struct pp_layer_work {
                                                 softmax; 0: the layer has no attention core */
 } pp_layer_work;
 pp_layer_work pp_layer_work_get(const pp_layer *layer, int64_t samples, pp_dtype dtype);
+/* Of one of so many slices along the sequences; optimizer_bytes are of the layer. Not of opaque
+ * layers. Of all slices together it is at least that of the whole. */
+pp_layer_work pp_layer_slice_work(const pp_layer *layer, int64_t samples, pp_dtype dtype,
+                                  int slices, int slice);
+/* Whether every layer can be cut along its sequences: PP_E_INPUT names one that cannot. */
+pp_status pp_model_can_slice(const pp_model *model, int slices, pp_error *error);
 
 /* ---- 7 clusters ---------------------------------------------------------------------------- */
 

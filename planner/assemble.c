@@ -57,6 +57,22 @@ static double recompute_s(const pp_terms *terms, const pp_stage *stage, int s) {
     return sum_layers(terms, each, s, stage->first, stage->last);
 }
 
+/* Of slices. Where ranks have several kinds of devices, that of the kind that tilts most. What a
+ * policy repeats inside the backward tilts like what it repeats: all of F, or its attention, of
+ * which slice k of Q has (2k+1)/Q² (core/slices.c), but none more than it has of F. */
+static void fill_tilts(const pp_terms *terms, int s, pp_stage *stage) {
+    double slices = terms->candidate->slices, attention = 2 * (slices - 1) / (slices * slices);
+    if (slices == 1) return;
+    stage->forward_tilt_s =
+        sum_layers(terms, offsetof(pp_timing, forward_tilt_each), s, stage->first, stage->last);
+    stage->input_tilt_s =
+        sum_layers(terms, offsetof(pp_timing, input_tilt_each), s, stage->first, stage->last);
+    if (!pp_recompute_is_inside(stage->recompute)) return;
+    stage->input_tilt_s += stage->recompute == PP_RECOMPUTE_ATTENTION
+                               ? fmin(stage->recompute_s * attention, stage->forward_tilt_s)
+                               : stage->forward_tilt_s;
+}
+
 /* Over replicas; or, where there are copies, over those of all copies at once: like that of a tied
  * matrix it has to wait for other ranks. */
 static void fill_reduction(const pp_terms *terms, int s, pp_stage *stage) {
@@ -75,7 +91,7 @@ static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, 
                        pp_stage *stage) {
     pp_footprint_mode mode = terms->mode;
     mode.recompute = terms->policies[s % terms->stages];
-    double overhead = terms->tables->overhead_s;
+    double overhead = terms->overhead_s;
     *stage = (pp_stage){.first = first, .last = last, .recompute = mode.recompute};
     stage->forward_s =
         sum_layers(terms, offsetof(pp_timing, forward_each), s, first, last) + overhead;
@@ -83,6 +99,7 @@ static bool fill_stage(const pp_terms *terms, pp_footprints *footprints, int s, 
     stage->weight_s = sum_layers(terms, offsetof(pp_timing, weight_each), s, first, last);
     if (terms->mode.split_backward) stage->weight_s += overhead;
     stage->recompute_s = recompute_s(terms, stage, s);
+    fill_tilts(terms, s, stage);
     stage->optimizer_s = optimizer_s(terms, s, first, last);
     const pp_stage_bytes *bytes = pp_footprint(footprints, first, last, mode);
     if (bytes == NULL) return false;
@@ -185,19 +202,19 @@ static bool parts_are_scaled(const pp_terms *terms) {
     return false;
 }
 
-/* Where the plan's times come from, with what a division adds to that. */
+/* Where the plan's times come from, with what a division, or slices, add to that. */
 static void note_costs(const pp_terms *terms, pp_plan *plan) {
-    const pp_costs *costs = terms->tables->request->costs;
-    bool scaled = parts_are_scaled(terms);
+    bool measured = source_of(terms) == PP_COST_MEASURED;
+    bool scaled = measured && parts_are_scaled(terms);
+    char division[96] = "";
+    if (plan->tp > 1)
+        snprintf(division, sizeof division, "; tp %d: %sall-reduces by the links", plan->tp,
+                 scaled ? "parts of layers scaled by the model, " : "");
+    snprintf(plan->cost_note, sizeof plan->cost_note, "%s%s%s",
+             pp_costs_note(terms->tables->request->costs), division,
+             measured && plan->slices > 1 ? "; slices scaled by the model" : "");
     plan->costs = source_of(terms);
-    snprintf(plan->cost_note, sizeof plan->cost_note, "%s", pp_costs_note(costs));
-    size_t length = strlen(plan->cost_note);
-    if (plan->tp == 1) return;
-    snprintf(plan->cost_note + length, sizeof plan->cost_note - length,
-             "; tp %d: %sall-reduces by the links", plan->tp,
-             scaled && plan->costs == PP_COST_MEASURED ? "parts of layers scaled by the model, "
-                                                       : "");
-    if (scaled && plan->costs == PP_COST_MEASURED) plan->costs = PP_COST_MODELLED;
+    if (scaled || (measured && plan->slices > 1)) plan->costs = PP_COST_MODELLED;
 }
 
 void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
@@ -208,6 +225,7 @@ void pp_assemble_header(const pp_terms *terms, pp_plan *plan) {
     plan->chains = terms->copies / terms->stages;
     plan->stage_count = terms->copies;
     plan->microbatches = c->microbatches;
+    plan->slices = c->slices;
     plan->microbatch_size = c->size;
     plan->global_batch = request->global_batch;
     plan->last_microbatch_scale = c->last_scale;

@@ -30,10 +30,11 @@ static void describe(const pp_plan *plan, pp_text *text) {
     if (plan->tp > 1) pp_text_printf(text, ", layers divided over %d devices", plan->tp);
     if (plan->dp > 1 && plan->zero == 1) pp_text_printf(text, ", ZeRO-1");
     char policy[PP_RECOMPUTE_LENGTH];
-    pp_text_printf(text, ", %s, %d microbatch%s of %lld sample%s, recompute %s", plan->schedule,
+    pp_text_printf(text, ", %s, %d microbatch%s of %lld sample%s", plan->schedule,
                    plan->microbatches, plan->microbatches == 1 ? "" : "es",
-                   (long long)plan->microbatch_size, plural(plan->microbatch_size),
-                   pp_recompute_text(plan->recompute, policy));
+                   (long long)plan->microbatch_size, plural(plan->microbatch_size));
+    if (plan->slices > 1) pp_text_printf(text, " in %d slices", plan->slices);
+    pp_text_printf(text, ", recompute %s", pp_recompute_text(plan->recompute, policy));
 }
 
 static void tell_plan(const pp_story *story, pp_text *text) {
@@ -95,6 +96,12 @@ static bool same_virtual(const pp_candidate *a, const pp_candidate *b) {
 static void virtual_value(const pp_candidate *c, char *text, size_t size) {
     snprintf(text, size, "%d stage%s on each rank", c->virtual_stages, plural(c->virtual_stages));
 }
+static bool same_slices(const pp_candidate *a, const pp_candidate *b) {
+    return a->slices == b->slices;
+}
+static void slices_value(const pp_candidate *c, char *text, size_t size) {
+    snprintf(text, size, "%d slice%s of each microbatch", c->slices, plural(c->slices));
+}
 static bool same_recompute(const pp_candidate *a, const pp_candidate *b) {
     return a->recompute == b->recompute;
 }
@@ -112,6 +119,7 @@ static const dimension dimensions[] = {{"Ranks", same_ranks, ranks_value},
                                        {"Microbatches", same_microbatches, microbatches_value},
                                        {"Schedule", same_schedule, schedule_value},
                                        {"Virtual stages", same_virtual, virtual_value},
+                                       {"Slices", same_slices, slices_value},
                                        {"Recomputation", same_recompute, recompute_value}};
 
 /* What is known of a candidate's step time: it, or a bound below it. INFINITY: no split fits, or
@@ -202,12 +210,15 @@ static void tell_idle(const pp_plan *plan, pp_text *text) {
                    100 * predicted->bubble_fraction, most, 100 * busy);
     if (plan->ranks > 1) {
         double ramp = (double)plan->ranks / plan->chains - 1; /* two chains fill from both ends */
-        double fill = ramp / (plan->microbatches + ramp);
+        double fill = ramp / ((double)plan->microbatches * plan->slices + ramp);
         pp_text_printf(text,
-                       " GPipe or 1F1B on equal stages without transfers would leave %.2f %% for "
-                       "filling and draining %d ranks with %d microbatch%s.",
+                       " %s on equal stages without transfers would leave %.2f %% for "
+                       "filling and draining %d ranks with %d microbatch%s%s.",
+                       plan->chains > 1   ? "chimera"
+                       : plan->slices > 1 ? "seq1f1b"
+                                          : "GPipe or 1F1B",
                        100 * fill, plan->ranks, plan->microbatches,
-                       plan->microbatches == 1 ? "" : "es");
+                       plan->microbatches == 1 ? "" : "es", plan->slices > 1 ? " in slices" : "");
     }
     pp_text_string(text, "\n");
 }

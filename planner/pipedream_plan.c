@@ -235,7 +235,8 @@ static pp_status time_layers(pp_tables *tables, int machines, pp_timing **timing
     const pp_kinds *kinds = pp_tables_kinds(tables, devices, machines);
     if (kinds == NULL) return pp_fail_memory(error);
     pp_division undivided = {.weights = tables->whole};
-    PP_TRY(pp_tables_timing(tables, kinds, undivided, samples_of(tables->request), timing, error));
+    int64_t samples = samples_of(tables->request);
+    PP_TRY(pp_tables_timing(tables, kinds, undivided, samples, 1, timing, error));
     return pp_tables_expand(tables, *timing, error);
 }
 

@@ -71,6 +71,9 @@ typedef struct pp_plan_request {
     bool runnable;            /* what `run` cannot execute yet (tp > 1, ZeRO-1, two chains) only where
                                  pinned */
     int ranks, virtual_stages, microbatches, dp, tp;  /* pins */
+    int slices;               /* pin: of each microbatch along the sequence. Not searched unless the
+                                 schedule is one that cuts them: what slices take is never measured,
+                                 and `run` cannot execute them */
     int64_t microbatch_size;
     const char *schedule;     /* pin; "auto": one made to measure for the splits of the best plans */
     const char *recompute;    /* pin: a policy, of all stages */

@@ -111,6 +111,7 @@ typedef struct pp_division {
  * those of pp_weights. */
 typedef struct pp_timing {
     int64_t samples;
+    int slices; /* into which they are cut: times are of all together, each without its actions */
     pp_division division;
     const pp_kinds *kinds;
     double *stretch; /* [kinds->count] all times on that kind are at least so many times these */
@@ -119,10 +120,12 @@ typedef struct pp_timing {
     double *heaviest;                 /* [layers + 1] sums of F + I + W, largest layers first … */
     double *heaviest_recomputed;      /* … and of 2F + I + W */
     double least_forward_share;       /* least F / (F + I + W) of a layer that costs anything */
+    double least_slice_share;         /* of what a phase takes, what its first slice does at least */
     double own_update_total_s;        /* optimizer steps over what is not tied */
     double *forward, *input, *weight; /* [layers + 1] sums; NULL until pp_tables_expand */
     double *forward_each, *input_each, *weight_each; /* [layers] what they are sums of */
     double *attention, *attention_each;              /* the same */
+    double *forward_tilt_each, *input_tilt_each;     /* [layers] last slice less the first one */
     double *update_each;   /* [layers] one optimizer step, whatever the microbatch … */
     double *own_update;    /* [layers + 1] … and sums of it over what is not tied */
     int64_t *border_bytes; /* [layers + 1] what crosses in front of each layer */
@@ -168,9 +171,10 @@ const pp_kinds *pp_tables_kinds(pp_tables *tables, const int *devices, int count
 const pp_kinds *pp_tables_kind(pp_tables *tables, int kind);
 /* Made on first use. The model must divide over tp devices (pp_model_can_shard). */
 pp_status pp_tables_weights(pp_tables *tables, int tp, const pp_weights **weights, pp_error *error);
-/* Totals at a microbatch size on the fastest of some kinds, made on first use. */
+/* Totals at a microbatch size, cut into so many slices, on the fastest of some kinds, made on first
+ * use. */
 pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, pp_division division,
-                           int64_t samples, pp_timing **timing, pp_error *error);
+                           int64_t samples, int slices, pp_timing **timing, pp_error *error);
 /* The sums as well. */
 pp_status pp_tables_expand(pp_tables *tables, pp_timing *timing, pp_error *error);
 
@@ -344,6 +348,7 @@ typedef struct pp_candidate {
     int ranks, virtual_stages, dp, tp, microbatches;
     int zero;          /* ZeRO stage: 0 or 1 */
     int64_t size;      /* samples of a microbatch */
+    int slices;        /* that each microbatch is cut into along the sequence; 1 */
     double last_scale; /* times of the last microbatch over those of a full one */
     const pp_schedule_family *family;
     pp_recompute recompute; /* mixed: chosen stage by stage, as little as fits */
@@ -380,6 +385,19 @@ static inline int pp_candidate_shards(const pp_candidate *candidate) {
 static inline pp_recompute pp_candidate_policy(const pp_candidate *candidate) {
     bool mixed = candidate->recompute == PP_RECOMPUTE_MIXED;
     return mixed ? PP_RECOMPUTE_NONE : candidate->recompute;
+}
+
+/* What to ask a schedule for. */
+static inline int pp_candidate_slices(const pp_candidate *candidate) {
+    return candidate->slices > 1 || candidate->family->cuts_sequence ? candidate->slices : 0;
+}
+
+/* Of what passes a stage in any phase, the first slice takes at least so much: 1 without slices. Of
+ * what recompute attention repeats it has the least (core/slices.c). */
+static inline double pp_candidate_slice_share(const pp_candidate *candidate) {
+    double slices = candidate->slices, share = candidate->timing->least_slice_share;
+    bool attention = candidate->recompute == PP_RECOMPUTE_ATTENTION;
+    return attention && share * slices * slices > 1 ? 1 / (slices * slices) : share;
 }
 
 /* Of one chain: so many intervals the layers are cut into. */
@@ -474,6 +492,8 @@ typedef struct pp_terms {
     double visits[2], recomputes[2]; /* by chain, twice the same if there is one: microbatches, and
                                         those recomputed, in full ones */
     double scale;                    /* of the smallest microbatch, at most 1 */
+    double slice_share;              /* of a microbatch that is the first slice, at least; 1: all */
+    double overhead_s;               /* of the actions of one phase of a microbatch */
     int *tie_devices;                /* [tied layers] scratch of the assembling … */
     bool *tie_holds;                 /* [copies] … of tied stages */
     const pp_flow *flows;            /* [copies] what follows from the order; NULL: not known */

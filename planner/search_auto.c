@@ -33,7 +33,7 @@ typedef struct measure {
 /* auto knows one stage on each rank, or two in a V. */
 static bool has_placement(const pp_schedule *order) {
     int ranks = order->ranks, stages = order->stages;
-    if (order->chain_count > 1) return false;
+    if (order->chain_count > 1 || order->slices > 1) return false;
     if (stages != ranks && stages != 2 * ranks) return false;
     for (int s = 0; s < stages; s++)
         if (order->placement[s] != (s < ranks ? s : 2 * ranks - 1 - s)) return false;

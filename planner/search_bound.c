@@ -34,6 +34,10 @@
  * On unequal devices F_s and B_s are those of the slowest device of the stage's rank; P, Q and J,
  * which do not know where the other stages are cut, take each layer on the fastest kind there is.
  *
+ * Of microbatches cut into slices the first is the shortest: what is said to go from stage to stage
+ * is that slice of a microbatch, so sigma becomes sigma times the least share of any phase of any
+ * layer that it has; the work of a stage is that of all slices. Their windows are not looked at.
+ *
  * Both never fall when the stage's interval grows by a layer (f, b). To the left: P loses at most f
  * and Q at most b, a window's idle time at most what of f and b is counted in it; but at least one
  * F and one B lie outside all windows (a >= 1 in B), and they grow. To the right: each window's J
@@ -84,10 +88,10 @@ typedef struct totals {
 static totals totals_of(const pp_tables *tables, const pp_candidate *c) {
     const pp_timing *timing = c->timing;
     int stages = pp_candidate_stages(c), chains = pp_candidate_chains(c);
-    double overhead = stages * tables->overhead_s;
+    double overhead = stages * c->slices * tables->overhead_s;
     totals t = {.forward_s = timing->forward_total_s + overhead,
                 .backward_s = timing->input_total_s + timing->weight_total_s + overhead,
-                .scale = fmin(c->last_scale, 1),
+                .scale = fmin(c->last_scale, 1) * pp_candidate_slice_share(c),
                 .capacity = c->capacity,
                 .stages = stages,
                 .chains = chains};
@@ -182,7 +186,7 @@ static double gate_s(const pp_terms *terms, int stage, int first, int last) {
 
 /* Sums over the stages in front of layer `first`, which begins `stage`, without links. */
 static double forward_before(const pp_terms *terms, int stage, int first) {
-    return terms->timing->forward[first] + stage * terms->tables->overhead_s;
+    return terms->timing->forward[first] + stage * terms->overhead_s;
 }
 
 static double gates_before(const pp_terms *terms, int stage, int first) {
@@ -190,12 +194,13 @@ static double gates_before(const pp_terms *terms, int stage, int first) {
     const double *inside = pp_timing_inside(timing, terms->others);
     double weight = terms->mode.split_backward ? 0 : timing->weight[first];
     return timing->input[first] + (inside != NULL ? inside[first] : 0) + weight +
-           stage * terms->tables->overhead_s;
+           stage * terms->overhead_s;
 }
 
-/* Scale of a microbatch that is the last one or is not. */
+/* What passes from stage to stage, in full microbatches: one that is the last or is not, or the
+ * first slice of it. */
 static double scale_of(const pp_terms *terms, bool small) {
-    return small ? terms->scale : 1;
+    return terms->slice_share * (small ? terms->scale : 1);
 }
 
 /* What a copy of a stage can tell of its order; all may be of the last microbatch if that is not

@@ -21,6 +21,7 @@ static void pin_all(const pp_plan_request *asked, const pp_plan *plan, change *c
     pp_plan_request *r = &c->request;
     r->ranks = plan->ranks;
     r->virtual_stages = plan->virtual_stages;
+    r->slices = plan->slices > 1 ? plan->slices : 0;
     r->microbatches = plan->microbatches;
     r->microbatch_size = 0;
     r->dp = plan->dp;

@@ -17,7 +17,7 @@
 static double generic_bubble(const pp_candidate *c) {
     double ramp = (c->ranks / (double)pp_candidate_chains(c) - 1) *
                   (c->family->splits_backward ? 1.0 / 3 : 1);
-    return ramp / (ramp + (double)c->microbatches * c->virtual_stages);
+    return ramp / (ramp + (double)c->microbatches * c->virtual_stages * c->slices);
 }
 
 static double bubble_of(const pp_candidate *c) {

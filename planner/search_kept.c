@@ -74,7 +74,7 @@ double pp_search_ceiling(const search *s, const pp_candidate *candidate) {
 static bool same_shape(const pp_candidate *a, const pp_candidate *b) {
     return a->ranks == b->ranks && a->virtual_stages == b->virtual_stages && a->dp == b->dp &&
            a->tp == b->tp && a->zero == b->zero && a->size == b->size && a->family == b->family &&
-           a->recompute == b->recompute;
+           a->slices == b->slices && a->recompute == b->recompute;
 }
 
 /* Of one shape only the best arrangement is kept. True if there is a better one than `found`. */

@@ -31,7 +31,8 @@ static bool is_same_work(const pp_candidate *c, const pp_candidate *like) {
 
 /* The same schedule of other work. */
 static bool is_same_schedule(const pp_candidate *c, const pp_candidate *like) {
-    return c->family == like->family && c->virtual_stages == like->virtual_stages;
+    return c->family == like->family && c->virtual_stages == like->virtual_stages &&
+           c->slices == like->slices;
 }
 
 static const sketch_round rounds[] = {

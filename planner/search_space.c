@@ -11,6 +11,7 @@
  *   ZeRO  with D > 1 only 1: the optimizer's step is at most as long and its state smaller, all
  *       else equal, so nothing faster or leaner is missed. Whether 0 serves as well is asked of
  *       the result (search.c), since that is what `run` executes
+ *   Q   slices along the sequence: 1, or 2, 4, 8 and 16 where the schedule asked for cuts it
  *   V   the schedule's natural number and, by its own step, more up to 8 while there are layers
  *
  * A pin leaves one value. Pins that contradict each other, the batch, the model or the cluster are
@@ -39,6 +40,7 @@ static pp_status check_counts(const pp_plan_request *request, pp_error *error) {
                   {"--microbatches", request->microbatches},
                   {"--dp", request->dp},
                   {"--tp", request->tp},
+                  {"--slices", request->slices},
                   {"--microbatch-size", request->microbatch_size},
                   {"--memory", request->memory_bytes}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
@@ -137,9 +139,10 @@ typedef struct lister {
     pp_error *error;
     const int *widths; /* [width_count] values of tp, rising */
     int width_count;
-    int *group;       /* scratch: devices of one rank and replica */
-    hurdle furthest;  /* that any combination came to */
-    pp_error refusal; /* the last that a family gave to the only schedule asked for */
+    int fewest_slices, most_slices; /* those and what doubling leads to */
+    int *group;                     /* scratch: devices of one rank and replica */
+    hurdle furthest;                /* that any combination came to */
+    pp_error refusal;               /* the last that a family gave to the only schedule asked for */
 } lister;
 
 static pp_status append(pp_space *space, const pp_candidate *candidate, pp_error *error) {
@@ -165,18 +168,16 @@ static bool stages_possible(lister *l, const pp_candidate *c) {
     further(l, AT_CUTS);
     if (l->method->cuts != NULL && stages != l->method->cut_count + 1) return false;
     further(l, AT_ACTIONS);
-    if (stages * c->microbatches > PP_ACTIONS_MAX / 4) return false;
+    if (stages * c->microbatches * c->slices > PP_ACTIONS_MAX / 4) return false;
     further(l, AT_FAMILY);
     return true;
 }
 
-/* What a plan cannot describe yet: parts of a microbatch, updates while others are still at work.
- */
+/* What a plan cannot describe yet: updates while others are still at work. */
 static bool can_be_planned(lister *l, const pp_schedule_family *family) {
-    if (!family->cuts_sequence && !family->async) return true;
-    pp_fail(
-        &l->refusal, PP_E_INPUT, "--schedule", "%s %s, which cannot be planned yet", family->name,
-        family->async ? "updates weights without a flush" : "cuts microbatches along the sequence");
+    if (!family->async) return true;
+    pp_fail(&l->refusal, PP_E_INPUT, "--schedule",
+            "%s updates weights without a flush, which cannot be planned yet", family->name);
     return false;
 }
 
@@ -186,6 +187,7 @@ static bool family_accepts(lister *l, const pp_candidate *c, pp_error *refusal) 
                                    .ranks = c->ranks,
                                    .microbatches = c->microbatches,
                                    .virtual_stages = c->virtual_stages,
+                                   .slices = pp_candidate_slices(c),
                                    .recompute = pp_candidate_policy(c)};
     if (!can_be_planned(l, c->family)) return false;
     if (c->family->validate == NULL) return true;
@@ -224,6 +226,7 @@ static pp_status list_families(lister *l, pp_candidate c) {
     for (int i = 0; i < count; i++) {
         c.family = &families[i];
         if (request->schedule != NULL && strcmp(families[i].name, request->schedule) != 0) continue;
+        if (request->schedule == NULL && families[i].cuts_sequence != (c.slices > 1)) continue;
         PP_TRY(list_virtual(l, c));
     }
     return PP_OK;
@@ -267,6 +270,21 @@ static double capacity_of(const pp_candidate *c) {
     return capacity;
 }
 
+/* rest: samples of the last microbatch. */
+static pp_status list_slices(lister *l, pp_candidate c, pp_division division, int64_t rest) {
+    pp_tables *tables = l->tables;
+    const pp_kinds *kinds = c.arrangement->kinds;
+    PP_TRY(pp_tables_timing(tables, kinds, division, c.size, c.slices, &c.timing, l->error));
+    c.capacity = capacity_of(&c);
+    c.last_scale = 1;
+    if (rest < c.size) {
+        pp_timing *last;
+        PP_TRY(pp_tables_timing(tables, kinds, division, rest, c.slices, &last, l->error));
+        if (total_of(c.timing) > 0) c.last_scale = total_of(last) / total_of(c.timing);
+    }
+    return list_policies(l, c);
+}
+
 static pp_status list_size(lister *l, pp_candidate c, pp_division division, int64_t size) {
     const pp_plan_request *request = l->tables->request;
     int64_t batch = request->global_batch / c.dp, count = ceil_divide(batch, size);
@@ -274,16 +292,9 @@ static pp_status list_size(lister *l, pp_candidate c, pp_division division, int6
     if (request->microbatches && count != request->microbatches) return PP_OK;
     c.size = size;
     c.microbatches = (int)count;
-    PP_TRY(pp_tables_timing(l->tables, c.arrangement->kinds, division, size, &c.timing, l->error));
-    c.capacity = capacity_of(&c);
-    int64_t rest = batch - (count - 1) * size;
-    c.last_scale = 1;
-    if (rest < size) {
-        pp_timing *last;
-        PP_TRY(pp_tables_timing(l->tables, c.arrangement->kinds, division, rest, &last, l->error));
-        if (total_of(c.timing) > 0) c.last_scale = total_of(last) / total_of(c.timing);
-    }
-    return list_policies(l, c);
+    for (c.slices = l->fewest_slices; c.slices <= l->most_slices; c.slices *= 2)
+        PP_TRY(list_slices(l, c, division, batch - (count - 1) * size));
+    return PP_OK;
 }
 
 /* Sizes from the whole batch down to one sample, the smallest for each M. */
@@ -358,6 +369,25 @@ static int find_widths(const pp_tables *tables, int *widths) {
         if (pp_model_can_shard(tables->model, tp, NULL) == PP_OK) widths[count++] = tp;
     }
     return count;
+}
+
+/* One, the pin, or for a schedule that cuts sequences up to SLICES_MAX while the model can be cut.
+ */
+enum { SLICES_MAX = 16 };
+static pp_status find_slices(lister *l) {
+    const pp_plan_request *request = l->tables->request;
+    const pp_schedule_family *family =
+        request->schedule != NULL ? pp_schedule_family_find(request->schedule) : NULL;
+    bool cut = family != NULL && family->cuts_sequence && request->slices == 0;
+    l->fewest_slices = l->most_slices = request->slices > 0 ? request->slices : cut ? 2 : 1;
+    if (l->most_slices > PP_SLICES_MAX)
+        return pp_fail(l->error, PP_E_INPUT, "--slices", "%d slices, expected 1 to %d",
+                       l->most_slices, PP_SLICES_MAX);
+    PP_TRY(pp_model_can_slice(l->tables->model, l->fewest_slices, l->error));
+    while (cut && 2 * l->most_slices <= SLICES_MAX &&
+           pp_model_can_slice(l->tables->model, 2 * l->most_slices, NULL) == PP_OK)
+        l->most_slices *= 2;
+    return PP_OK;
 }
 
 /* ---- nothing listed ------------------------------------------------------------------------ */
@@ -485,6 +515,7 @@ pp_status pp_space_init(pp_space *space, pp_tables *tables, const pp_split_metho
                 .error = error,
                 .widths = widths,
                 .width_count = find_widths(tables, widths)};
+    PP_TRY(find_slices(&l));
     int most = space->devices < tables->layers ? space->devices : tables->layers;
     for (int ranks = 1; ranks <= most; ranks++) {
         if (request->ranks ? ranks != request->ranks

@@ -84,6 +84,8 @@ static void fill_costs(pp_work *work) {
         work->costs[s] = (pp_stage_cost){.forward_s = stage->forward_s,
                                          .input_s = pp_stage_input_s(stage),
                                          .weight_s = stage->weight_s,
+                                         .forward_tilt_s = stage->forward_tilt_s,
+                                         .input_tilt_s = stage->input_tilt_s,
                                          .recompute_s = stage->recompute_s,
                                          .reduce_s = stage->reduce_s,
                                          .optimizer_s = stage->optimizer_s};

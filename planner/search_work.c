@@ -54,11 +54,12 @@ void pp_work_interval(const pp_work *work, const int *splits, int stage, int *fi
 
 /* ---- what follows from the order ----------------------------------------------------------- */
 
-/* Activations held at the peak, where bytes follow from that number alone: one stage on the rank
- * and no I without its W. */
+/* Activations held at the peak, where bytes follow from that number alone: one stage on the rank,
+ * no I without its W, and no slices, whose parts are rounded. */
 static void count_alive(pp_work *work) {
     const pp_schedule *order = work->order;
     if (work->candidate->family->splits_backward || order->virtual_stages > 1) return;
+    if (order->slices > 1) return;
     for (int s = 0; s < order->stages; s++) {
         work->probe[s].activation = 1;
         pp_peak_bytes peak =
@@ -86,16 +87,9 @@ static pp_status build_order(pp_work *work, pp_error *error) {
                                    .ranks = c->ranks,
                                    .microbatches = c->microbatches,
                                    .virtual_stages = c->virtual_stages,
+                                   .slices = pp_candidate_slices(c),
                                    .recompute = pp_candidate_policy(c)};
-    PP_TRY(pp_schedule_build(&request, &work->order, error));
-    if (work->order->slices > 1) {
-        return pp_fail(
-            error, PP_E_UNSUPPORTED, "--schedule",
-            "%s cuts microbatches along the sequence; the planner does not know what such "
-            "a slice costs yet",
-            c->family->name);
-    }
-    return PP_OK;
+    return pp_schedule_build(&request, &work->order, error);
 }
 
 static pp_status allocate(pp_work *work, pp_error *error) {
@@ -135,7 +129,9 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     PP_TRY(build_order(work, error));
     work->effort += START_EFFORT * (double)work->order->first_action[work->order->ranks];
     PP_TRY(allocate(work, error));
-    if (!pp_flows_make(work->order, &work->arena, work->flows)) return pp_fail_memory(error);
+    bool whole = work->order->slices == 1;
+    if (whole && !pp_flows_make(work->order, &work->arena, work->flows))
+        return pp_fail_memory(error);
     PP_TRY(pp_schedule_slots(work->order, work->input_slots, work->gradient_slots, error));
     count_alive(work);
     find_alike(work);
@@ -150,7 +146,7 @@ pp_status pp_work_enter(pp_work *work, pp_view *view, pp_error *error) {
     if (work->view == view) return PP_OK;
     PP_TRY(pp_terms_init(&work->terms, view, work->candidate, work->order->placement, &work->arena,
                          error));
-    work->terms.flows = work->flows;
+    work->terms.flows = work->order->slices == 1 ? work->flows : NULL;
     work->view = view;
     work->tables = view->tables;
     work->footprints = view->footprints;

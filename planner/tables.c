@@ -300,18 +300,28 @@ static double sums_of(const pp_tables *tables, const pp_timing *timing, int laye
     pp_layer_work work = pp_layer_work_get(&part, timing->samples, tables->request->dtype);
     pp_layer_sum sum = phase == PP_PHASE_FORWARD ? work.forward_sum : work.input_sum;
     if (!(sum.count > 0)) return 0;
-    return sum.count * pp_all_reduce_s(&timing->division.sum, sum.bytes / sum.count);
+    double sums = sum.count * timing->slices;
+    return sums * pp_all_reduce_s(&timing->division.sum, sum.bytes / sums);
+}
+
+/* Of all slices; *tilt: by how much the last takes longer than the first. */
+static double slices_on(const pp_tables *tables, const pp_timing *timing, int kind, int layer,
+                        pp_phase phase, double *tilt) {
+    bool step = phase == PP_PHASE_OPTIMIZER;
+    pp_cost_query query = {.kind = tables->kinds[kind],
+                           .layer = layer,
+                           .phase = phase,
+                           .samples = step ? 1 : timing->samples,
+                           .tp = timing->division.weights->tp};
+    int slices = step ? 1 : timing->slices;
+    return pp_costs_slices(tables->request->costs, query, slices, tilt).seconds +
+           sums_of(tables, timing, layer, phase);
 }
 
 static double seconds_on(const pp_tables *tables, const pp_timing *timing, int kind, int layer,
                          pp_phase phase) {
-    pp_cost_query query = {.kind = tables->kinds[kind],
-                           .layer = layer,
-                           .phase = phase,
-                           .samples = phase == PP_PHASE_OPTIMIZER ? 1 : timing->samples,
-                           .tp = timing->division.weights->tp};
-    return pp_costs_ask(tables->request->costs, query).seconds +
-           sums_of(tables, timing, layer, phase);
+    double tilt;
+    return slices_on(tables, timing, kind, layer, phase, &tilt);
 }
 
 /* On the fastest of the timing's kinds. */
@@ -339,6 +349,25 @@ static void fill_stretch(const pp_tables *tables, pp_timing *timing) {
         }
         timing->stretch[k] = least < INFINITY ? least : 1;
     }
+}
+
+/* Of what the phase takes on the fastest kind, the least that its first slice takes on any. */
+static double first_slice_share(const pp_tables *tables, const pp_timing *timing, int layer,
+                                pp_phase phase) {
+    double least = INFINITY, fastest = seconds_of(tables, timing, layer, phase);
+    for (int i = 0; i < timing->kinds->count; i++) {
+        double tilt, all = slices_on(tables, timing, timing->kinds->kinds[i], layer, phase, &tilt);
+        least = fmin(least, all / timing->slices - tilt / 2);
+    }
+    return fastest > 0 ? least / fastest : 1;
+}
+
+static void fill_slice_share(const pp_tables *tables, pp_timing *timing) {
+    static const pp_phase phases[] = {PP_PHASE_FORWARD, PP_PHASE_INPUT, PP_PHASE_WEIGHT};
+    timing->least_slice_share = 1.0 / timing->slices;
+    for (int i = 0; i < 3 * tables->layers && timing->slices > 1; i++)
+        timing->least_slice_share = fmin(timing->least_slice_share,
+                                         first_slice_share(tables, timing, i / 3, phases[i % 3]));
 }
 
 static int falling(const void *a, const void *b) {
@@ -385,18 +414,20 @@ static void add_totals(const pp_tables *tables, pp_timing *timing) {
     sum_falling(timing->heaviest_recomputed, tables->layers);
 }
 
-static uint64_t timing_key(const pp_kinds *kinds, const pp_division *division, int64_t samples) {
+static uint64_t timing_key(const pp_kinds *kinds, const pp_division *division, int64_t samples,
+                           int slices) {
     uint64_t key = pp_hash(PP_HASH_START, &kinds->id, sizeof kinds->id);
     key = pp_hash(key, &division->weights->tp, sizeof division->weights->tp);
     key = pp_hash(key, &division->sum.ring, sizeof division->sum.ring);
     key = pp_hash(key, &division->sum.tree, sizeof division->sum.tree);
+    key = pp_hash(key, &slices, sizeof slices);
     return pp_hash(key, &samples, sizeof samples) | 1;
 }
 
 static pp_status make_timing(pp_tables *tables, const pp_kinds *kinds, pp_division division,
-                             int64_t samples, pp_timing **timing, pp_error *error) {
+                             int64_t samples, int slices, pp_timing **timing, pp_error *error) {
     int64_t found;
-    uint64_t key = timing_key(kinds, &division, samples);
+    uint64_t key = timing_key(kinds, &division, samples, slices);
     if (pp_memo_find(&tables->timing_of, key, &found)) {
         *timing = (pp_timing *)(intptr_t)found;
         return PP_OK;
@@ -404,6 +435,7 @@ static pp_status make_timing(pp_tables *tables, const pp_kinds *kinds, pp_divisi
     *timing = PP_NEW(&tables->arena, pp_timing, 1);
     if (*timing == NULL) return pp_fail_memory(error);
     (*timing)->samples = samples;
+    (*timing)->slices = slices;
     (*timing)->division = division;
     (*timing)->kinds = kinds;
     (*timing)->stretch = PP_NEW(&tables->arena, double, kinds->count);
@@ -412,6 +444,7 @@ static pp_status make_timing(pp_tables *tables, const pp_kinds *kinds, pp_divisi
     if (tables->arena.failed) return pp_fail_memory(error);
     add_totals(tables, *timing);
     fill_stretch(tables, *timing);
+    fill_slice_share(tables, *timing);
     if (!pp_memo_put(&tables->timing_of, key, (int64_t)(intptr_t)*timing)) {
         return pp_fail_memory(error);
     }
@@ -419,9 +452,9 @@ static pp_status make_timing(pp_tables *tables, const pp_kinds *kinds, pp_divisi
 }
 
 pp_status pp_tables_timing(pp_tables *tables, const pp_kinds *kinds, pp_division division,
-                           int64_t samples, pp_timing **timing, pp_error *error) {
+                           int64_t samples, int slices, pp_timing **timing, pp_error *error) {
     pthread_mutex_lock(tables->lock);
-    pp_status status = make_timing(tables, kinds, division, samples, timing, error);
+    pp_status status = make_timing(tables, kinds, division, samples, slices, timing, error);
     pthread_mutex_unlock(tables->lock);
     return status;
 }
@@ -495,7 +528,14 @@ static pp_status expand(pp_tables *tables, pp_timing *timing, pp_error *error) {
     }
     timing->attention_each = PP_NEW(&tables->arena, double, tables->layers);
     timing->attention = PP_NEW(&tables->arena, double, tables->layers + 1);
+    timing->forward_tilt_each = PP_NEW(&tables->arena, double, tables->layers);
+    timing->input_tilt_each = PP_NEW(&tables->arena, double, tables->layers);
     if (tables->arena.failed) return pp_fail_memory(error);
+    for (int i = 0; i < tables->layers && timing->slices > 1; i++) {
+        int kind = timing->kinds->kinds[0]; /* stages are timed on one kind at a time */
+        slices_on(tables, timing, kind, i, PP_PHASE_FORWARD, &timing->forward_tilt_each[i]);
+        slices_on(tables, timing, kind, i, PP_PHASE_INPUT, &timing->input_tilt_each[i]);
+    }
     for (int i = 0; i < tables->layers; i++) {
         timing->attention_each[i] = attention_of(tables, timing, i);
         timing->attention[i + 1] = timing->attention[i] + timing->attention_each[i];

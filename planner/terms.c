@@ -79,7 +79,7 @@ static int64_t least_border(const pp_timing *timing, int layers) {
 
 static void fill_links(pp_terms *terms) {
     const pp_tables *tables = terms->tables;
-    double bytes = (double)least_border(terms->timing, tables->layers);
+    double bytes = (double)least_border(terms->timing, tables->layers) / terms->candidate->slices;
     for (int s = 0; s < terms->copies; s++) {
         if ((s + 1) % terms->stages == 0) continue; /* a chain ends, and sums begin again */
         int here = terms->placement[s], there = terms->placement[s + 1];
@@ -107,6 +107,8 @@ static void fill_counts(pp_terms *terms) {
         terms->recomputes[i] = pp_candidate_recomputes(c, chain);
     }
     terms->scale = fmin(c->last_scale, 1);
+    terms->slice_share = pp_candidate_slice_share(c);
+    terms->overhead_s = c->slices * terms->tables->overhead_s;
 }
 
 /* Times on each kind that the candidate uses, in this view. */
@@ -119,7 +121,8 @@ static pp_status fill_times(pp_terms *terms, pp_view *view, pp_error *error) {
         pp_timing *timing;
         const pp_kinds *kinds = pp_tables_kind(tables, c->arrangement->kinds->kinds[i]);
         if (kinds == NULL) return pp_fail_memory(error);
-        PP_TRY(pp_tables_timing(tables, kinds, c->timing->division, c->size, &timing, error));
+        PP_TRY(pp_tables_timing(tables, kinds, c->timing->division, c->size, c->slices, &timing,
+                                error));
         PP_TRY(pp_view_timing(view, timing, on_kind, error));
     }
     return PP_OK;
@@ -170,8 +173,8 @@ pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *cand
     }
     PP_TRY(fill_times(terms, view, error));
     PP_TRY(fill_reductions(terms, arena, error));
-    fill_links(terms);
     fill_counts(terms);
+    fill_links(terms);
     return PP_OK;
 }
 
@@ -189,7 +192,7 @@ static double slowest_s(const pp_terms *terms, size_t sums, int stage, int first
 
 double pp_terms_forward_s(const pp_terms *terms, int stage, int first, int last) {
     double layers = slowest_s(terms, offsetof(pp_timing, forward), stage, first, last);
-    return layers + terms->tables->overhead_s;
+    return layers + terms->overhead_s;
 }
 
 const double *pp_timing_inside(const pp_timing *timing, pp_recompute policy) {
@@ -214,12 +217,12 @@ double pp_terms_again_s(const pp_terms *terms, pp_recompute policy, int stage, i
 double pp_terms_input_s(const pp_terms *terms, int stage, int first, int last) {
     double layers = slowest_s(terms, offsetof(pp_timing, input), stage, first, last);
     return layers + pp_terms_inside_s(terms, terms->mode.recompute, stage, first, last) +
-           terms->tables->overhead_s;
+           terms->overhead_s;
 }
 
 double pp_terms_backward_s(const pp_terms *terms, int stage, int first, int last) {
     double weight = slowest_s(terms, offsetof(pp_timing, weight), stage, first, last);
-    if (terms->mode.split_backward) weight += terms->tables->overhead_s;
+    if (terms->mode.split_backward) weight += terms->overhead_s;
     return pp_terms_input_s(terms, stage, first, last) + weight;
 }
 

@@ -25,8 +25,9 @@ static const size_t weight_sums[] = {
 static const size_t timing_sums[] = {offsetof(pp_timing, forward), offsetof(pp_timing, input),
                                      offsetof(pp_timing, weight), offsetof(pp_timing, own_update)};
 static const size_t timing_values[] = {
-    offsetof(pp_timing, forward_each), offsetof(pp_timing, input_each),
-    offsetof(pp_timing, weight_each), offsetof(pp_timing, update_each)};
+    offsetof(pp_timing, forward_each),      offsetof(pp_timing, input_each),
+    offsetof(pp_timing, weight_each),       offsetof(pp_timing, update_each),
+    offsetof(pp_timing, forward_tilt_each), offsetof(pp_timing, input_tilt_each)};
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 

@@ -75,29 +75,42 @@ static double opaque_seconds(const pp_layer *layer, pp_phase phase) {
     }
 }
 
-pp_phase_work pp_phase_work_get(const pp_layer *layer, pp_phase phase, int64_t samples,
-                                pp_dtype dtype) {
-    pp_layer_work work = pp_layer_work_get(layer, samples, dtype);
+static pp_phase_work of_phase(const pp_layer_work *work, pp_phase phase) {
     switch (phase) {
     case PP_PHASE_FORWARD:
-        return (pp_phase_work){work.forward_flops, work.forward_bytes};
+        return (pp_phase_work){work->forward_flops, work->forward_bytes};
     case PP_PHASE_INPUT:
-        return (pp_phase_work){work.input_flops, work.input_bytes};
+        return (pp_phase_work){work->input_flops, work->input_bytes};
     case PP_PHASE_WEIGHT:
-        return (pp_phase_work){work.weight_flops, work.weight_bytes};
+        return (pp_phase_work){work->weight_flops, work->weight_bytes};
     case PP_PHASE_OPTIMIZER:
-        return (pp_phase_work){0, work.optimizer_bytes};
+        return (pp_phase_work){0, work->optimizer_bytes};
     default:
         assert(phase <= PP_PHASE_OPTIMIZER);
         return (pp_phase_work){0, 0};
     }
 }
 
-double pp_analytic_layer(const pp_analytic *analytic, const pp_layer *layer, pp_phase phase,
-                         int64_t samples) {
-    if (layer->op == PP_OP_OPAQUE) return opaque_seconds(layer, phase) * (double)samples;
-    pp_phase_work work = pp_phase_work_get(layer, phase, samples, analytic->dtype);
+pp_phase_work pp_phase_work_get(const pp_layer *layer, pp_phase phase, int64_t samples,
+                                pp_dtype dtype) {
+    pp_layer_work work = pp_layer_work_get(layer, samples, dtype);
+    return of_phase(&work, phase);
+}
+
+static double roofline_s(const pp_analytic *analytic, pp_phase_work work) {
     if (work.flops <= 0 && work.bytes <= 0) return 0;
     return fmax(work.flops / analytic->flops_per_s, work.bytes / analytic->bytes_per_s) +
            analytic->start_s;
+}
+
+double pp_analytic_layer(const pp_analytic *analytic, const pp_layer *layer, pp_phase phase,
+                         int64_t samples) {
+    if (layer->op == PP_OP_OPAQUE) return opaque_seconds(layer, phase) * (double)samples;
+    return roofline_s(analytic, pp_phase_work_get(layer, phase, samples, analytic->dtype));
+}
+
+double pp_analytic_slice(const pp_analytic *analytic, const pp_layer *layer, pp_phase phase,
+                         int64_t samples, int slices, int slice) {
+    pp_layer_work work = pp_layer_slice_work(layer, samples, analytic->dtype, slices, slice);
+    return roofline_s(analytic, of_phase(&work, phase));
 }

@@ -662,6 +662,35 @@ pp_cost pp_costs_attention(const pp_costs *costs, pp_cost_query query) {
     return (pp_cost){cost.seconds * attention_share(rates, &work), 1, PP_COST_MODELLED};
 }
 
+/* What slices take, in some unit: seconds where rates are known, else FLOPs. */
+static double slice_measure(const pp_analytic *rates, const pp_layer *part, pp_cost_query query,
+                            int slices, int slice) {
+    if (rates->flops_per_s > 0)
+        return pp_analytic_slice(rates, part, query.phase, query.samples, slices, slice);
+    pp_layer_work work = pp_layer_slice_work(part, query.samples, rates->dtype, slices, slice);
+    return query.phase == PP_PHASE_FORWARD ? work.forward_flops
+           : query.phase == PP_PHASE_INPUT ? work.input_flops
+                                           : work.weight_flops;
+}
+
+pp_cost pp_costs_slices(const pp_costs *costs, pp_cost_query query, int slices, double *tilt_s) {
+    pp_cost cost = pp_costs_ask(costs, query);
+    const pp_analytic *rates = &costs->kinds[query.kind].reached;
+    pp_layer part;
+    *tilt_s = 0;
+    if (slices == 1 || cost.seconds == 0) return cost;
+    pp_layer_shard(&costs->layers[query.layer].layer, query.tp < 1 ? 1 : query.tp, &part, NULL);
+    double whole = slice_measure(rates, &part, query, 1, 0), all = 0, first = 0, last = 0;
+    for (int i = 0; i < slices; i++) {
+        last = slice_measure(rates, &part, query, slices, i);
+        all += last;
+        if (i == 0) first = last;
+    }
+    double factor = whole > 0 ? cost.seconds / whole : 0;
+    *tilt_s = factor * (last - first);
+    return (pp_cost){factor > 0 ? factor * all : cost.seconds, 1, PP_COST_MODELLED};
+}
+
 pp_cost pp_costs_layer(const pp_costs *costs, int index, pp_phase phase, int64_t samples) {
     return pp_costs_ask(costs, (pp_cost_query){costs->first_kind, index, phase, samples, 1});
 }

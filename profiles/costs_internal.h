@@ -29,6 +29,10 @@ pp_phase_work pp_phase_work_get(const pp_layer *layer, pp_phase phase, int64_t s
 double pp_analytic_layer(const pp_analytic *analytic, const pp_layer *layer, pp_phase phase,
                          int64_t samples);
 
+/* The same of one of so many slices of a microbatch along its sequences. Not of opaque layers. */
+double pp_analytic_slice(const pp_analytic *analytic, const pp_layer *layer, pp_phase phase,
+                         int64_t samples, int slices, int slice);
+
 /* Our mistakes and GSL's refusals come back as statuses; its default is to abort the program. Call
  * before any of its functions that can fail. */
 void pp_gsl_start(void);

@@ -143,6 +143,11 @@ pp_cost pp_costs_layer(const pp_costs *costs, int layer, pp_phase phase, int64_t
 /* What of F recompute attention repeats; the query's phase counts for nothing. Nobody measures it: it
  * is the share of F that the model gives it by FLOPs and bytes, and is marked as modelled. */
 pp_cost pp_costs_attention(const pp_costs *costs, pp_cost_query query);
+/* All slices of a microbatch that is cut into so many along its sequences, one after the other;
+ * *tilt_s: the last takes so much longer than the first. Nobody measures slices: they take so many
+ * times what the whole does as the model says (without rates: by its FLOPs), and count as modelled.
+ * F, I and W alone; the model must allow it (pp_model_can_slice). O(slices). */
+pp_cost pp_costs_slices(const pp_costs *costs, pp_cost_query query, int slices, double *tilt_s);
 /* The lowest kind of some device on which everything takes as long as on this one. */
 int pp_costs_alike(const pp_costs *costs, int kind);
 /* One transfer of `bytes` over a link of the cluster: measured (local transport) where the store has

@@ -233,11 +233,13 @@ static pp_status read_file_order(const pp_plan *plan, pp_schedule **order, pp_er
 static pp_status base_order(const pp_plan *plan, pp_schedule **order, pp_error *error) {
     if (plan->schedule_csv || strcmp(plan->schedule, "file") == 0)
         return read_file_order(plan, order, error);
+    const pp_schedule_family *family = pp_schedule_family_find(plan->schedule);
+    bool sliced = plan->slices > 1 || (family && family->cuts_sequence);
     pp_schedule_request request = {.name = plan->schedule,
                                    .ranks = plan->ranks,
                                    .microbatches = plan->microbatches,
                                    .virtual_stages = plan->virtual_stages,
-                                   .slices = plan->slices > 1 ? plan->slices : 0};
+                                   .slices = sliced ? plan->slices : 0};
     return pp_schedule_build(&request, order, error);
 }
 

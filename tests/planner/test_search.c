@@ -18,6 +18,7 @@ enum { WORLDS = 60, DEEP_WORLDS = 440, BEST = 4, POSITIONS = 8 };
 /* One combination, as the oracle enumerates them. */
 typedef struct shape {
     int ranks, dp, tp, zero, microbatches, each; /* each: stages on a rank */
+    int slices;
     int64_t size;
     const pp_schedule_family *family;
     const pp_schedule *order;  /* of the family, for the placement */
@@ -61,40 +62,57 @@ static double sums_s(const world *w, const shape *c, int layer, pp_phase phase) 
     double hidden = group_s(w, c, 4 * rows * (double)l->dim);
     bool forward = phase == PP_PHASE_FORWARD, input = phase == PP_PHASE_INPUT;
     if (c->tp == 1) return 0;
+    cr_assert_eq(c->slices, 1);
     if (l->op == PP_OP_EMBEDDING) return forward ? hidden : 0;
     if (l->op == PP_OP_GPT_BLOCK) return forward || input ? 2 * hidden : 0;
     cr_assert_eq(l->op, PP_OP_LM_HEAD);
     return forward ? 3 * group_s(w, c, 4 * rows) : input ? hidden : 0;
 }
 
-static double layer_s(const world *w, const shape *c, int device, int layer, pp_phase phase) {
+/* Of all slices; *tilt: last less first. */
+static double tilted_s(const world *w, const shape *c, int device, int layer, pp_phase phase,
+                       double *tilt) {
     int kind = (int)(pp_cluster_device(w->cluster, device) - w->cluster->devices);
     pp_cost_query query = {
         .kind = kind, .layer = layer, .phase = phase, .samples = c->size, .tp = c->tp};
-    double alone = pp_costs_ask(w->costs, query).seconds;
-    return alone + sums_s(w, c, layer, phase);
+    *tilt = 0;
+    if (c->slices == 1 || phase == PP_PHASE_OPTIMIZER)
+        return pp_costs_ask(w->costs, query).seconds + sums_s(w, c, layer, phase);
+    return pp_costs_slices(w->costs, query, c->slices, tilt).seconds;
 }
 
+static double layer_s(const world *w, const shape *c, int device, int layer, pp_phase phase) {
+    double tilt;
+    return tilted_s(w, c, device, layer, phase, &tilt);
+}
+
+/* Of a whole microbatch, each layer's phase on the fastest device in use. */
 static double total_s(const world *w, shape c, int64_t samples) {
     double seconds = 0;
     c.size = samples;
-    for (int i = 0; i < w->model->layer_count; i++) {
-        seconds += layer_s(w, &c, 0, i, PP_PHASE_FORWARD) + layer_s(w, &c, 0, i, PP_PHASE_INPUT) +
-                   layer_s(w, &c, 0, i, PP_PHASE_WEIGHT);
+    for (int i = 0; i < 3 * w->model->layer_count; i++) {
+        double least = INFINITY;
+        for (int d = 0; d < c.ranks * c.dp * c.tp; d++)
+            least = fmin(least, layer_s(w, &c, c.devices[d], i / 3, (pp_phase)(i % 3)));
+        seconds += least;
     }
     return seconds;
 }
 
-/* Of layers first … last on the slowest device of a rank. */
+/* Of layers first … last on the slowest device of a rank; *tilt on the one that tilts most. */
 static double slowest_s(const world *w, const shape *c, int rank, int first, int last,
-                        pp_phase phase) {
-    double slowest = 0;
+                        pp_phase phase, double *tilt) {
+    double slowest = 0, most = 0;
     for (int d = 0; d < c->dp * c->tp; d++) {
-        double seconds = 0;
-        for (int i = first; i <= last; i++)
-            seconds += layer_s(w, c, c->devices[rank * c->dp * c->tp + d], i, phase);
+        double seconds = 0, tilts = 0, one;
+        for (int i = first; i <= last; i++) {
+            seconds += tilted_s(w, c, c->devices[rank * c->dp * c->tp + d], i, phase, &one);
+            tilts += one;
+        }
         slowest = fmax(slowest, seconds);
+        most = fmax(most, tilts);
     }
+    if (tilt != NULL) *tilt = most;
     return slowest;
 }
 
@@ -154,12 +172,16 @@ static void fill_stage(const world *w, const shape *c, int s, int first, int las
     *stage = (pp_stage){.first = first, .last = last, .recompute = policy, .bytes = layout.bytes};
     pp_arena_deinit(&arena);
     int rank = c->order->placement[s], first_position = rank * c->dp * c->tp;
-    stage->forward_s = slowest_s(w, c, rank, first, last, PP_PHASE_FORWARD);
-    stage->input_s = slowest_s(w, c, rank, first, last, PP_PHASE_INPUT);
-    stage->weight_s = slowest_s(w, c, rank, first, last, PP_PHASE_WEIGHT);
-    stage->optimizer_s = slowest_s(w, c, rank, first, last, PP_PHASE_OPTIMIZER);
+    double *tilts[] = {&stage->forward_tilt_s, &stage->input_tilt_s};
+    stage->forward_s = slowest_s(w, c, rank, first, last, PP_PHASE_FORWARD, tilts[0]);
+    stage->input_s = slowest_s(w, c, rank, first, last, PP_PHASE_INPUT, tilts[1]);
+    stage->weight_s = slowest_s(w, c, rank, first, last, PP_PHASE_WEIGHT, NULL);
+    stage->optimizer_s = slowest_s(w, c, rank, first, last, PP_PHASE_OPTIMIZER, NULL);
     if (policy != PP_RECOMPUTE_NONE) stage->recompute_s = stage->forward_s;
     if (policy == PP_RECOMPUTE_ATTENTION) stage->recompute_s = attention_s(w, c, rank, first, last);
+    if (policy > PP_RECOMPUTE_EVERY) *tilts[1] += *tilts[0];
+    double q = c->slices, scores = stage->recompute_s * ((2 * q - 1) / (q * q) - 1 / (q * q));
+    if (policy == PP_RECOMPUTE_ATTENTION) *tilts[1] += fmin(scores, *tilts[0]);
     if (c->zero == 1) {
         stage->optimizer_s /= c->dp;
         stage->bytes.optimizer = (stage->bytes.optimizer + c->dp - 1) / c->dp;
@@ -202,6 +224,7 @@ static double time_policies(const world *w, const shape *c, const int *first) {
     memcpy(plan->placement, c->order->placement, (size_t)stages * sizeof *plan->placement);
     for (int i = 0; i < c->ranks * c->dp * c->tp; i++) plan->devices[i] = c->devices[i];
     plan->microbatches = c->microbatches;
+    plan->slices = c->slices;
     plan->microbatch_size = c->size;
     plan->global_batch = w->request.global_batch;
     plan->dtype = PP_FP32;
@@ -316,15 +339,27 @@ static void try_shape(oracle *o, shape c) {
     pp_schedule_request ask = {.name = c.family->name,
                                .ranks = c.ranks,
                                .microbatches = c.microbatches,
-                               .virtual_stages = c.each};
+                               .virtual_stages = c.each,
+                               .slices = c.slices > 1 ? c.slices : 0};
+    bool asked = r->schedule != NULL || r->slices > 0;
+    if (c.family->cuts_sequence ? !asked || c.slices == 1 : c.slices > 1) return;
     if (pp_schedule_build(&ask, &order, NULL) != PP_OK) return;
     c.order = order;
-    bool plannable = order->slices <= 1 && c.family->async == NULL;
-    if (plannable && intervals_of(&c) <= o->w->model->layer_count) {
+    if (c.family->async == NULL && intervals_of(&c) <= o->w->model->layer_count) {
         o->combinations++;
         note(o, best_of(o->w, &c));
     }
     pp_schedule_free(order);
+}
+
+/* Whole, or cut into 2, 4, 8 or 16 slices if the sequences are as long. */
+static void try_slices(oracle *o, shape c) {
+    int pinned = o->w->request.slices;
+    for (c.slices = 1; c.slices <= 16; c.slices *= 2) {
+        if (pinned != 0 && c.slices != pinned) continue;
+        if (c.slices == 1 || pp_model_can_slice(o->w->model, c.slices, NULL) == PP_OK)
+            try_shape(o, c);
+    }
 }
 
 /* Every size whose M no smaller size has. */
@@ -346,7 +381,7 @@ static void try_sizes(oracle *o, shape c) {
                 c.recompute = policies[r];
                 if (policy) pp_recompute_from_name(policy, &c.recompute);
                 for (c.each = c.family->natural_virtual; c.each <= layers; c.each++) {
-                    try_shape(o, c);
+                    try_slices(o, c);
                 }
             }
         }
@@ -558,6 +593,86 @@ Test(search, equals_trying_everything_both_ways, .timeout = 300) {
               deep, replicated, uneven, odd);
 }
 
+/* A causal transformer of up to three blocks of unequal width inside on two or three devices. */
+static world causal_world(uint64_t seed, bool unequal) {
+    pp_random_key key = pp_random_key_make(seed, "causal", 0);
+    int dice[16];
+    for (int i = 0; i < 16; i++) dice[i] = (int)pp_random_below(key, (uint64_t)i, 1000);
+    pp_text model = {0}, cluster = {0};
+    const char *tie = dice[0] % 3 == 0 ? ", \"tie\": \"w\"" : "";
+    pp_text_printf(&model,
+                   "{\"format\": \"ppsim-model\", \"version\": 1, \"name\": \"causal\", "
+                   "\"layers\": [{\"name\": \"embed\", \"op\": \"embedding\", "
+                   "\"vocabulary\": 11, \"dim\": 16, \"sequence\": 8%s}",
+                   tie);
+    for (int i = 0; i < 1 + dice[1] % 3; i++)
+        pp_text_printf(&model,
+                       ", {\"name\": \"block%d\", \"op\": \"gpt_block\", \"dim\": 16, "
+                       "\"heads\": 2, \"hidden\": %d, \"sequence\": 8}",
+                       i, 4 + dice[2 + i] % 60);
+    pp_text_printf(&model,
+                   ", {\"name\": \"head\", \"op\": \"lm_head\", \"vocabulary\": 11, "
+                   "\"dim\": 16, \"sequence\": 8%s}]}",
+                   tie);
+    pp_text_string(&cluster, "{\"format\": \"ppsim-cluster\", \"version\": 1, \"name\": \"box\", "
+                             "\"all_reduce\": \"ring\", \"devices\": [");
+    int devices = unequal ? 2 : 2 + dice[6] % 2;
+    for (int i = 0; i < devices; i++)
+        pp_text_printf(&cluster,
+                       "%s{\"name\": \"d%d\", \"memory_bytes\": %d, \"flops\": {\"fp32\": %de6}, "
+                       "\"memory_bandwidth_bytes_per_s\": %de6}",
+                       i ? ", " : "", i,
+                       dice[7] % 2 ? 1 << 28 : 24000 + 60 * dice[unequal ? 8 + i : 8],
+                       10 << (unequal ? dice[8 + i] % 3 : 0), dice[14] % 2 ? 20 : 1000);
+    pp_text_string(&cluster, "], \"nodes\": [");
+    for (int i = 0; i < devices; i++)
+        pp_text_printf(&cluster, "%s{\"device\": \"d%d\", \"count\": 1, \"repeat\": 1}",
+                       i ? ", " : "", i);
+    pp_text_printf(&cluster,
+                   "], \"intra\": {\"bandwidth_bytes_per_s\": null, \"latency_s\": 0}, \"inter\": "
+                   "{\"bandwidth_bytes_per_s\": %s, \"latency_s\": 1e-5, \"shared_per_node\": "
+                   "false}}",
+                   dice[12] % 2 ? "null" : "3e6");
+    world w = world_read(model.bytes, cluster.bytes, 2 + dice[13] % 4);
+    pp_text_deinit(&model);
+    pp_text_deinit(&cluster);
+    w.unequal = unequal;
+    w.request.schedule = "seq1f1b";
+    return w;
+}
+
+/* Microbatches cut along the sequence, on equal and unequal devices, under memory limits, with
+ * every policy, a smaller last microbatch, and a tied matrix. */
+Test(search, equals_trying_everything_in_slices, .timeout = 300) {
+    int planned = 0, deep = 0, fine = 0, uneven = 0, mixed = 0;
+    for (uint64_t seed = 7000; seed < 7045; seed++) {
+        static const char *const policies[] = {"none", "full", "except-last", "attention",
+                                               "every:1"};
+        world w = causal_world(seed, seed % 3 == 0);
+        if (seed % 4 == 0) w.request.slices = 2 + 2 * (int)(seed / 4 % 2);
+        if (seed % 7 != 0) w.request.recompute = policies[seed % 5];
+        loose = false;
+        oracle o = try_everything(&w);
+        cr_assert_gt(o.combinations, 0);
+        compare(&w, &o, seed);
+        pp_plan_result *result;
+        if (pp_plan_search(&w.request, &result, NULL) == PP_OK) {
+            const pp_plan *best = result->best;
+            cr_assert_gt(best->slices, 1);
+            planned++;
+            deep += best->ranks > 1;
+            fine += best->slices > 2;
+            uneven += best->last_microbatch_scale < 1;
+            mixed += best->recompute == PP_RECOMPUTE_MIXED;
+        }
+        pp_plan_result_free(result);
+        world_free(&w);
+    }
+    cr_expect(planned > 20 && deep > 8 && fine > 2 && uneven > 2,
+              "%d planned, %d on several ranks, %d in more than two slices, %d uneven, %d mixed",
+              planned, deep, fine, uneven, mixed);
+}
+
 /* A plan that is as fast without sharding its optimizer state does not shard it; one that does not
  * fit without, or is slower, does; and what run cannot execute is left out where that is asked. */
 Test(search, zero_only_where_it_helps) {
@@ -747,8 +862,16 @@ Test(search, no_split_beats_its_bound, .timeout = 300) {
         check_world(&w, seed);
         world_free(&w);
     }
+    for (uint64_t seed = 2100; seed < 2130; seed++) {
+        world w = causal_world(seed, seed % 3 == 0);
+        w.request.memory_bytes = 1 << 28; /* policies are not chosen here */
+        check_world(&w, seed);
+        world_free(&w);
+    }
     world w = world_open("gpt-nano", "dgx-h100:1", 20);
     check_world(&w, 1);
+    w.request.schedule = "seq1f1b";
+    check_world(&w, 2);
     world_free(&w);
 }
 

@@ -596,3 +596,40 @@ Test(costs, parts_are_measured_or_scaled) {
     pp_cluster_free(cluster);
     scratch_remove(&made);
 }
+
+/* A block that is bound by arithmetic: every slice starts anew, the last attends to most. W and the
+ * head do not attend. */
+Test(costs, slices_cost_what_the_whole_does_and_more_starts) {
+    pp_model *model;
+    pp_cluster *cluster;
+    cr_assert_eq(pp_model_open("gpt3-175b", &model, NULL), PP_OK);
+    cr_assert_eq(pp_cluster_open("dgx-a100:1", 0, &cluster, NULL), PP_OK);
+    pp_costs *costs =
+        costs_must_open(&(pp_costs_request){.model = model, .cluster = cluster, .dtype = PP_BF16});
+    enum { SAMPLES = 4, SLICES = 4 };
+    pp_layer_work whole = pp_layer_work_get(&model->layers[1], SAMPLES, PP_BF16);
+    double tilt_s;
+    pp_cost_query query = {.layer = 1, .phase = PP_PHASE_FORWARD, .samples = SAMPLES};
+    double whole_s = pp_costs_ask(costs, query).seconds;
+    pp_cost cost = pp_costs_slices(costs, query, SLICES, &tilt_s);
+    double launch_s = 5e-6, rate = whole.forward_flops / (whole_s - launch_s);
+    expect_near(cost.seconds, whole_s + (SLICES - 1) * launch_s, "all slices");
+    expect_near(tilt_s, 2 * whole.attention_flops * 6 / 16 / rate, "last less first");
+    cr_expect_eq(cost.source, PP_COST_MODELLED);
+    query.phase = PP_PHASE_INPUT;
+    pp_costs_slices(costs, query, SLICES, &tilt_s);
+    expect_near(tilt_s, 4 * whole.attention_flops * 6 / 16 / rate, "of I");
+    query.phase = PP_PHASE_WEIGHT;
+    pp_costs_slices(costs, query, SLICES, &tilt_s);
+    cr_expect_eq(tilt_s, 0);
+    query = (pp_cost_query){
+        .layer = model->layer_count - 1, .phase = PP_PHASE_FORWARD, .samples = SAMPLES};
+    cr_expect_gt(pp_costs_slices(costs, query, SLICES, &tilt_s).seconds,
+                 pp_costs_ask(costs, query).seconds);
+    cr_expect_eq(tilt_s, 0);
+    cr_expect_eq(pp_costs_slices(costs, query, 1, &tilt_s).seconds,
+                 pp_costs_ask(costs, query).seconds);
+    pp_costs_close(costs);
+    pp_cluster_free(cluster);
+    pp_model_free(model);
+}
