@@ -63,6 +63,10 @@ expect 0 'closed form 0.2727' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1,1
 expect 0 '"makespan": 33' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1,1 --json
 expect 0 '"closed_form_bubble": null' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1,1,0.5 --json
 expect 0 '"peak_bytes": null' simulate --schedule good.csv --costs 1,1,1 --json
+# a hundred thousand devices are 64 ranks: one replica and one tensor-parallel group stand for all
+expect 0 'dp=196, tp=8' plan --model llama-3-405b --cluster dgx-h100:12544 --batch 50176 --ranks 64 --tp 8 --dp 196 \
+    --microbatch-size 1 --virtual 1 --schedule 1f1b --recompute full --out large.json
+expect 0 '49152 compute actions' simulate large.json
 expect 2 'contradicts' simulate --schedule good.csv -K 5 --costs 1,1,1
 expect 2 'contradicts' simulate --schedule good.csv -M 5 --costs 1,1,1
 expect 2 'three or four numbers' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1

@@ -101,6 +101,12 @@ expect 0 '' plan --model opaque.json --ranks 2 --batch 4 --out opaque-plan.json
 expect 0 '"loss": null' run opaque-plan.json --steps 2 --json
 expect 2 'replay' run opaque-plan.json --backend cpu
 
+# durations drawn from the samples; what one per cent of a layer is worth
+expect 0 'from samples: forward input weight optimizer' simulate plan.json --replications 3 --db cpu.db
+expect 0 'send_forward send_backward; all' simulate plan.json --replications 3 --db cpu.db
+expect 0 '"layers"' simulate plan.json --sensitivity --db cpu.db --json
+expect 0 'of each layer' simulate plan.json --sensitivity
+
 # what only links were measured for, another sequence, no neighbours
 expect 0 'links' profile --db links.db --links --cap 0.01
 expect 2 'never measured' plan --model tiny.json --ranks 2 --batch 8 --db links.db

@@ -56,6 +56,35 @@ static pp_status build_and_simulate(const costs *c, bool blocking) {
     return status;
 }
 
+/* Samples in place of times, layers of stages, and another order of v-half for unequal times. */
+static pp_status draw_and_retime(const costs *c, bool blocking) {
+    static const double values[] = {0.5, 1, 2};
+    static const pp_sim_part part = {1, values, 3};
+    pp_schedule *schedule = NULL, *better = NULL;
+    pp_replications *replications = NULL;
+    pp_schedule_request request = {.name = "v-half", .ranks = 2, .microbatches = 4};
+    pp_sim_draws draws[4];
+    pp_change changes[1];
+    pp_error error;
+    for (int s = 0; s < 4; s++)
+        for (int phase = 0; phase < PP_SIM_PHASES; phase++)
+            draws[s].phase[phase] = (pp_sim_mix){&part, 1};
+    pp_status status = pp_schedule_build(&request, &schedule, &error);
+    if (status == PP_OK) {
+        pp_sim_input input = {.schedule = schedule, .stage = c->stage, .border = c->border};
+        const pp_stage_share share = {.forward = 0.5};
+        status = pp_schedule_retime(&input, &request, &better, &error);
+        if (status == PP_OK) status = pp_measure_layers(&input, &share, 1, changes, &error);
+        input.blocking = blocking;
+        input.draws = draws;
+        if (status == PP_OK) status = pp_simulate_replications(&input, 2, 1, &replications, &error);
+    }
+    pp_replications_free(replications);
+    pp_schedule_free(better);
+    pp_schedule_free(schedule);
+    return status;
+}
+
 Test(faults, any_allocation_may_fail) {
     dice d = {7};
     costs c = costs_random(&d, 4, true);
@@ -63,17 +92,18 @@ Test(faults, any_allocation_may_fail) {
     pp_platform platform = *pp_platform_get();
     platform.allocate = failing_allocate;
     int64_t before = pp_live_bytes();
-    for (int variant = 0; variant < 4; variant++) {
+    for (int variant = 0; variant < 8; variant++) {
         bool blocking = variant & 1;
+        pp_status (*use)(const costs *, bool) = variant & 4 ? draw_and_retime : build_and_simulate;
         for_ever = variant & 2;
         pp_platform_set(&platform);
         fail_at = allocations = 0;
-        pp_status clean = build_and_simulate(&c, blocking);
+        pp_status clean = use(&c, blocking);
         long count = allocations, refused = 0;
         for (long n = 1; n <= count; n++) {
             fail_at = n;
             allocations = 0;
-            pp_status status = build_and_simulate(&c, blocking);
+            pp_status status = use(&c, blocking);
             if (status != PP_OK && status != PP_E_OUT_OF_MEMORY) refused = -1000000;
             if (status == PP_E_OUT_OF_MEMORY) refused++;
         }

@@ -105,6 +105,129 @@ static costs costs_of_key(const char *key, int stages) {
     return costs_uniform(stages, f, i, w, c);
 }
 
+/* ---- lowered by PyTorch ---------------------------------------------------------------------- */
+
+/* The rows of a schedule that grow, transfers among them. */
+typedef struct lowering {
+    const pp_schedule *from;
+    pp_text *rows;    /* [ranks] cells, each with a comma behind */
+    pp_text *arrived; /* [ranks] the same of what it has received and done, commas on both sides */
+} lowering;
+
+static void put_cell(lowering *l, int rank, const char *cell) {
+    pp_text_printf(&l->rows[rank], "%s,", cell);
+    pp_text_printf(&l->arrived[rank], ",%s,", cell);
+}
+
+static bool has_cell(const lowering *l, int rank, const char *format, int stage, unsigned m) {
+    char cell[32];
+    snprintf(cell, sizeof cell, format, stage, m);
+    return strstr(l->arrived[rank].bytes ? l->arrived[rank].bytes : "", cell) != NULL;
+}
+
+static int neighbour(const pp_schedule *s, int stage, bool forward) {
+    return forward ? pp_schedule_previous(s, stage) : pp_schedule_next(s, stage);
+}
+
+static bool needs_input(pp_action a) {
+    return a.kind == PP_FORWARD || a.kind == PP_BACKWARD || a.kind == PP_INPUT;
+}
+
+/* What the action needs has been received, or made on its own rank. */
+static bool may_follow(const lowering *l, int rank, pp_action a) {
+    bool forward = a.kind == PP_FORWARD;
+    int other = needs_input(a) ? neighbour(l->from, a.stage, forward) : -1;
+    if (other < 0) return true;
+    if (l->from->placement[other] != rank)
+        return has_cell(l, rank, forward ? ",%dRECV_F%u," : ",%dRECV_B%u,", a.stage, a.microbatch);
+    if (forward) return has_cell(l, rank, ",%dF%u,", other, a.microbatch);
+    return has_cell(l, rank, ",%dB%u,", other, a.microbatch) ||
+           has_cell(l, rank, ",%dI%u,", other, a.microbatch);
+}
+
+/* A send right behind the action that made it; its receive goes to the end of what the other rank
+ * has so far. */
+static void pass_on(lowering *l, int rank, pp_action a) {
+    char cell[32];
+    bool forward = a.kind == PP_FORWARD;
+    int other = needs_input(a) ? neighbour(l->from, a.stage, !forward) : -1;
+    if (other < 0 || l->from->placement[other] == rank) return;
+    snprintf(cell, sizeof cell, "%dSEND_%c%u", a.stage, forward ? 'F' : 'B', a.microbatch);
+    put_cell(l, rank, cell);
+    snprintf(cell, sizeof cell, "%dRECV_%c%u", other, forward ? 'F' : 'B', a.microbatch);
+    put_cell(l, l->from->placement[other], cell);
+}
+
+static bool take_next(lowering *l, int rank, size_t index, size_t count) {
+    char text[2][32], pair[80];
+    const pp_action *actions = l->from->actions + index;
+    for (size_t i = 0; i < count; i++)
+        if (!may_follow(l, rank, actions[i])) return false;
+    for (size_t i = 0; i < count; i++) {
+        pp_action_text(actions[i], text[i]);
+        pp_text_printf(&l->arrived[rank], ",%s,", text[i]);
+    }
+    snprintf(pair, sizeof pair, "(%s;%s)OVERLAP_F_B", text[0], count > 1 ? text[1] : "");
+    pp_text_printf(&l->rows[rank], "%s,", count > 1 ? pair : text[0]);
+    for (size_t i = 0; i < count; i++) pass_on(l, rank, actions[i]);
+    return true;
+}
+
+/* As torch.distributed.pipelining puts transfers into an order: rank after rank, one action of each
+ * in turn. Compute-only in, the text of a CSV out. */
+static void lower(const pp_schedule *from, pp_text *csv) {
+    int ranks = from->ranks, ended = 0;
+    lowering l = {from, calloc((size_t)ranks, sizeof(pp_text)),
+                  calloc((size_t)ranks, sizeof(pp_text))};
+    size_t *next = calloc((size_t)ranks, sizeof *next);
+    for (bool moved = true; ended < ranks;) {
+        cr_assert(moved);
+        moved = false;
+        ended = 0;
+        for (int p = 0; p < ranks; p++) {
+            size_t index = from->first_action[p] + next[p];
+            if (index >= from->first_action[p + 1]) {
+                ended++;
+                continue;
+            }
+            size_t count = from->actions[index].overlapped ? 2 : 1;
+            if (!take_next(&l, p, index, count)) continue;
+            next[p] += count;
+            moved = true;
+        }
+        moved |= ended == ranks;
+    }
+    pp_text_string(csv, "# placement: ");
+    for (int s = 0; s < from->stages; s++)
+        pp_text_printf(csv, "%s%d", s ? "," : "", from->placement[s]);
+    for (int p = 0; p < ranks; p++) pp_text_printf(csv, "\n%s", l.rows[p].bytes);
+    for (int p = 0; p < ranks; p++) pp_text_deinit(&l.rows[p]), pp_text_deinit(&l.arrived[p]);
+    free(l.rows), free(l.arrived), free(next);
+}
+
+/* A lowered order is read, passes the check, and takes as long as without its transfers. */
+static void check_lowered(const char *what, const pp_schedule *schedule, const pp_sim_input *input,
+                          double makespan_s) {
+    pp_text csv = {0};
+    pp_schedule *lowered;
+    pp_error error = {.message = ""};
+    lower(schedule, &csv);
+    cr_assert_eq(pp_schedule_read_csv(csv.bytes, csv.length, "lowered.csv", &lowered, &error),
+                 PP_OK, "%s: %s %s", what, error.place, error.message);
+    cr_assert(lowered->has_transfers || schedule->ranks == 1, "%s", what);
+    cr_assert_eq(pp_schedule_check(lowered, false, NULL, &error), PP_OK, "%s: %s", what,
+                 error.message);
+    pp_sim_input with = *input;
+    with.schedule = lowered;
+    pp_sim_result *result = simulate(&with);
+    cr_assert_eq(result->makespan_s, makespan_s, "%s", what);
+    pp_sim_result_free(result);
+    pp_schedule_free(lowered);
+    pp_text_deinit(&csv);
+}
+
+/* ---- replay ---------------------------------------------------------------------------------- */
+
 static int replay_row(const char *file, json_t *row) {
     char what[256];
     const char *key;
@@ -121,6 +244,8 @@ static int replay_row(const char *file, json_t *row) {
         pp_sim_input input = input_of(schedule, &c);
         pp_sim_result *result = simulate(&input);
         compare(what, result, schedule->ranks, visits, expected);
+        if (strncmp(file, "pytorch", 7) == 0)
+            check_lowered(what, schedule, &input, result->makespan_s);
         pp_sim_result_free(result);
         costs_free(&c);
         replayed++;
