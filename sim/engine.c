@@ -33,6 +33,10 @@
 #define ROW_PADDING                                                                                \
     8 /* slots between rows, so that rows of 2^n microbatches do not share cache sets */
 
+/* What is waited for of a stage; W and R are not. In an array of their own, since a word is left
+ * with another stage, whose steps the cache may not have. */
+enum { MAIL_OUTPUT, MAIL_GRADIENT, MAIL_NONE, MAIL_ROW = 4 };
+
 /* One kind of action of one stage, as the loop wants it: one cache line. */
 typedef struct step {
     const int64_t *producer; /* [units] row of what it waits for */
@@ -41,7 +45,7 @@ typedef struct step {
     double duration_s;
     double latency_s, occupancy_s; /* of sending the output */
     uint32_t index_mask;           /* all ones; 0: W and R, which wait for and send nothing */
-    uint32_t awaited;              /* the unit whose output a rank is waiting for */
+    uint32_t mail;                 /* where word is left by who waits for the output */
     uint32_t lane;
     uint16_t consumer; /* that rank */
     uint16_t is_gradient;
@@ -69,7 +73,8 @@ typedef struct engine {
     int64_t *slots;                      /* [stages] rows */
     int64_t nothing;                     /* what steps read that wait for nothing … */
     int64_t waste;                       /* … and where they write that send nothing */
-    uint32_t *stack;                     /* [ranks] those that can go on */
+    uint32_t *awaited; /* [stages][MAIL_ROW] units whose F, or B or I, a rank waits for */
+    uint32_t *stack;   /* [ranks] those that can go on */
     uint32_t depth;
     double scale; /* of the durations of microbatch M-1 */
     int finished;
@@ -114,7 +119,7 @@ static void set_producer(const engine *e, step *st, int stage, pp_action_kind ki
 
 static void set_output(engine *e, step *st, int stage, pp_action_kind kind) {
     const pp_run *run = e->run;
-    st->awaited = NOBODY;
+    st->mail = (uint32_t)stage * MAIL_ROW + MAIL_NONE;
     if (kind == PP_WEIGHT || kind == PP_RECOMPUTE) {
         st->slot = &e->waste;
         st->index_mask = 0;
@@ -125,6 +130,7 @@ static void set_output(engine *e, step *st, int stage, pp_action_kind kind) {
     st->slot = row_of(e, stage);
     st->index_mask = UINT32_MAX;
     st->is_gradient = kind != PP_FORWARD;
+    st->mail = (uint32_t)stage * MAIL_ROW + (kind == PP_FORWARD ? MAIL_OUTPUT : MAIL_GRADIENT);
     st->latency_s = sending.latency_s;
     st->occupancy_s = sending.occupancy_s;
     st->consumer = (uint16_t)run->schedule->placement[to >= 0 ? to : stage];
@@ -231,9 +237,12 @@ static pp_status engine_init(engine *e, pp_run *run, pp_error *error) {
     e->slots = pp_allocate(count * sizeof *e->slots);
     char *steps = pp_arena_allocate(run->arena, (size_t)schedule->stages * PP_COMPUTE_KINDS + 1,
                                     sizeof(step));
-    if (!e->slots || !steps) return pp_fail_memory(error);
+    size_t mails = (size_t)schedule->stages * MAIL_ROW;
+    e->awaited = PP_NEW(run->arena, uint32_t, mails);
+    if (!e->slots || !steps || !e->awaited) return pp_fail_memory(error);
     e->steps = (step *)(((uintptr_t)steps + sizeof(step) - 1) / sizeof(step) * sizeof(step));
     for (size_t i = 0; i < count; i++) e->slots[i] = NOTHING;
+    for (size_t i = 0; i < mails; i++) e->awaited[i] = NOBODY;
     PP_TRY(pp_stages_by_rank(schedule, run->arena, &e->rank_first, &e->rank_stages, error));
     set_steps(e);
     PP_TRY(set_lanes(e, error));
@@ -247,16 +256,11 @@ static ALWAYS_INLINE void wake(engine *e, uint32_t rank) {
     __builtin_prefetch(&e->cursors[rank]); /* it goes next, as soon as this one waits */
 }
 
-/* The rank that comes to this action cannot go on: leaves word with whoever produces its input. The
- * next stage may run B or I: word is left with both. A word is never taken back: its unit passes
- * that step once. Stages of a chain are consecutive. */
-static ALWAYS_INLINE void await(step *st, unsigned kind, uint32_t unit) {
-    if (kind == PP_FORWARD) {
-        st[-PP_COMPUTE_KINDS].awaited = unit;
-        return;
-    }
-    step *next = st + PP_COMPUTE_KINDS - kind;
-    next[PP_BACKWARD].awaited = next[PP_INPUT].awaited = unit;
+/* The rank that comes to this action cannot go on: leaves word with the stage that produces its
+ * input. A word is never taken back: its unit passes there once. Stages of a chain are consecutive.
+ */
+static ALWAYS_INLINE void await(engine *e, const step *st, unsigned kind, uint32_t unit) {
+    e->awaited[kind == PP_FORWARD ? st->mail - MAIL_ROW : st->mail + MAIL_ROW] = unit;
 }
 
 /* ---- delivering ---------------------------------------------------------------------------- */
@@ -277,7 +281,7 @@ static ALWAYS_INLINE void deliver(engine *e, step *st, pp_action action, uint32_
     }
     int64_t sign = (int64_t)((uint64_t)st->is_gradient << 63);
     st->slot[unit & st->index_mask] = bits_of(arrival_s) | sign;
-    if (unit == st->awaited) wake(e, st->consumer);
+    if (unit == e->awaited[st->mail]) wake(e, st->consumer);
 }
 
 static ALWAYS_INLINE pp_span *keep_span(pp_span *span, int rank, pp_action action, double start_s,
@@ -309,7 +313,7 @@ static bool compute_ready(engine *e, pp_action action, double *start_s) {
     uint32_t unit = unit_of(e, action);
     int64_t bits = st->producer[unit & st->index_mask];
     if (bits >= st->ready_below) {
-        await(st, action.kind, unit);
+        await(e, st, action.kind, unit);
         return false;
     }
     if (time_of(bits) > *start_s) *start_s = time_of(bits);
@@ -418,7 +422,7 @@ static ALWAYS_INLINE outcome run_plain(engine *e, uint32_t rank, const pp_action
         const uint32_t unit = with_extras ? unit_of(e, action) : action.microbatch;
         const int64_t bits = st->producer[unit & st->index_mask];
         if (bits >= st->ready_below) {
-            await(st, action.kind, unit);
+            await(e, st, action.kind, unit);
             found = WAITS;
             break;
         }
