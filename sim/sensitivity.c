@@ -57,8 +57,10 @@ static pp_status try_change(const trial *t, const part *parts, int count, pp_cha
 
 static pp_status try_stage(const trial *t, int s, pp_sensitivity *made, pp_error *error) {
     pp_stage_cost *cost = &t->stage[s];
-    PP_TRY(try_change(t, &(part){&cost->forward_s, 1}, 1, &made->forward[s], error));
-    PP_TRY(try_change(t, &(part){&cost->input_s, 1}, 1, &made->input[s], error));
+    const part forward[] = {{&cost->forward_s, 1}, {&cost->forward_tilt_s, 1}};
+    const part input[] = {{&cost->input_s, 1}, {&cost->input_tilt_s, 1}};
+    PP_TRY(try_change(t, forward, 2, &made->forward[s], error));
+    PP_TRY(try_change(t, input, 2, &made->input[s], error));
     PP_TRY(try_change(t, &(part){&cost->weight_s, 1}, 1, &made->weight[s], error));
     if (!t->border) return PP_OK;
     pp_border_cost *border = &t->border[s];
@@ -124,11 +126,11 @@ static int parts_of_layer(const trial *t, const pp_stage_share *share, const pp_
     *count = 0;
     for (const pp_stage_share *at = share; at < end && at->layer == share->layer; at++, stages++) {
         pp_stage_cost *cost = &t->stage[at->stage];
-        const part of_stage[] = {{&cost->forward_s, at->forward},
-                                 {&cost->input_s, at->input},
-                                 {&cost->weight_s, at->weight},
-                                 {&cost->recompute_s, at->recompute},
-                                 {&cost->optimizer_s, at->optimizer}};
+        const part of_stage[] = {
+            {&cost->forward_s, at->forward},    {&cost->forward_tilt_s, at->forward},
+            {&cost->input_s, at->input},        {&cost->input_tilt_s, at->input},
+            {&cost->weight_s, at->weight},      {&cost->recompute_s, at->recompute},
+            {&cost->optimizer_s, at->optimizer}};
         for (size_t i = 0; i < sizeof of_stage / sizeof *of_stage && *count < PARTS_MAX; i++)
             parts[(*count)++] = of_stage[i];
     }
