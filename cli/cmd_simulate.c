@@ -198,6 +198,7 @@ static void bytes_or_null(pp_json *json, const char *key, int64_t bytes) {
 }
 
 static void rank_json(const pp_sim_rank *rank, pp_json *json) {
+    char action[32];
     pp_json_object_flat(json);
     pp_json_key(json, "busy");
     pp_json_double(json, rank->busy_s);
@@ -210,6 +211,13 @@ static void rank_json(const pp_sim_rank *rank, pp_json *json) {
     pp_json_key(json, "peak_activation_weight");
     pp_json_double(json, rank->peak_activation_weight);
     bytes_or_null(json, "peak_bytes", rank->peak.total);
+    pp_json_key(json, "peak_time");
+    pp_json_double(json, rank->peak_time_s);
+    pp_json_key(json, "peak_action");
+    if (rank->peak_activations > 0)
+        pp_json_string(json, pp_action_text(rank->peak_action, action));
+    else
+        pp_json_null(json);
     pp_json_key(json, "bytes");
     pp_json_object(json);
     bytes_or_null(json, "parameters", rank->peak.parameters);
@@ -267,18 +275,21 @@ static void print_json(const simulate_settings *settings, const simulation *sim,
 
 static void print_ranks(const simulation *sim, pp_text *text) {
     bool bytes = sim->result->rank[0].peak.total >= 0;
-    pp_table table = pp_table_start(bytes ? "rrrrrr" : "rrrrr");
-    static const char *const heads[] = {"rank", "busy", "idle", "bubble", "activations", "peak"};
-    for (int i = 0; i < 5 + bytes; i++) pp_table_cell(&table, "%s", heads[i]);
+    pp_table table = pp_table_start(bytes ? "rrrrrrl" : "rrrrr");
+    static const char *const heads[] = {"rank",        "busy", "idle", "bubble",
+                                        "activations", "peak", "at"};
+    for (int i = 0; i < (bytes ? 7 : 5); i++) pp_table_cell(&table, "%s", heads[i]);
     for (int p = 0; p < sim->schedule->ranks; p++) {
         const pp_sim_rank *rank = &sim->result->rank[p];
-        char busy[32], idle[32], peak[32];
+        char busy[32], idle[32], peak[32], at[32];
         pp_table_cell(&table, "%d", p);
         pp_table_cell(&table, "%s", pp_format_seconds(rank->busy_s, busy));
         pp_table_cell(&table, "%s", pp_format_seconds(rank->idle_s, idle));
         pp_table_cell(&table, "%.2f %%", 100 * rank->bubble_fraction);
         pp_table_cell(&table, "%.4g", rank->peak_activations);
-        if (bytes) pp_table_cell(&table, "%s", pp_format_bytes((double)rank->peak.total, peak));
+        if (!bytes) continue;
+        pp_table_cell(&table, "%s", pp_format_bytes((double)rank->peak.total, peak));
+        pp_table_cell(&table, "%s", pp_action_text(rank->peak_action, at));
     }
     pp_table_print(&table, text);
 }

@@ -179,9 +179,10 @@ static pp_status read_rows(const char *path, const char *text, int stages, pp_st
         bytes[row].released_by_input = (int64_t)nearbyint(c[4]);
         row++;
     }
-    if (row < stages)
-        return bad_row(path, number, "fewer rows than the schedule has stages", error);
-    return PP_OK;
+    if (row == stages) return PP_OK;
+    return pp_fail(error, PP_E_INPUT, path,
+                   "fewer rows than the schedule has stages: %d of %d (ranks times virtual stages)",
+                   row, stages);
 }
 
 /* N times the largest, over ranks, sum of its own stages' activation bytes. */

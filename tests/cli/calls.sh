@@ -62,6 +62,7 @@ expect 2 'odd.csv:1:5' schedule --check odd.csv
 expect 0 'closed form 0.2727' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1,1
 expect 0 '"makespan": 33' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1,1 --json
 expect 0 '"closed_form_bubble": null' simulate --schedule 1f1b -K 4 -M 8 --costs 1,1,1,0.5 --json
+expect 0 '"peak_time": 1, "peak_action": "0F1"' simulate --schedule 1f1b -K 2 -M 2 --costs 1,1,1 --json
 expect 0 '"peak_bytes": null' simulate --schedule good.csv --costs 1,1,1 --json
 # a hundred thousand devices are 64 ranks: one replica and one tensor-parallel group stand for all
 expect 0 'dp=196, tp=8' plan --model llama-3-405b --cluster dgx-h100:12544 --batch 50176 --ranks 64 --tp 8 --dp 196 \
