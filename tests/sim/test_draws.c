@@ -216,6 +216,25 @@ Test(draws, transfers_have_the_mean_and_the_spread_asked_for) {
     pp_schedule_free(schedule);
 }
 
+/* From the end of the step back to time 0, with nothing on one rank left out. */
+static void check_path(const pp_sim_input *input, const pp_sim_result *result, uint64_t seed) {
+    size_t room = result->trace->span_count;
+    size_t *path = calloc(room + 1, sizeof *path);
+    size_t length = pp_critical_path(input, result, path, room);
+    const pp_span *spans = result->trace->spans;
+    if (result->makespan_s > 0 && input->reduce_buckets == 0) {
+        cr_assert_gt(length, 0, "seed %lu", seed);
+        cr_assert_eq(spans[path[0]].end_s, result->makespan_s, "seed %lu", seed);
+        cr_assert_eq(spans[path[length - 1]].start_s, 0, "seed %lu", seed);
+        for (size_t i = 0; i + 1 < length; i++) {
+            const pp_span *now = &spans[path[i]], *before = &spans[path[i + 1]];
+            double gap = now->start_s - before->end_s;
+            cr_assert(now->rank == before->rank ? gap == 0 : gap >= 0, "seed %lu", seed);
+        }
+    }
+    free(path);
+}
+
 /* Both engines draw the same for the same action, also where its rank waits and is woken. */
 Test(draws, engines_agree_to_the_last_bit) {
     static const double values[] = {0.5, 0.75, 1, 1.25, 4};
@@ -234,9 +253,12 @@ Test(draws, engines_agree_to_the_last_bit) {
         input.transfer_jitter = dice_chance(&d, 2) ? 0.25 : 0;
         input.jitter_key = pp_random_key_make(seed, "draws", 0);
         if (of.updates && dice_chance(&d, 2)) input.reduce_buckets = 2;
+        input.keep_spans = true;
         pp_sim_result *fast = simulate(&input);
+        check_path(&input, fast, seed);
         input.general = true;
         pp_sim_result *general = simulate(&input);
+        check_path(&input, general, seed);
         cr_assert_eq(fast->makespan_s, general->makespan_s, "seed %lu", seed);
         for (int p = 0; p < of.ranks; p++)
             cr_assert_eq(fast->rank[p].busy_s, general->rank[p].busy_s, "seed %lu", seed);
