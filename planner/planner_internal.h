@@ -155,7 +155,6 @@ typedef struct pp_tables {
     const pp_weights *whole;  /* of layers that are not divided */
     double flops_per_sample;  /* of F, I and W; 0: unknown */
     int64_t sequence;         /* tokens of a sample; 0: not a sequence model */
-    double fastest_bandwidth; /* of any link */
     int64_t cap_bytes;     /* of the file's order: no rank may hold more; 0: its own limit alone */
     pthread_mutex_t *lock; /* of what is made on first use: below, and the sets of kinds */
     pp_memo weights_of;    /* tp → pp_weights */
@@ -354,6 +353,7 @@ typedef struct pp_candidate {
     pp_recompute recompute; /* mixed: chosen stage by stage, as little as fits */
     const pp_arrangement *arrangement;
     pp_timing *timing; /* on the fastest of its kinds of devices */
+    double sum_byte_s; /* to sum a byte of gradients over all that hold it, at the least */
     double capacity;   /* in such fastest devices: ranks, unless some are slower */
     double bound_s;    /* no split of it is faster; INFINITY: it does not fit */
     double seconds;    /* step time of its best split; INFINITY: none simulated that fits */
@@ -513,6 +513,10 @@ int64_t pp_terms_limit(const pp_terms *terms, int stage);
 pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error);
 
+/* Over the replicas of some ranks that hold the same weights, by each of their tp devices at once: as
+ * slow as the slowest. False: out of memory. */
+bool pp_ranks_sum(const pp_cluster *cluster, const pp_candidate *candidate, const int *ranks,
+                  int count, pp_all_reduce *sum);
 /* All-reduce over the tp devices of each rank and replica, as slow as the slowest of them. */
 pp_all_reduce pp_division_sum(const pp_cluster *cluster, const pp_arrangement *arrangement, int tp);
 

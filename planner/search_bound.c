@@ -108,14 +108,13 @@ static totals totals_of(const pp_tables *tables, const pp_candidate *c) {
     return t;
 }
 
-/* All updates together, those of copies too, over the fastest link. */
+/* All updates together, those of copies too, on the ranks that sum their gradients fastest. */
 static double updates_of(const pp_tables *tables, const pp_candidate *c) {
     const pp_weights *weights = c->timing->division.weights;
-    int holders = pp_candidate_holders(c), chains = pp_candidate_chains(c);
     double step = c->timing->own_update_total_s / pp_candidate_shards(c);
+    int chains = pp_candidate_chains(c);
     if (c->arrangement->kinds->count > 1) return chains * step;
-    double moved = 2.0 * (holders - 1) / holders * (double)weights->own_bytes[tables->layers];
-    return chains * (step + moved / tables->fastest_bandwidth);
+    return chains * (step + c->sum_byte_s * (double)weights->own_bytes[tables->layers]);
 }
 
 static double average_bound(const pp_tables *tables, const pp_candidate *c, const totals *t) {

@@ -140,6 +140,7 @@ typedef struct lister {
     const int *widths; /* [width_count] values of tp, rising */
     int width_count;
     int fewest_slices, most_slices; /* those and what doubling leads to */
+    double sum_byte_s[2];           /* of the arrangement at hand, with one chain or two */
     int *group;                     /* scratch: devices of one rank and replica */
     hurdle furthest;                /* that any combination came to */
     pp_error refusal;               /* the last that a family gave to the only schedule asked for */
@@ -227,6 +228,7 @@ static pp_status list_families(lister *l, pp_candidate c) {
         c.family = &families[i];
         if (request->schedule != NULL && strcmp(families[i].name, request->schedule) != 0) continue;
         if (request->schedule == NULL && families[i].cuts_sequence != (c.slices > 1)) continue;
+        c.sum_byte_s = l->sum_byte_s[pp_candidate_chains(&c) - 1];
         PP_TRY(list_virtual(l, c));
     }
     return PP_OK;
@@ -313,12 +315,30 @@ static pp_status list_sizes(lister *l, pp_candidate c) {
     }
 }
 
+/* The least over all ranks, alone or each with the one that mirrors it, whatever a stage weighs. */
+static pp_status find_sums(lister *l, const pp_candidate *c) {
+    for (int chains = 1; chains <= 2; chains++) {
+        double least = INFINITY;
+        for (int p = 0; p < c->ranks; p++) {
+            int ranks[2] = {p, c->ranks - 1 - p};
+            pp_all_reduce sum;
+            if (!pp_ranks_sum(l->tables->cluster, c, ranks, chains, &sum))
+                return pp_fail_memory(l->error);
+            if (sum.kind != PP_ALL_REDUCE_TREE) least = fmin(least, sum.ring.per_byte_s);
+            if (sum.kind != PP_ALL_REDUCE_RING) least = fmin(least, sum.tree.per_byte_s);
+        }
+        l->sum_byte_s[chains - 1] = chains * c->dp > 1 ? least : 0;
+    }
+    return PP_OK;
+}
+
 static pp_status list_arrangements(lister *l, pp_candidate c) {
     pp_arrangements arrangements;
     PP_TRY(pp_arrangements_list(l->tables, c.ranks, c.dp, c.tp, &l->space->arena, &arrangements,
                                 l->error));
     for (int i = 0; i < arrangements.count; i++) {
         c.arrangement = arrangements.list[i];
+        PP_TRY(find_sums(l, &c));
         PP_TRY(list_sizes(l, c));
     }
     return PP_OK;

@@ -33,13 +33,6 @@ static pp_status copy_cluster(pp_tables *tables, pp_error *error) {
     const pp_plan_request *request = tables->request;
     PP_TRY(pp_cluster_copy(request->cluster, &tables->cluster, error));
     measure_link(request->costs, &tables->cluster->intra);
-    const pp_cluster *cluster = tables->cluster;
-    tables->fastest_bandwidth =
-        fmax(cluster->intra.bandwidth_bytes_per_s, cluster->inter.bandwidth_bytes_per_s);
-    for (int i = 0; i < cluster->override_count; i++) {
-        tables->fastest_bandwidth =
-            fmax(tables->fastest_bandwidth, cluster->overrides[i].link.bandwidth_bytes_per_s);
-    }
     return PP_OK;
 }
 

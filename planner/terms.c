@@ -41,20 +41,27 @@ pp_all_reduce pp_division_sum(const pp_cluster *cluster, const pp_arrangement *a
     return slowest;
 }
 
-static pp_status fill_reductions(pp_terms *terms, pp_arena *arena, pp_error *error) {
+bool pp_ranks_sum(const pp_cluster *cluster, const pp_candidate *c, const int *ranks, int count,
+                  pp_all_reduce *sum) {
+    int holders = count * c->dp, *devices = pp_allocate((size_t)holders * sizeof *devices);
+    if (devices == NULL) return false;
+    *sum = (pp_all_reduce){.kind = cluster->all_reduce};
+    for (int t = 0; t < c->tp; t++) {
+        for (int d = 0; d < holders; d++) devices[d] = device_of(c, ranks[d / c->dp], d % c->dp, t);
+        *sum = slower_sum(pp_all_reduce_over(cluster, devices, holders, c->tp), *sum);
+    }
+    pp_free(devices);
+    return true;
+}
+
+static pp_status fill_reductions(pp_terms *terms, pp_error *error) {
     const pp_candidate *c = terms->candidate;
-    int holders = pp_candidate_holders(c);
-    int *devices = PP_NEW(arena, int, holders);
-    if (devices == NULL) return pp_fail_memory(error);
-    for (int i = 0; i < terms->ranks * c->tp && holders > 1; i++) {
-        int stage = i / c->tp; /* of the first: with several, this one stands for all of its rank */
-        for (int d = 0; d < holders; d++) {
-            int rank = terms->placement[stage + d / c->dp * terms->stages];
-            devices[d] = device_of(c, rank, d % c->dp, i % c->tp);
-        }
-        pp_all_reduce sum = pp_all_reduce_over(terms->tables->cluster, devices, holders, c->tp);
-        pp_all_reduce *reduce = &terms->reduce[terms->placement[stage]];
-        *reduce = slower_sum(*reduce, sum);
+    int chains = pp_candidate_chains(c);
+    for (int s = 0; s < terms->ranks && chains * c->dp > 1; s++) {
+        int ranks[2] = {terms->placement[s], 0}; /* of the first stages: these stand for all */
+        if (chains > 1) ranks[1] = terms->placement[s + terms->stages];
+        if (!pp_ranks_sum(terms->tables->cluster, c, ranks, chains, &terms->reduce[ranks[0]]))
+            return pp_fail_memory(error);
     }
     return PP_OK;
 }
@@ -172,7 +179,7 @@ pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *cand
         if (s < stages) terms->policies[s] = policy;
     }
     PP_TRY(fill_times(terms, view, error));
-    PP_TRY(fill_reductions(terms, arena, error));
+    PP_TRY(fill_reductions(terms, error));
     fill_counts(terms);
     fill_links(terms);
     return PP_OK;
