@@ -13,8 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WORKSPACE_BYTES ((size_t)32 << 20)
-
 static _Thread_local pp_cuda_queue *current;
 static atomic_int a_device; /* that a rank of this process is on */
 
@@ -100,7 +98,7 @@ static pp_status take_slice(pp_cuda_queue *queue, const pp_backend_seat *seat, p
 
 static cudaError_t open_queue(pp_cuda_queue *queue) {
     cudaError_t code = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
-    if (code == cudaSuccess) code = cudaMalloc(&queue->workspace, WORKSPACE_BYTES);
+    if (code == cudaSuccess) code = cudaMalloc(&queue->workspace, PP_CUDA_WORKSPACE_BYTES);
     if (code == cudaSuccess) code = cudaMalloc((void **)&queue->loss, sizeof *queue->loss);
     return code;
 }
@@ -108,7 +106,7 @@ static cudaError_t open_queue(pp_cuda_queue *queue) {
 static bool open_blas(pp_cuda_queue *queue) {
     return cublasCreate(&queue->blas) == CUBLAS_STATUS_SUCCESS &&
            cublasSetStream(queue->blas, queue->stream) == CUBLAS_STATUS_SUCCESS &&
-           cublasSetWorkspace(queue->blas, queue->workspace, WORKSPACE_BYTES) ==
+           cublasSetWorkspace(queue->blas, queue->workspace, PP_CUDA_WORKSPACE_BYTES) ==
                CUBLAS_STATUS_SUCCESS;
 }
 
@@ -246,7 +244,7 @@ static bool cuda_device(int number, pp_backend_device *device) {
     }
     *device = (pp_backend_device){.memory_bytes = (int64_t)all_bytes,
                                   .free_bytes = (int64_t)free_bytes,
-                                  .rank_bytes = WORKSPACE_BYTES,
+                                  .rank_bytes = PP_CUDA_WORKSPACE_BYTES,
                                   .slices = pp_cuda_slices_most(number)};
     snprintf(device->name, sizeof device->name, "%.120s", properties.name);
     return true;

@@ -30,6 +30,8 @@ int pp_cuda_slices_most(int device);
 /* Makes a slice that was taken current in another thread. */
 bool pp_cuda_slice_enter(const pp_cuda_slice *slice, char why[160]);
 
+#define PP_CUDA_WORKSPACE_BYTES ((size_t)32 << 20) /* of cuBLAS, for each rank */
+
 /* ---- queues -------------------------------------------------------------------------------- */
 
 /* Where the work of one rank goes. */

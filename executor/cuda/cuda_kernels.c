@@ -80,8 +80,22 @@ static void NAME(times_weight)(int64_t rows, int64_t in, int64_t out, const real
 
 void linear_forward(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
                     const real *bias, real *y) {
-    if (bias) pp_launch_fill_rows(LAUNCH, rows, out, bias, y);
-    NAME(times_weight)(rows, in, out, x, weight, y, bias != NULL);
+    if (bias)
+        linear_gelu(rows, in, out, x, weight, bias, y, NULL);
+    else
+        NAME(times_weight)(rows, in, out, x, weight, y, false);
+}
+
+void linear_gelu(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
+                 const real *bias, real *y, real *activated) {
+    pp_linear_run(LAUNCH, &(pp_linear){.rows = rows,
+                                       .in = in,
+                                       .out = out,
+                                       .x = x,
+                                       .weight = weight,
+                                       .bias = bias,
+                                       .y = y,
+                                       .activated = activated});
 }
 
 void linear_add(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight, real *y) {

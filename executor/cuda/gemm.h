@@ -21,4 +21,19 @@ typedef struct pp_gemm {
 
 void pp_cuda_gemm(pp_launch l, const pp_gemm *gemm);
 
+/* A linear layer with a bias, and GELU where it is wanted: y = x weight^T + bias [rows, out], and
+ * activated = gelu(y); NULL: not wanted. weight [out, in]. */
+typedef struct pp_linear {
+    int64_t rows, in, out;
+    const void *x, *weight, *bias;
+    void *y, *activated;
+} pp_linear;
+
+/* In one kernel, where that was asked for (cuda_fused.c); false: nothing is done, take the parts. */
+bool pp_cuda_linear(pp_launch l, const pp_linear *linear);
+/* As kernels of their own: the bias, the product, GELU. */
+void pp_linear_in_parts(pp_launch l, const pp_linear *linear);
+/* Either way. */
+void pp_linear_run(pp_launch l, const pp_linear *linear);
+
 #endif

@@ -97,9 +97,8 @@ static void NAME(forward)(const pp_layer_call *call) {
     norm_forward(rows, dim, t[BRANCH], t[NORM1_NORMAL], t[NORM1_RSTD]);
     norm_apply(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORM1_OUTPUT]);
 
-    linear_forward(rows, dim, hidden, t[NORM1_OUTPUT], t[EXPAND_WEIGHT], t[EXPAND_BIAS],
-                   t[EXPANDED]);
-    gelu_forward(rows * hidden, t[EXPANDED], t[ACTIVATED]);
+    linear_gelu(rows, dim, hidden, t[NORM1_OUTPUT], t[EXPAND_WEIGHT], t[EXPAND_BIAS], t[EXPANDED],
+                t[ACTIVATED]);
     linear_forward(rows, hidden, dim, t[ACTIVATED], t[CONTRACT_WEIGHT], t[CONTRACT_BIAS],
                    t[BRANCH]);
     NAME(join)(call, AFTER_MLP, CONTRACT_MASK, rows * dim, t[NORM1_OUTPUT]);
@@ -174,6 +173,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_bert_block) = {PP_OP_BERT_BLOCK, initialise_parameters, NAME(forward),
-                                          NAME(input), NAME(weight), NAME(attend)};
+                                          NAME(input),      NAME(weight),          NAME(attend)};
 
 #endif

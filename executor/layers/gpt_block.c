@@ -103,9 +103,8 @@ static void NAME(forward)(const pp_layer_call *call) {
 
     norm_forward(rows, dim, t[OUTPUT], t[NORM2_NORMAL], t[NORM2_RSTD]);
     norm_apply(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORM2_OUTPUT]);
-    linear_forward(rows, dim, hidden, t[NORM2_OUTPUT], t[EXPAND_WEIGHT], t[EXPAND_BIAS],
-                   t[EXPANDED]);
-    gelu_forward(rows * hidden, t[EXPANDED], t[ACTIVATED]);
+    linear_gelu(rows, dim, hidden, t[NORM2_OUTPUT], t[EXPAND_WEIGHT], t[EXPAND_BIAS], t[EXPANDED],
+                t[ACTIVATED]);
     linear_forward(rows, hidden, dim, t[ACTIVATED], t[CONTRACT_WEIGHT], t[CONTRACT_BIAS],
                    t[BRANCH]);
     NAME(join)(call, AFTER_MLP, CONTRACT_MASK, rows * dim);

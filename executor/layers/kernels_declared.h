@@ -28,6 +28,9 @@ void drop_masked(const pp_layer_call *call, int64_t count, const uint8_t *mask, 
 /* matmul.c */
 void linear_forward(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
                     const real *bias, real *y);
+/* y likewise, with a bias, and activated = gelu(y); NULL: not wanted. */
+void linear_gelu(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
+                 const real *bias, real *y, real *activated);
 void linear_add(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
                 real *y); /* y += */
 void linear_input(int64_t rows, int64_t in, int64_t out, const real *dy, const real *weight,

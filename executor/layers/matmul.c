@@ -10,6 +10,12 @@ void linear_forward(int64_t rows, int64_t in, int64_t out, const real *x, const 
     gemm(false, true, rows, out, in, 1, x, in, weight, in, bias ? 1 : 0, y, out);
 }
 
+void linear_gelu(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
+                 const real *bias, real *y, real *activated) {
+    linear_forward(rows, in, out, x, weight, bias, y);
+    if (activated) gelu_forward(rows * out, y, activated);
+}
+
 void linear_add(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight, real *y) {
     gemm(false, true, rows, out, in, 1, x, in, weight, in, 1, y, out);
 }

@@ -28,9 +28,8 @@ enum {
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    linear_forward(rows, dim, dim, pp_call_input(call), t[TRANSFORM_WEIGHT], t[TRANSFORM_BIAS],
-                   t[TRANSFORMED]);
-    gelu_forward(rows * dim, t[TRANSFORMED], t[ACTIVATED]);
+    linear_gelu(rows, dim, dim, pp_call_input(call), t[TRANSFORM_WEIGHT], t[TRANSFORM_BIAS],
+                t[TRANSFORMED], t[ACTIVATED]);
     norm_forward(rows, dim, t[ACTIVATED], t[NORM_NORMAL], t[NORM_RSTD]);
     norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
     linear_forward(rows, dim, call->layer->vocabulary, t[NORMED], t[TOKEN_WEIGHT], t[TOKEN_BIAS],
@@ -65,6 +64,6 @@ static void NAME(weight)(const pp_layer_call *call) {
 }
 
 const pp_layer_ops NAME(pp_mlm_head) = {PP_OP_MLM_HEAD, initialise_parameters, NAME(forward),
-                                        NAME(input), NAME(weight), NULL};
+                                        NAME(input),    NAME(weight),          NULL};
 
 #endif

@@ -39,6 +39,7 @@
 #define drop_rows NAME(pp_drop_rows)
 #define drop_masked NAME(pp_drop_masked)
 #define linear_forward NAME(pp_linear_forward)
+#define linear_gelu NAME(pp_linear_gelu)
 #define linear_add NAME(pp_linear_add)
 #define linear_input NAME(pp_linear_input)
 #define linear_weight NAME(pp_linear_weight)

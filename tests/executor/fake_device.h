@@ -20,6 +20,9 @@ extern pp_backend_device fake_properties;
 extern pp_backend_seat fake_seats[16];
 extern atomic_int fake_seat_count;
 
+/* Whether linear layers run as the fused kernel does, with GELU of sums in fp32; at first not. */
+extern bool fake_epilogues;
+
 /* Where the host finds what is at this address of the device; other addresses as they are. */
 void *fake_host(const void *address);
 

@@ -1,8 +1,11 @@
 /* The cuda plugin's layers with their kernels on the host (launch_host.c), against the CPU backend
  * in double precision. The arithmetic of each element and row, and what layers make of it, is the
  * device's own source; which thread does it is not tested here. */
+#include "executor/cuda/choice.h"
 #include "executor/cuda/cuda_layers.h"
+#include "executor/cuda/gemm.h"
 #include "executor/cuda/launch.h"
+#include "fake_device.h"
 #include "layer_support.h"
 #include "tests/live_bytes.h"
 
@@ -98,6 +101,105 @@ Test(cuda_layers, every_op_in_bf16) {
     for (int i = 0; i < BENCH_LAYERS; i++) {
         compare(&bench_layers[i], half, 3, 3, 0);
         compare(&bench_layers[i], half, 3, 1, 0);
+    }
+}
+
+/* Bias and GELU inside the product: layers are as near to the CPU's as with kernels of their own.
+ */
+Test(cuda_layers, every_op_with_fused_epilogues) {
+    fake_epilogues = true;
+    for (int i = 0; i < BENCH_LAYERS; i++) {
+        compare(&bench_layers[i], single, 3, 3, 0);
+        compare(&bench_layers[i], half, 3, 1, 0);
+    }
+    fake_epilogues = false;
+}
+
+/* One linear layer both ways: the fused one rounds less, and says of widths that are no multiple of
+ * 8 that it cannot keep the input of GELU. */
+Test(cuda_layers, both_ways_of_a_linear_layer) {
+    enum { ROWS = 5, IN = 24, WIDTH = 16 };
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        pp_launch launch = {.bf16 = bf16};
+        pp_random_key key = pp_random_key_make(8, "linear", (uint64_t)bf16);
+        float x[ROWS * IN], weight[WIDTH * IN], bias[WIDTH], out[4][ROWS * WIDTH];
+        uint16_t x16[ROWS * IN], weight16[WIDTH * IN], bias16[WIDTH], out16[4][ROWS * WIDTH];
+        for (uint64_t i = 0; i < ROWS * IN; i++)
+            x[i] = bf16_to_float(x16[i] = bf16_from_float((float)pp_random_normal(key, i)));
+        for (uint64_t i = 0; i < WIDTH * IN; i++)
+            weight[i] = bf16_to_float(weight16[i] =
+                                          bf16_from_float((float)pp_random_normal(key, 1000 + i)));
+        for (uint64_t i = 0; i < WIDTH; i++)
+            bias[i] =
+                bf16_to_float(bias16[i] = bf16_from_float((float)pp_random_normal(key, 2000 + i)));
+        pp_linear linear = {.rows = ROWS, .in = IN, .out = WIDTH};
+        linear.x = bf16 ? (void *)x16 : x;
+        linear.weight = bf16 ? (void *)weight16 : weight;
+        linear.bias = bf16 ? (void *)bias16 : bias;
+        for (int fused = 0; fused < 2; fused++) {
+            linear.y = bf16 ? (void *)out16[2 * fused] : out[2 * fused];
+            linear.activated = bf16 ? (void *)out16[2 * fused + 1] : out[2 * fused + 1];
+            fake_epilogues = fused;
+            pp_linear_run(launch, &linear);
+        }
+        for (int i = 0; i < ROWS * WIDTH; i++) {
+            double sum = (double)bias[i % WIDTH];
+            for (int k = 0; k < IN; k++)
+                sum += (double)x[i / WIDTH * IN + k] * (double)weight[i % WIDTH * IN + k];
+            double u = 0.7978845608028654 * (sum + 0.044715 * sum * sum * sum);
+            double wanted[2] = {sum, 0.5 * sum * (1 + tanh(u))};
+            for (int way = 0; way < 4; way++) {
+                double got = bf16 ? (double)bf16_to_float(out16[way][i]) : (double)out[way][i];
+                double limit = bf16 ? (way < 2 ? 0.05 : 0.005) : 1e-5;
+                cr_assert(fabs(got - wanted[way % 2]) <= limit * (1 + fabs(wanted[way % 2])),
+                          "way %d of %d: %g, expected %g", way, i, got, wanted[way % 2]);
+            }
+        }
+        linear.out = WIDTH - 1;
+        cr_assert(!pp_cuda_linear(launch, &linear));
+        linear.activated = NULL;
+        cr_assert(pp_cuda_linear(launch, &linear));
+        fake_epilogues = false;
+    }
+}
+
+/* ---- choosing ------------------------------------------------------------------------------ */
+
+typedef struct two_ways {
+    double fused_s, parts_s;
+    int timed;
+} two_ways;
+
+static double time_of(void *context, bool fused) {
+    two_ways *ways = context;
+    ways->timed++;
+    return fused ? ways->fused_s : ways->parts_s;
+}
+
+/* Each shape is measured once, whatever the clock says later; what is not faster is not taken. */
+Test(cuda_layers, the_faster_way_is_kept) {
+    static const struct {
+        double fused_s, parts_s;
+        bool fused;
+    } cases[] = {{1, 2, true},         {2, 1, false},       {1, 1, false},
+                 {INFINITY, 1, false}, {1, INFINITY, true}, {INFINITY, INFINITY, false},
+                 {NAN, 1, false}};
+    enum { CASES = sizeof cases / sizeof *cases };
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < CASES; i++) {
+            pp_choice_key key = {.rows = 8, .in = 16, .out = 8 * i, .gelu = 1};
+            two_ways ways = {cases[i].fused_s, cases[i].parts_s, 0}, late = {2, 1, 0};
+            pp_choice choice = pp_choose(&key, time_of, round ? &late : &ways);
+            cr_assert_eq(choice.fused, cases[i].fused, "case %d", i);
+            cr_assert_eq(choice.fresh, round == 0);
+            cr_assert_eq(round ? late.timed : ways.timed, round ? 0 : 2);
+        }
+    two_ways fast = {1, 2, 0};
+    for (int i = 0; i < 1000; i++) {
+        pp_choice_key key = {.rows = 1 + i, .in = 1, .out = 1, .bf16 = 1};
+        bool fused = pp_choose(&key, time_of, &fast).fused;
+        cr_assert(i > 200 || fused, "shape %d", i);
+        cr_assert(i < 300 || !fused, "a full table takes the parts");
     }
 }
 
