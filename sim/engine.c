@@ -397,10 +397,12 @@ static __attribute__((noinline)) bool run_careful(engine *e, int rank) {
 
 typedef enum outcome { WAITS, AT_MARK, ENDED } outcome;
 
-/* The line after next of a rank's actions: with hundreds of ranks at work, the hardware does not
- * see that each of them is a stream. */
-static ALWAYS_INLINE void prefetch_behind(const pp_action *action) {
-    __builtin_prefetch((const void *)((uintptr_t)action + 128));
+/* The next line of a rank's actions and of a stage's row: with hundreds of ranks at work, the
+ * hardware does not see that each of them is a stream. No further ahead, since all ranks come by
+ * before this one is back. */
+static ALWAYS_INLINE void prefetch_behind(const pp_action *action, const int64_t *slot) {
+    __builtin_prefetch((const void *)((uintptr_t)action + 64));
+    __builtin_prefetch((const void *)((uintptr_t)slot + 64), 1);
 }
 
 /* Runs the plain actions of a rank up to its next mark. This is the loop that sees every action. */
@@ -439,7 +441,7 @@ static ALWAYS_INLINE outcome run_plain(engine *e, uint32_t rank, const pp_action
         time_s = start_s + duration_s;
         busy_s += duration_s;
         deliver(e, st, action, unit, time_s, factor, with_lanes, with_spans);
-        prefetch_behind(&actions[i]);
+        prefetch_behind(&actions[i], &st->slot[unit & st->index_mask]);
         if (with_spans) c->span = keep_span(c->span, (int)rank, action, start_s, time_s);
     }
     c->index = i;

@@ -55,7 +55,19 @@ static const kind_rule rules[PP_COMPUTE_KINDS] = {
     [PP_RECOMPUTE] = {DID_F | DID_R | DID_I, DID_F, DID_R, 0, 0},
 };
 
-/* Where a stage's states are, for the loop. */
+/* All that the loop needs of one kind of action of one stage, in one cache line. A rank's stages
+ * have ROWS each; before them stand rows whose rule no state meets, for the stages of other ranks:
+ * that an action belongs to its rank and that it may come now is then one comparison. */
+typedef struct row {
+    kind_rule rule;
+    uint8_t *state;   /* [units] of the stage */
+    pp_effect effect; /* all 0 without bytes */
+} row;
+#define ROWS 8 /* PP_EFFECT_ROWS, rounded up so that their number is a shift */
+
+_Static_assert(sizeof(row) == 64 && (int)PP_EFFECT_ROWS <= ROWS, "a row is one cache line");
+
+/* Where a stage is. */
 typedef struct home {
     int rank;
     int local;    /* among the stages of its rank */
@@ -68,7 +80,8 @@ typedef struct walk {
     const int *rank_first;  /* [ranks + 1] into rank_stages */
     const int *rank_stages; /* [stages] by rank, ascending */
     const home *homes;      /* [stages] */
-    pp_effect *effects;     /* [most stages of a rank][PP_EFFECT_ROWS] */
+    row *rows;              /* [1 + most stages of a rank][ROWS] */
+    uint32_t *first_row;    /* [stages] 0: of another rank than the one at hand */
     uint8_t *state;         /* [most stages of a rank][microbatches] */
     size_t *closed;         /* [stages] index of the first REDUCE_GRAD or STEP */
     pp_stage_order *stages; /* [stages] filled */
@@ -129,12 +142,11 @@ static pp_status fail_index(const walk *w, int p, size_t index, pp_error *error)
 
 /* ---- tallies ------------------------------------------------------------------------------- */
 
-static ALWAYS_INLINE void tally_rise(tally *t, const kind_rule *rule, const pp_effect *e,
-                                     bool with_bytes) {
-    t->counts += rule->rise;
+static ALWAYS_INLINE void tally_rise(tally *t, const row *r, bool with_bytes) {
+    t->counts += r->rule.rise;
     if (!with_bytes) return;
-    t->held += e->held_rise;
-    t->stash += e->stash_rise;
+    t->held += r->effect.held_rise;
+    t->stash += r->effect.stash_rise;
 }
 
 static ALWAYS_INLINE void tally_peak(tally *t, size_t index, bool with_bytes) {
@@ -151,33 +163,47 @@ static ALWAYS_INLINE void tally_peak(tally *t, size_t index, bool with_bytes) {
     }
 }
 
-static ALWAYS_INLINE void tally_fall(tally *t, const kind_rule *rule, const pp_effect *e,
-                                     bool with_bytes) {
-    t->counts -= rule->fall;
+static ALWAYS_INLINE void tally_fall(tally *t, const row *r, bool with_bytes) {
+    t->counts -= r->rule.fall;
     if (!with_bytes) return;
-    t->held -= e->held_fall;
-    t->stash -= e->stash_fall;
+    t->held -= r->effect.held_fall;
+    t->stash -= r->effect.stash_fall;
 }
 
 /* ---- following one rank --------------------------------------------------------------------- */
 
 /* Is this a compute action of a stage of rank p? */
-static ALWAYS_INLINE bool in_range(const walk *w, int p, pp_action action) {
+static bool in_range(const walk *w, int p, pp_action action) {
     const pp_schedule *schedule = w->schedule;
     return action.stage < schedule->stages && w->homes[action.stage].rank == p &&
            action.microbatch < (uint32_t)schedule->microbatches && action.slice < schedule->slices;
 }
 
-static ALWAYS_INLINE uint8_t *state_of(const walk *w, pp_action action) {
+static uint8_t *state_of(const walk *w, pp_action action) {
     return w->state + w->homes[action.stage].first + pp_unit_in_stage(w->schedule, action);
 }
 
-static ALWAYS_INLINE unsigned effect_row(pp_action action, uint8_t state) {
-    return action.kind == PP_FORWARD && (state & WILL_R) ? PP_F_RECOMPUTED : action.kind;
+static ALWAYS_INLINE const row *row_of(const walk *w, pp_action action, uint8_t state) {
+    bool recomputed = action.kind == PP_FORWARD && (state & WILL_R);
+    return &w->rows[w->first_row[action.stage] +
+                    (recomputed ? (unsigned)PP_F_RECOMPUTED : action.kind)];
+}
+
+/* Kind, whether it is overlapped, and slice, as they lie in memory: 0 … PP_COMPUTE_KINDS - 1 are
+ * plain actions and nothing else is. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the kind is the lowest byte");
+static ALWAYS_INLINE unsigned head_of(const pp_action *action) {
+    uint16_t head;
+    memcpy(&head, action, sizeof head);
+    return head;
+}
+
+static ALWAYS_INLINE bool may_come(const row *r, uint8_t state) {
+    return (state & r->rule.mask) == r->rule.want;
 }
 
 /* An R that was not known when its F passed: the walk must be taken again, knowing it. */
-static ALWAYS_INLINE bool unforeseen(walk *w, pp_action action) {
+static bool unforeseen(walk *w, pp_action action) {
     if (action.kind != PP_RECOMPUTE || w->recompute_known) return false;
     return w->again = true;
 }
@@ -220,7 +246,7 @@ static pp_status follow_slices(const walk *w, int p, size_t index, pp_error *err
 static pp_status follow_pair(walk *w, int p, size_t index, tally *t, bool with_bytes,
                              pp_error *error) {
     const pp_action *pair = w->schedule->actions + index;
-    const pp_effect *effects[2];
+    const row *of[2];
     if (index + 1 >= w->schedule->first_action[p + 1] || pair[1].overlapped ||
         pair[0].kind >= PP_COMPUTE_KINDS || pair[1].kind >= PP_COMPUTE_KINDS)
         return fail_action(w, p, index, "is no pair of two actions that can overlap", error);
@@ -228,98 +254,114 @@ static pp_status follow_pair(walk *w, int p, size_t index, tally *t, bool with_b
         if (!in_range(w, p, pair[i])) return fail_index(w, p, index + i, error);
         PP_TRY(follow_slices(w, p, index + i, error));
         uint8_t state = *state_of(w, pair[i]);
-        const kind_rule *rule = &rules[pair[i].kind];
-        if ((state & rule->mask) != rule->want) return fail_state(w, p, index + i, state, error);
+        of[i] = row_of(w, pair[i], state);
+        if (!may_come(of[i], state)) return fail_state(w, p, index + i, state, error);
         if (with_bytes && unforeseen(w, pair[i])) return PP_OK;
-        effects[i] = &w->effects[(unsigned)w->homes[pair[i].stage].local * PP_EFFECT_ROWS +
-                                 effect_row(pair[i], state)];
-        tally_rise(t, rule, effects[i], with_bytes);
+        tally_rise(t, of[i], with_bytes);
     }
     if (pair[0].stage == pair[1].stage && pair[0].microbatch == pair[1].microbatch &&
         pair[0].slice == pair[1].slice)
         return fail_action(w, p, index, "overlaps another action of its own microbatch", error);
     tally_peak(t, index, with_bytes);
     for (size_t i = 0; i < 2; i++) {
-        *state_of(w, pair[i]) |= rules[pair[i].kind].set;
-        tally_fall(t, &rules[pair[i].kind], effects[i], with_bytes);
+        *state_of(w, pair[i]) |= of[i]->rule.set;
+        tally_fall(t, of[i], with_bytes);
     }
     return PP_OK;
 }
 
-/* What is not a plain F, B, I, W or R. Returns through *length how many actions it was. */
-static pp_status follow_other(walk *w, int p, size_t index, bool with_bytes, tally *t,
-                              pp_rank_order *out, size_t *length, pp_error *error) {
-    if (w->schedule->actions[index].overlapped) {
-        *length = 2;
-        return follow_pair(w, p, index, t, with_bytes, error);
-    }
-    *length = 1;
+/* One compute action, whatever else is to be known of it; and why it must not come. */
+static pp_status follow_single(walk *w, int p, size_t index, tally *t, bool with_bytes,
+                               pp_error *error) {
+    const pp_action action = w->schedule->actions[index];
+    if (!in_range(w, p, action)) return fail_index(w, p, index, error);
+    PP_TRY(follow_slices(w, p, index, error));
+    uint8_t *state = state_of(w, action);
+    const row *r = row_of(w, action, *state);
+    if (!may_come(r, *state)) return fail_state(w, p, index, *state, error);
+    if (with_bytes && unforeseen(w, action)) return PP_OK;
+    *state |= r->rule.set;
+    tally_rise(t, r, with_bytes);
+    tally_peak(t, index, with_bytes);
+    tally_fall(t, r, with_bytes);
+    return PP_OK;
+}
+
+/* The careful way, for any action. Returns through *length how many it was. */
+static pp_status follow_careful(walk *w, int p, size_t index, bool with_bytes, tally *t,
+                                pp_rank_order *out, size_t *length, pp_error *error) {
+    const pp_action action = w->schedule->actions[index];
+    *length = action.overlapped ? 2 : 1;
+    if (action.overlapped) return follow_pair(w, p, index, t, with_bytes, error);
+    if (action.kind < PP_COMPUTE_KINDS) return follow_single(w, p, index, t, with_bytes, error);
     out->compute_count--;
     return follow_update(w, p, index, out, error);
 }
 
-/* The walk over one rank's actions. One long loop: it runs once per action of a step, and speed is
- * a promise (the bench). What it needs is in locals, since a store to a state might
- * otherwise change any of it. */
-static ALWAYS_INLINE pp_status follow_actions(walk *w, int p, bool with_bytes, bool with_slices,
-                                              tally *tally_out, pp_rank_order *out,
-                                              pp_error *error) {
+/* The loop that sees every action of a step; its speed is a promise (the bench). It stops at the
+ * first that is not plain or must not come, and leaves that one to the careful way. Everything is
+ * in locals, since a store to a state might otherwise change any of it. In general: microbatches
+ * have slices, or it is known what is recomputed. */
+static ALWAYS_INLINE size_t follow_plain(const walk *w, int p, size_t index, bool with_bytes,
+                                         bool in_general, tally *tally_out) {
     const pp_action *actions = w->schedule->actions;
-    const home *homes = w->homes;
-    const pp_effect *effects = w->effects;
-    uint8_t *const states = w->state;
-    const size_t begin = w->schedule->first_action[p], end = w->schedule->first_action[p + 1];
-    const int stages = w->schedule->stages;
+    const size_t end = w->schedule->first_action[p + 1];
+    const row *rows = w->rows;
+    const uint32_t *first_row = w->first_row;
+    const uint32_t stages = (uint32_t)w->schedule->stages;
     const uint32_t microbatches = (uint32_t)w->schedule->microbatches;
-    const uint32_t slices = with_slices ? (uint32_t)w->schedule->slices : 1;
-    tally t = {.peak_halves = -1, .peak_held = -1, .peak_index = PP_NO_INDEX};
-    out->compute_count = end - begin;
-    for (size_t i = begin; i < end; i++) {
-        const pp_action action = actions[i];
-        if (action.overlapped || action.kind >= PP_COMPUTE_KINDS) {
-            size_t length;
-            *tally_out = t;
-            PP_TRY(follow_other(w, p, i, with_bytes, tally_out, out, &length, error));
-            if (w->again) return PP_OK;
-            t = *tally_out;
-            i += length - 1;
-            continue;
-        }
-        if (action.stage >= stages || homes[action.stage].rank != p ||
-            action.microbatch >= microbatches || action.slice >= slices)
-            return fail_index(w, p, i, error);
-        if (with_slices) PP_TRY(follow_slices(w, p, i, error));
-        const home at = homes[action.stage];
-        const kind_rule *rule = &rules[action.kind];
-        uint8_t *state =
-            states + at.first +
-            (with_slices ? (size_t)action.microbatch * slices + action.slice : action.microbatch);
-        const uint8_t before = *state;
-        if ((before & rule->mask) != rule->want) return fail_state(w, p, i, before, error);
-        *state = before | rule->set;
-        const pp_effect *e =
-            &effects[(unsigned)at.local * PP_EFFECT_ROWS + effect_row(action, before)];
-        if (with_bytes && unforeseen(w, action)) return PP_OK;
-        tally_rise(&t, rule, e, with_bytes);
-        tally_peak(&t, i, with_bytes);
-        tally_fall(&t, rule, e, with_bytes);
+    const uint32_t slices = in_general ? (uint32_t)w->schedule->slices : 1;
+    const unsigned kinds = with_bytes && !w->recompute_known ? PP_RECOMPUTE : PP_COMPUTE_KINDS;
+    tally t = *tally_out;
+    for (; index < end; index++) {
+        const pp_action action = actions[index];
+        const unsigned head = head_of(&actions[index]), kind = in_general ? head & 0xff : head;
+        if (kind >= kinds || action.stage >= stages || action.microbatch >= microbatches) break;
+        if (slices > 1 && (!in_range(w, p, action) || follow_slices(w, p, index, NULL) != PP_OK))
+            break;
+        const row *r = &rows[first_row[action.stage] + kind];
+        uint8_t *state = r->state + (in_general ? (size_t)action.microbatch * slices + action.slice
+                                                : action.microbatch);
+        if (!may_come(r, *state)) break;
+        if (in_general && kind == PP_FORWARD) r = row_of(w, action, *state);
+        *state |= r->rule.set;
+        tally_rise(&t, r, with_bytes);
+        tally_peak(&t, index, with_bytes);
+        tally_fall(&t, r, with_bytes);
+    }
+    *tally_out = t;
+    return index;
+}
+
+/* Copies of the loop, so that a walk does not pay for what it does not need. */
+static size_t follow_counts(const walk *w, int p, size_t index, tally *t) {
+    return follow_plain(w, p, index, false, false, t);
+}
+
+static size_t follow_bytes(const walk *w, int p, size_t index, tally *t) {
+    return follow_plain(w, p, index, true, false, t);
+}
+
+static size_t follow_all(const walk *w, int p, size_t index, tally *t) {
+    return follow_plain(w, p, index, w->input->bytes != NULL, true, t);
+}
+
+static pp_status follow_actions(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
+    const bool with_bytes = w->input->bytes != NULL;
+    size_t (*follow)(const walk *, int, size_t, tally *) =
+        w->schedule->slices > 1 || w->recompute_known ? follow_all
+        : with_bytes                                  ? follow_bytes
+                                                      : follow_counts;
+    size_t index = w->schedule->first_action[p], end = w->schedule->first_action[p + 1], length;
+    *t = (tally){.peak_halves = -1, .peak_held = -1, .peak_index = PP_NO_INDEX};
+    out->compute_count = end - index;
+    while ((index = follow(w, p, index, t)) < end) {
+        PP_TRY(follow_careful(w, p, index, with_bytes, t, out, &length, error));
+        if (w->again) return PP_OK;
+        index += length;
     }
     out->span_count += out->compute_count;
-    *tally_out = t;
     return PP_OK;
-}
-
-/* Copies of the loop, so that a walk without bytes or slices does not pay for them. */
-static pp_status follow_counting(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
-    return follow_actions(w, p, false, false, t, out, error);
-}
-
-static pp_status follow_bytes(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
-    return follow_actions(w, p, true, false, t, out, error);
-}
-
-static pp_status follow_all(walk *w, int p, tally *t, pp_rank_order *out, pp_error *error) {
-    return follow_actions(w, p, w->input->bytes != NULL, true, t, out, error);
 }
 
 static void forget_rank(walk *w, int p, pp_rank_order *out) {
@@ -390,19 +432,14 @@ static pp_status close_rank(walk *w, int p, pp_error *error) {
 }
 
 static pp_status follow_rank(walk *w, int p, pp_rank_order *out, tally *t, pp_error *error) {
-    bool with_bytes = w->input->bytes != NULL;
     w->recompute_known = w->again = false;
     forget_rank(w, p, out);
-    pp_status (*follow)(walk *, int, tally *, pp_rank_order *, pp_error *) =
-        w->schedule->slices > 1 ? follow_all
-        : with_bytes            ? follow_bytes
-                                : follow_counting;
-    pp_status status = follow(w, p, t, out, error);
+    pp_status status = follow_actions(w, p, t, out, error);
     if (status == PP_OK && w->again) {
         w->again = false;
         forget_rank(w, p, out);
         foresee_recompute(w, p);
-        status = follow(w, p, t, out, error);
+        status = follow_actions(w, p, t, out, error);
     }
     if (status != PP_OK) return status;
     out->peak_index = t->peak_index;
@@ -439,10 +476,25 @@ static double follow_weights(const walk *w, int p) {
 
 /* ---- bytes --------------------------------------------------------------------------------- */
 
-static void set_effects(walk *w, int p) {
+/* The rows of the rank's stages. */
+static void set_rows(walk *w, int p) {
+    for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++) {
+        int s = w->rank_stages[i];
+        pp_effect effects[PP_EFFECT_ROWS] = {0};
+        if (w->input->bytes) pp_memory_effects(&w->input->bytes[s], w->schedule->slices, effects);
+        w->first_row[s] = (uint32_t)(1 + w->homes[s].local) * ROWS;
+        for (int kind = 0; kind < PP_EFFECT_ROWS; kind++)
+            w->rows[w->first_row[s] + (unsigned)kind] =
+                (row){.rule = rules[kind == PP_F_RECOMPUTED ? PP_FORWARD : kind],
+                      .state = w->state + w->homes[s].first,
+                      .effect = effects[kind]};
+    }
+}
+
+/* Its stages are another rank's for the next one. */
+static void forget_rows(walk *w, int p) {
     for (int i = w->rank_first[p]; i < w->rank_first[p + 1]; i++)
-        pp_memory_effects(&w->input->bytes[w->rank_stages[i]], w->schedule->slices,
-                          &w->effects[(i - w->rank_first[p]) * PP_EFFECT_ROWS]);
+        w->first_row[w->rank_stages[i]] = 0;
 }
 
 static void add_peak(pp_peak_bytes *peak, const tally *t) {
@@ -475,10 +527,14 @@ static pp_status walk_init(walk *w, const pp_sim_input *input, pp_arena *arena, 
                 .rank_first = first,
                 .rank_stages = stages,
                 .homes = homes,
-                .effects = PP_NEW(arena, pp_effect, most * PP_EFFECT_ROWS),
+                .rows = PP_NEW(arena, row, (most + 1) * ROWS),
+                .first_row = PP_NEW(arena, uint32_t, schedule->stages),
                 .state = pp_arena_allocate(arena, (size_t)most, pp_stage_units(schedule)),
                 .closed = PP_NEW(arena, size_t, schedule->stages)};
-    return arena->failed ? pp_fail_memory(error) : PP_OK;
+    if (arena->failed) return pp_fail_memory(error);
+    for (int kind = 0; kind < ROWS; kind++)
+        w->rows[kind] = (row){.rule = {.mask = 0, .want = 1}, .state = w->state};
+    return PP_OK;
 }
 
 static pp_status follow_memory(walk *w, int p, const int *input_slots, const int *gradient_slots,
@@ -494,9 +550,10 @@ static pp_status follow_memory(walk *w, int p, const int *input_slots, const int
             return pp_fail(error, PP_E_INPUT, place,
                            "the bytes of its stages add up to more than 2^63; check their units");
         }
-        set_effects(w, p);
     }
+    set_rows(w, p);
     PP_TRY(follow_rank(w, p, out, &t, error));
+    forget_rows(w, p);
     if (w->input->bytes) add_peak(&peak, &t);
     if (w->input->activation_weight) out->peak_weight = follow_weights(w, p);
     out->peak = peak;
