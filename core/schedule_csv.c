@@ -342,13 +342,25 @@ static bool is_loop(const pp_schedule *schedule) {
     return true;
 }
 
+/* Else a reader could not know where they are. */
+static bool all_stages_act(const pp_schedule *schedule) {
+    uint8_t acts[PP_STAGES_MAX] = {0};
+    int missing = schedule->stages;
+    for (size_t i = 0; i < schedule->first_action[schedule->ranks] && missing > 0; i++) {
+        uint8_t *stage = &acts[schedule->actions[i].stage];
+        missing -= !*stage;
+        *stage = 1;
+    }
+    return missing == 0;
+}
+
 static bool is_one_chain(const pp_schedule *schedule) {
     return schedule->chain_count == 1 && schedule->chains[0].first == 0 &&
            schedule->chains[0].last == schedule->stages - 1;
 }
 
 static void write_comments(const pp_schedule *schedule, pp_text *text) {
-    if (!is_loop(schedule)) {
+    if (!is_loop(schedule) || !all_stages_act(schedule)) {
         pp_text_string(text, "# placement: ");
         for (int s = 0; s < schedule->stages; s++)
             pp_text_printf(text, s == 0 ? "%d" : ",%d", schedule->placement[s]);
@@ -372,6 +384,7 @@ void pp_schedule_write_csv(const pp_schedule *schedule, pp_text *text) {
             if (i > begin) pp_text_append(text, ",", 1);
             pp_text_string(text, pp_cell_text(&schedule->actions[i], cell));
         }
+        if (begin == end) pp_text_append(text, ",", 1); /* a blank line would be no row */
         pp_text_append(text, "\n", 1);
     }
 }
