@@ -410,28 +410,31 @@ static ALWAYS_INLINE outcome run_plain(engine *e, uint32_t rank, const pp_action
                                        bool with_spans, bool with_lanes, bool with_extras) {
     cursor *c = &e->cursors[rank];
     const uint32_t last = (uint32_t)e->run->schedule->microbatches - 1;
+    step *const steps = e->steps;
+    const double scale = e->scale;
     const size_t stop = c->stop;
     size_t i = c->index;
     double time_s = c->time_s, busy_s = c->busy_s;
     outcome found = c->stop == c->end ? ENDED : AT_MARK;
     for (; i < stop; i++) {
         const pp_action action = actions[i];
-        if (action.overlapped || action.kind >= PP_COMPUTE_KINDS) {
+        const unsigned head = pp_action_head(&actions[i]), kind = with_extras ? head & 0xff : head;
+        if (kind >= PP_COMPUTE_KINDS) {
             found = AT_MARK;
             break;
         }
-        step *st = &e->steps[action.stage * PP_COMPUTE_KINDS + action.kind];
+        step *st = &steps[action.stage * PP_COMPUTE_KINDS + kind];
         const uint32_t unit = with_extras ? unit_of(e, action) : action.microbatch;
         const int64_t bits = st->producer[unit & st->index_mask];
         if (bits >= st->ready_below) {
-            await(e, st, action.kind, unit);
+            await(e, st, kind, unit);
             found = WAITS;
             break;
         }
         const double ready_s = time_of(bits); /* NaN where nothing is needed: compares false */
         const double free_s = with_extras ? pp_loaded_at(&e->run->loading, action, time_s) : time_s;
         double start_s = ready_s > free_s ? ready_s : free_s;
-        double duration_s = action.microbatch == last ? st->duration_s * e->scale : st->duration_s;
+        double duration_s = action.microbatch == last ? st->duration_s * scale : st->duration_s;
         double factor = 1;
         if (with_extras) {
             factor = pp_transfer_factor(e->run->input, action);

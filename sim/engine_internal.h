@@ -8,6 +8,8 @@
 
 #include "sim/sim.h"
 
+#include <string.h>
+
 #define PP_NO_INDEX SIZE_MAX
 #define PP_COMPUTE_KINDS 5 /* F B I W R: the first kinds of pp_action_kind */
 
@@ -18,6 +20,16 @@ static inline size_t pp_stage_units(const pp_schedule *schedule) {
 
 static inline size_t pp_unit_in_stage(const pp_schedule *schedule, pp_action action) {
     return (size_t)action.microbatch * (size_t)schedule->slices + action.slice;
+}
+
+/* Kind, whether it is overlapped, and slice, as they lie in memory: 0 … PP_COMPUTE_KINDS - 1 are
+ * plain actions and nothing else is. One load and one comparison, for the loops that see every
+ * action. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the kind is the lowest byte");
+static inline unsigned pp_action_head(const pp_action *action) {
+    uint16_t head;
+    memcpy(&head, action, sizeof head);
+    return head;
 }
 
 /* Whether the last microbatch of all, which may be smaller, passes the stage: it is the last of the

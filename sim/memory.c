@@ -189,15 +189,6 @@ static ALWAYS_INLINE const row *row_of(const walk *w, pp_action action, uint8_t 
                     (recomputed ? (unsigned)PP_F_RECOMPUTED : action.kind)];
 }
 
-/* Kind, whether it is overlapped, and slice, as they lie in memory: 0 … PP_COMPUTE_KINDS - 1 are
- * plain actions and nothing else is. */
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the kind is the lowest byte");
-static ALWAYS_INLINE unsigned head_of(const pp_action *action) {
-    uint16_t head;
-    memcpy(&head, action, sizeof head);
-    return head;
-}
-
 static ALWAYS_INLINE bool may_come(const row *r, uint8_t state) {
     return (state & r->rule.mask) == r->rule.want;
 }
@@ -315,7 +306,8 @@ static ALWAYS_INLINE size_t follow_plain(const walk *w, int p, size_t index, boo
     tally t = *tally_out;
     for (; index < end; index++) {
         const pp_action action = actions[index];
-        const unsigned head = head_of(&actions[index]), kind = in_general ? head & 0xff : head;
+        const unsigned head = pp_action_head(&actions[index]),
+                       kind = in_general ? head & 0xff : head;
         if (kind >= kinds || action.stage >= stages || action.microbatch >= microbatches) break;
         if (slices > 1 && (!in_range(w, p, action) || follow_slices(w, p, index, NULL) != PP_OK))
             break;
