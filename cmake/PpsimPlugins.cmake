@@ -22,9 +22,12 @@ list(TRANSFORM compositions PREPEND "${CMAKE_SOURCE_DIR}/executor/layers/")
 list(TRANSFORM compositions APPEND ".c")
 add_library(ppsim_cuda_layers STATIC ${compositions} "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_kernels.c"
             "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_layers.c" "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_memory.c"
-            "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_linear.c" "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_choice.c" "${CMAKE_SOURCE_DIR}/executor/layers/mask.c")
+            "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_linear.c" "${CMAKE_SOURCE_DIR}/executor/cuda/cuda_choice.c"
+            "${CMAKE_SOURCE_DIR}/executor/cuda/attention_graph.c" "${CMAKE_SOURCE_DIR}/executor/cuda/cudnn_attention.c"
+            "${CMAKE_SOURCE_DIR}/executor/cuda/cudnn_graph.c" "${CMAKE_SOURCE_DIR}/executor/cuda/cudnn_library.c"
+            "${CMAKE_SOURCE_DIR}/executor/layers/mask.c")
 target_compile_definitions(ppsim_cuda_layers PRIVATE PP_DEVICE_PASSES)
-target_link_libraries(ppsim_cuda_layers PUBLIC ppsim_core)
+target_link_libraries(ppsim_cuda_layers PUBLIC ppsim_core ${CMAKE_DL_LIBS} Threads::Threads)
 set_target_properties(ppsim_cuda_layers PROPERTIES POSITION_INDEPENDENT_CODE ON)
 
 # sm_80 (A100) and sm_90a (H100, H200), and PTX of the older for whatever comes.
@@ -36,7 +39,7 @@ if(CUDAToolkit_FOUND)
   enable_language(CUDA)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/executor/cuda/*.c"
        "${CMAKE_SOURCE_DIR}/executor/cuda/*.cu")
-  list(FILTER sources EXCLUDE REGEX "cuda_(kernels|layers|memory|linear|choice)\\.c$")
+  list(FILTER sources EXCLUDE REGEX "cuda_(kernels|layers|memory|linear|choice)\\.c$|attention_graph|cudnn_(attention|graph|library)")
   ppsim_plugin(cuda SOURCES ${sources} LINK ppsim_cuda_layers CUDA::cudart CUDA::cublas CUDA::cublasLt)
 endif()
 

@@ -5,11 +5,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A linear layer [rows, in] → [rows, out]. */
+/* A linear layer [rows, in] → [rows, out]; or, where there are heads, attention: rows samples of
+ * `in` positions, heads of `out` features. */
 typedef struct pp_choice_key {
     int64_t rows, in, out;
-    int32_t bf16, gelu;
+    int64_t heads, kv_heads;
+    int32_t bf16, gelu, causal;
     int32_t device, multiprocessors; /* of the slice; 0: all */
+    int32_t unused;                  /* 0: keys are compared byte by byte */
 } pp_choice_key;
 
 typedef struct pp_choice {

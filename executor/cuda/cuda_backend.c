@@ -5,6 +5,7 @@
  * the last wait is found there, and told in CUDA's words. */
 #include "executor/cuda/cuda_internal.h"
 
+#include "executor/cuda/attention.h"
 #include "executor/cuda/cuda_layers.h"
 #include "executor/cuda/cuda_memory.h"
 #include "executor/cuda/queue.h"
@@ -46,6 +47,28 @@ float *pp_cuda_scratch(int64_t count) {
     note_code(queue, code);
     if (code == cudaSuccess) queue->scratch_count = count;
     return queue->scratch;
+}
+
+void *pp_cuda_workspace(size_t *size_bytes) {
+    *size_bytes = PP_CUDA_WORKSPACE_BYTES;
+    return current->workspace;
+}
+
+void **pp_cuda_attention(void) {
+    return &current->attention;
+}
+
+void pp_cuda_seat(int32_t *device, int32_t *multiprocessors) {
+    *device = current->device;
+    *multiprocessors = (int32_t)current->slice.multiprocessors;
+}
+
+void pp_cuda_say(bool warns, const char *text) {
+    pp_cuda_host->log(warns ? PP_LOG_WARNING : PP_LOG_INFO, "executor", "%s", text);
+}
+
+void pp_cuda_fail(const char *what) {
+    pp_cuda_note(current, what);
 }
 
 double *pp_cuda_loss(void) {
@@ -115,6 +138,7 @@ static void cuda_close(void *state) {
     if (!queue) return;
     if (queue->slice.context == NULL) cudaSetDevice(queue->device);
     if (queue->stream) cudaStreamSynchronize(queue->stream);
+    pp_attention_close(queue->attention);
     if (queue->blas) cublasDestroy(queue->blas);
     cudaFree(queue->workspace);
     cudaFree(queue->scratch);

@@ -13,14 +13,14 @@
 #include "executor/cuda/choice.h"
 #include "executor/cuda/cuda_internal.h"
 #include "executor/cuda/gemm.h"
+#include "executor/cuda/queue.h"
 
 #include <cublasLt.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEPT = 64, RUNS = 5, ALIGNMENT = 64 /* of every tensor (core/layout.c) */ };
+enum { KEPT = 64, ALIGNMENT = 64 /* of every tensor (core/layout.c) */ };
 
 typedef enum epilogues { EPILOGUES_OFF, EPILOGUES_MEASURE, EPILOGUES_ON } epilogues;
 
@@ -128,7 +128,7 @@ static const cublasLtMatmulAlgo_t *algorithm_for(const pp_cuda_queue *queue, pro
     return kept[i].there ? &kept[i].algorithm : NULL;
 }
 
-static pp_choice_key key_of(const pp_cuda_queue *queue, bool bf16, const pp_linear *l) {
+static pp_choice_key key_of(bool bf16, const pp_linear *l) {
     pp_choice_key key;
     memset(&key, 0, sizeof key); /* it is compared byte by byte */
     key.rows = l->rows;
@@ -136,8 +136,7 @@ static pp_choice_key key_of(const pp_cuda_queue *queue, bool bf16, const pp_line
     key.out = l->out;
     key.bf16 = bf16;
     key.gelu = l->activated != NULL;
-    key.device = queue->device;
-    key.multiprocessors = (int32_t)queue->slice.multiprocessors;
+    pp_cuda_seat(&key.device, &key.multiprocessors);
     return key;
 }
 
@@ -147,7 +146,7 @@ static pp_choice_key key_of(const pp_cuda_queue *queue, bool bf16, const pp_line
 static bool run_fused(pp_launch launch, const pp_linear *l) {
     pp_cuda_queue *queue = pp_cuda_current();
     const float one = 1, zero = 0;
-    pp_choice_key key = key_of(queue, launch.bf16, l);
+    pp_choice_key key = key_of(launch.bf16, l);
     product p;
     if (!describe(&p, queue, launch.bf16, l)) return false;
     const cublasLtMatmulAlgo_t *algorithm = algorithm_for(queue, &p, &key);
@@ -166,33 +165,25 @@ typedef struct contest {
     const pp_linear *linear;
 } contest;
 
-static bool run_way(const contest *c, bool fused) {
-    if (fused) return run_fused(c->launch, c->linear);
+static bool run_contest(void *context) {
+    const contest *c = context;
+    return run_fused(c->launch, c->linear);
+}
+
+static bool run_parts(void *context) {
+    const contest *c = context;
     pp_linear_in_parts(c->launch, c->linear);
     return true;
 }
 
-/* Seconds of a run, of some in a row behind one that warms up. Both ways write the same tensors, so
- * that running them again changes nothing. */
+/* Both ways write the same tensors, so that running them again changes nothing. */
 static double time_way(void *context, bool fused) {
-    const contest *c = context;
-    cudaStream_t stream = pp_cuda_current()->stream;
-    cudaEvent_t start = NULL, end = NULL;
-    float elapsed_ms = 0;
-    bool timed = cudaEventCreate(&start) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
-                 run_way(c, fused) && cudaEventRecord(start, stream) == cudaSuccess;
-    for (int i = 0; timed && i < RUNS; i++) timed = run_way(c, fused);
-    timed = timed && cudaEventRecord(end, stream) == cudaSuccess &&
-            cudaEventSynchronize(end) == cudaSuccess &&
-            cudaEventElapsedTime(&elapsed_ms, start, end) == cudaSuccess;
-    if (start) cudaEventDestroy(start);
-    if (end) cudaEventDestroy(end);
-    return timed ? (double)elapsed_ms * 1e-3 / RUNS : INFINITY;
+    return pp_cuda_seconds(fused ? run_contest : run_parts, context);
 }
 
 static bool is_faster_fused(pp_launch launch, const pp_linear *l) {
     contest c = {launch, l};
-    pp_choice_key key = key_of(pp_cuda_current(), launch.bf16, l);
+    pp_choice_key key = key_of(launch.bf16, l);
     pp_choice choice = pp_choose(&key, time_way, &c);
     if (choice.fresh)
         pp_cuda_host->log(PP_LOG_INFO, "executor",

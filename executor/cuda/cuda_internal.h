@@ -43,7 +43,8 @@ typedef struct pp_cuda_queue {
     void *workspace; /* cuBLAS's own, so that it allocates nothing inside a step */
     float *scratch;  /* of kernels */
     int64_t scratch_count;
-    double *loss;   /* of the last microbatch, on the device */
+    double *loss;    /* of the last microbatch, on the device */
+    void *attention; /* what cudnn_attention.c keeps, or NULL */
     bool tf32;      /* fp32 products in TF32 */
     char note[160]; /* the first failure that is not CUDA's sticky one; "" if none */
 } pp_cuda_queue;

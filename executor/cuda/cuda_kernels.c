@@ -3,6 +3,7 @@
 #define PP_THIS_FILE "executor/cuda/cuda_kernels.c"
 #ifndef PP_REAL_PASS
 #include "executor/cuda/arithmetic.h"
+#include "executor/cuda/attention.h"
 #include "executor/cuda/gemm.h"
 #include "executor/cuda/queue.h"
 
@@ -345,16 +346,47 @@ static void NAME(each_heads)(const attend_call *a, NAME(heads_function) * functi
         }
 }
 
-void attend_again(const attend_call *a) {
+static void NAME(make_probabilities)(const attend_call *a) {
     NAME(each_heads)(a, NAME(scores));
     pp_launch_softmax(LAUNCH, a->samples * a->heads * a->sequence, a->sequence, a->causal,
                       a->probabilities);
     if (a->drop) NAME(drop_probabilities)(a);
 }
 
-void attend_forward(const attend_call *a) {
-    attend_again(a);
+static void NAME(attend_in_parts)(const void *call) {
+    const attend_call *a = call;
+    NAME(make_probabilities)(a);
     NAME(each_heads)(a, NAME(weigh_values));
+}
+
+static pp_attention NAME(attention_of)(const attend_call *a) {
+    return (pp_attention){.samples = a->samples,
+                          .sequence = a->sequence,
+                          .heads = a->heads,
+                          .kv_heads = a->kv_heads,
+                          .size = a->size,
+                          .causal = a->causal,
+                          .qkv = a->qkv,
+                          .kept = a->probabilities,
+                          .attended = a->attended,
+                          .attended_gradient = a->attended_gradient,
+                          .qkv_gradient = a->qkv_gradient,
+                          .in_parts = NAME(attend_in_parts),
+                          .call = a};
+}
+
+static bool NAME(attend_fused)(const attend_call *a) {
+    pp_attention attention = NAME(attention_of)(a);
+    return !a->drop && pp_attention_forward(LAUNCH, &attention);
+}
+
+void attend_forward(const attend_call *a) {
+    if (!NAME(attend_fused)(a)) NAME(attend_in_parts)(a);
+}
+
+/* The fused kernel makes what was attended again too, with the same bits. */
+void attend_again(const attend_call *a) {
+    if (!NAME(attend_fused)(a)) NAME(make_probabilities)(a);
 }
 
 /* The gradient of one head's weights into the scratch square, then of its scores. */
@@ -397,6 +429,8 @@ static void NAME(through_square)(const attend_call *a, const NAME(heads) * h, bo
 /* One head at a time: there is one square of scratch. The first of those that share keys and values
  * writes their gradients, the others add. */
 void attend_input(const attend_call *a) {
+    pp_attention attention = NAME(attention_of)(a);
+    if (!a->drop && pp_attention_input(LAUNCH, &attention)) return;
     for (int64_t s = 0; s < a->samples; s++) {
         for (int64_t i = 0; i < a->heads; i++) {
             NAME(heads) h = NAME(heads_of)(a, s, i, 1);

@@ -64,6 +64,7 @@ static pp_status fake_open(const pp_backend_seat *seat, void **state, pp_error *
 
 static void fake_close(void *state) {
     (void)state;
+    fake_close_attention();
 }
 
 static void *fake_allocate(void *state, size_t size_bytes) {

@@ -23,6 +23,13 @@ extern atomic_int fake_seat_count;
 /* Whether linear layers run as the fused kernel does, with GELU of sums in fp32; at first not. */
 extern bool fake_epilogues;
 
+/* Attention of the calling thread: closed, as the device's close does. What it said last and how
+ * often, what failed, and how long the two ways are said to take: cuDNN's, the parts. */
+void fake_close_attention(void);
+extern char fake_said[256], fake_failed[160];
+extern atomic_int fake_said_count;
+extern double fake_seconds[2];
+
 /* Where the host finds what is at this address of the device; other addresses as they are. */
 void *fake_host(const void *address);
 

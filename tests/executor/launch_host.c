@@ -4,11 +4,13 @@
 
 #include "core/core.h"
 #include "executor/cuda/arithmetic.h"
+#include "executor/cuda/attention.h"
 #include "executor/cuda/gemm.h"
 #include "executor/cuda/queue.h"
 #include "executor/layer.h"
 #include "fake_device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -382,6 +384,46 @@ pp_launch pp_cuda_launch(bool bf16) {
 
 float *pp_cuda_scratch(int64_t count) {
     return count <= SCRATCH ? scratch : NULL;
+}
+
+enum { WORKSPACE = 1 << 12 };
+static _Thread_local _Alignas(64) char workspace[WORKSPACE];
+static _Thread_local void *attention;
+char fake_said[256], fake_failed[160];
+atomic_int fake_said_count;
+double fake_seconds[2] = {1, 2};
+
+void *pp_cuda_workspace(size_t *size_bytes) {
+    *size_bytes = WORKSPACE;
+    return workspace;
+}
+
+void **pp_cuda_attention(void) {
+    return &attention;
+}
+
+void fake_close_attention(void) {
+    pp_attention_close(attention);
+    attention = NULL;
+}
+
+void pp_cuda_seat(int32_t *device, int32_t *multiprocessors) {
+    *device = *multiprocessors = 0;
+}
+
+/* The first way that is timed takes fake_seconds[0]. */
+double pp_cuda_seconds(bool (*run)(void *context), void *context) {
+    static int timed;
+    return run(context) ? fake_seconds[timed++ % 2] : (double)INFINITY;
+}
+
+void pp_cuda_say(bool warns, const char *text) {
+    atomic_fetch_add(&fake_said_count, 1);
+    snprintf(fake_said, sizeof fake_said, "%s%s", warns ? "warning: " : "", text);
+}
+
+void pp_cuda_fail(const char *what) {
+    snprintf(fake_failed, sizeof fake_failed, "%s", what);
 }
 
 double *pp_cuda_loss(void) {
