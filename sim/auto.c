@@ -56,9 +56,9 @@ bool pp_auto_offer(pp_auto_search *search, const char *origin) {
     return true;
 }
 
-static pp_status find(pp_auto_search *search, const pp_schedule *start, pp_error *error) {
+static pp_status find(pp_auto_search *search, const pp_auto_request *given, pp_error *error) {
     int64_t budget = search->budget;
-    PP_TRY(pp_auto_try_named(search, start, error));
+    PP_TRY(pp_auto_try_named(search, given, error));
     PP_TRY(pp_auto_try_rules(search, budget / 3, error));
     pp_auto_exact(search);
     PP_TRY(pp_auto_polish(search, 0, error));
@@ -126,7 +126,7 @@ pp_status pp_auto_schedule(const pp_auto_request *request, pp_auto_result *resul
     pp_status status = pp_auto_case_make(request, &arena, &c, error);
     if (status == PP_OK)
         status = pp_auto_search_init(&search, &c, request->seed, request->budget, &arena, error);
-    if (status == PP_OK) status = find(&search, request->start, error);
+    if (status == PP_OK) status = find(&search, request, error);
     if (status == PP_OK) status = write_schedule(&search, &result->schedule, error);
     if (status == PP_OK) set_result(&search, result);
     pp_arena_deinit(&arena);

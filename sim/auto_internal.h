@@ -157,7 +157,8 @@ bool pp_auto_greedy(const pp_auto_case *c, const pp_auto_rule *rule, const uint8
 enum { PP_AUTO_GREEDY_PRICE = 10 }; /* a greedy's action in actions timed */
 
 /* Each spends the budget down to `reserve` at most. */
-pp_status pp_auto_try_named(pp_auto_search *search, const pp_schedule *start, pp_error *error);
+pp_status pp_auto_try_named(pp_auto_search *search, const pp_auto_request *request,
+                            pp_error *error);
 pp_status pp_auto_try_rules(pp_auto_search *search, int64_t reserve, pp_error *error);
 pp_status pp_auto_polish(pp_auto_search *search, int64_t reserve, pp_error *error);
 /* Does nothing for cases that are not tiny. */

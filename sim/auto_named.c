@@ -1,6 +1,7 @@
 /* The named families as candidates: auto is never worse than one of them that fits the same memory
  * on the same placement. Each is taken as it is, with a whole B as I and W, and once more with its
- * F and I in their sequence and the W placed anew for these costs. */
+ * F and I in their sequence and the W placed anew for these costs. Those that are made for equal
+ * times are also taken as they are simulated for others, retimed, as long as that is quick. */
 #include "sim/auto_internal.h"
 
 #include <math.h>
@@ -74,8 +75,24 @@ static void try_order(pp_auto_search *search, const uint8_t *order, const char *
     if (pp_auto_greedy(c, rule, order, &search->work, search->trial)) pp_auto_offer(search, name);
 }
 
-static pp_status try_family(pp_auto_search *search, const pp_schedule_family *family,
-                            uint8_t *order, const pp_auto_rule *rule, pp_error *error) {
+/* Retiming searches itself, with a budget of its own: it is left out of such searches, and of all
+ * that were given one. */
+enum { MOST_RETIMED = 10000 }; /* actions; a third of a second */
+
+static pp_status retime(const pp_auto_request *given, const pp_schedule_request *request,
+                        pp_schedule **schedule, pp_error *error) {
+    pp_sim_input input = {.schedule = *schedule, .stage = given->stage, .border = given->border};
+    pp_schedule *better;
+    PP_TRY(pp_schedule_retime(&input, request, &better, error));
+    if (!better) return PP_OK;
+    pp_schedule_free(*schedule);
+    *schedule = better;
+    return PP_OK;
+}
+
+static pp_status try_family(pp_auto_search *search, const pp_auto_request *given,
+                            const pp_schedule_family *family, uint8_t *order,
+                            const pp_auto_rule *rule, pp_error *error) {
     const pp_auto_case *c = search->c;
     pp_schedule_request request = {.name = family->name,
                                    .ranks = c->ranks,
@@ -86,11 +103,17 @@ static pp_status try_family(pp_auto_search *search, const pp_schedule_family *fa
     if (status == PP_E_INPUT || status == PP_E_UNSUPPORTED) return PP_OK; /* not for this K, M, V */
     if (status != PP_OK) return status;
     if (read_order(c, schedule, order)) try_order(search, order, family->name, rule);
+    if (same_shape(c, schedule) && family->equal_times && given->budget == 0 &&
+        c->actions <= MOST_RETIMED) {
+        status = retime(given, &request, &schedule, error);
+        if (status == PP_OK && read_order(c, schedule, order))
+            try_order(search, order, family->name, rule);
+    }
     pp_schedule_free(schedule);
-    return PP_OK;
+    return status;
 }
 
-pp_status pp_auto_try_named(pp_auto_search *search, const pp_schedule *start, pp_error *error) {
+pp_status pp_auto_try_named(pp_auto_search *search, const pp_auto_request *given, pp_error *error) {
     size_t ranks = (size_t)search->c->ranks;
     uint8_t *order = PP_NEW(search->arena, uint8_t, search->c->actions);
     pp_auto_rule rule = {.target = PP_NEW(search->arena, int, ranks), /* F first where both could */
@@ -98,12 +121,13 @@ pp_status pp_auto_try_named(pp_auto_search *search, const pp_schedule *start, pp
                          .reserve = PP_NEW(search->arena, double, ranks)};
     if (search->arena->failed) return pp_fail_memory(error);
     for (int p = 0; p < search->c->ranks; p++) rule.backlog[p] = INT32_MAX;
-    if (start && read_order(search->c, start, order)) try_order(search, order, "start", &rule);
+    if (given->start && read_order(search->c, given->start, order))
+        try_order(search, order, "start", &rule);
     int count;
     const pp_schedule_family *families = pp_schedule_families(&count);
     for (int i = 0; i < count; i++) {
         if (pp_stop_signal()) return PP_OK; /* the caller says so */
-        PP_TRY(try_family(search, &families[i], order, &rule, error));
+        PP_TRY(try_family(search, given, &families[i], order, &rule, error));
     }
     return PP_OK;
 }

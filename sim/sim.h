@@ -438,10 +438,11 @@ typedef struct pp_auto_result {
 } pp_auto_result;
 
 /* Synthesises a schedule: never worse in the objective than a named one with the same placement
- * (built with default options) that keeps the limits, and optimal for tiny cases. The same request
- * gives the same schedule everywhere. PP_E_NO_FIT names the first rank that cannot hold one
- * microbatch. Full microbatches, compute actions without launch times are what it sees. Time:
- * the budget, or less where the bounds are reached; memory O(actions). */
+ * (built with default options; without a budget and up to 10,000 actions, retimed as well) that
+ * keeps the limits, and optimal for tiny cases. The same request gives the same schedule
+ * everywhere. PP_E_NO_FIT names the first rank that cannot hold one microbatch. Full microbatches,
+ * compute actions without launch times are what it sees. Time: the budget, or less where the bounds
+ * are reached, and that of retiming; memory O(actions). */
 pp_status pp_auto_schedule(const pp_auto_request *request, pp_auto_result *result, pp_error *error);
 
 /* For a schedule of a family that is made for equal times: another order of the same stages, in

@@ -309,6 +309,61 @@ Test(auto_schedule, passes_the_check_keeps_limits_and_agrees_with_the_engine) {
     }
 }
 
+/* What simulation makes of a schedule for equal times where the times are others. */
+static double retimed_makespan(const char *name, const pp_auto_request *r) {
+    pp_schedule_request request = {.name = name,
+                                   .ranks = r->ranks,
+                                   .microbatches = r->microbatches,
+                                   .virtual_stages = r->virtual_stages};
+    pp_schedule *built, *better;
+    pp_sim_result *timed;
+    cr_assert_eq(pp_schedule_build(&request, &built, NULL), PP_OK);
+    pp_sim_input input = {.schedule = built, .stage = r->stage, .border = r->border};
+    cr_assert_eq(pp_schedule_retime(&input, &request, &better, NULL), PP_OK);
+    if (better) input.schedule = better;
+    cr_assert_eq(pp_simulate(&input, &timed, NULL), PP_OK);
+    double makespan_s = timed->makespan_s;
+    pp_sim_result_free(timed);
+    pp_schedule_free(better);
+    pp_schedule_free(built);
+    return makespan_s;
+}
+
+/* Found by comparing at random; auto was up to 6 % longer. */
+Test(auto_schedule, is_not_longer_than_v_half_and_v_min_as_they_are_simulated) {
+    static const struct {
+        const char *name;
+        int ranks, microbatches, limit;
+        pp_stage_cost rank;
+        double latency_s;
+    } cases[] = {
+        {"v-min", 4, 3, 2, {.forward_s = 1.31, .input_s = 0.34, .weight_s = 2.5}, 0},
+        {"v-min", 4, 8, 2, {.forward_s = 2.78, .input_s = 1.89, .weight_s = 0.47}, 0},
+        {"v-half", 4, 20, 3, {.forward_s = 0.5, .input_s = 1.08, .weight_s = 0.27}, 0.4},
+        {"v-half", 4, 5, 3, {.forward_s = 2.32, .input_s = 1.64, .weight_s = 0.28}, 0.4},
+    };
+    for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
+        instance i = {.request = {.ranks = cases[n].ranks,
+                                  .microbatches = cases[n].microbatches,
+                                  .virtual_stages = 2}};
+        for (int s = 0; s < 2 * cases[n].ranks; s++) {
+            i.stage[s] = (pp_stage_cost){.forward_s = cases[n].rank.forward_s / 2,
+                                         .input_s = cases[n].rank.input_s / 2,
+                                         .weight_s = cases[n].rank.weight_s / 2};
+            i.border[s].latency_s = cases[n].latency_s;
+        }
+        for (int p = 0; p < cases[n].ranks; p++) i.limit[p] = cases[n].limit;
+        i.request.stage = i.stage;
+        i.request.border = i.border;
+        i.request.limit = i.limit;
+        pp_auto_result result = solve(&i.request);
+        double named_s = retimed_makespan(cases[n].name, &i.request);
+        cr_expect_leq(result.makespan_s, named_s * (1 + 1e-12), "case %zu: %.17g > %.17g", n,
+                      result.makespan_s, named_s);
+        pp_schedule_free(result.schedule);
+    }
+}
+
 Test(auto_schedule, more_memory_proves_the_bubble_away) {
     instance i;
     dice d = {1};
