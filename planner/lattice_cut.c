@@ -25,32 +25,47 @@ static double larger(double a, double b) {
     return a > b ? a : b;
 }
 
+static double floor_of(const cut *c, int from, int to) {
+    return c->problem->floor(c->problem->context, c->stage, from, to - 1);
+}
+
 /* As stage number `stage` what ideal `to` has beyond ideal `from`, where that is less than `most`;
  * else INFINITY. */
 static double cost_below(const cut *c, int from, int to, double most) {
     const pp_chain_problem *problem = c->problem;
-    double cost = problem->floor(problem->context, c->stage, from, to - 1);
+    double cost = floor_of(c, from, to);
     if (cost >= most) return INFINITY;
     if (problem->exact == NULL) return cost;
     return problem->exact(problem->context, c->stage, from, to - 1);
 }
 
-/* Best way to end stage `stage` at ideal `to`. */
-static double best_end(const cut *c, int to, int *choice) {
+/* Best way to end stage `stage` at ideal `to`, if it is below `best`: of floors, or of costs. */
+static double best_below(const cut *c, int to, bool floors, double best, int *choice) {
     const pp_chain_problem *problem = c->problem;
-    double best = INFINITY;
     for (int r = c->rank[to] - 1; r >= 0; r--) {
         int from = c->by_weight[r];
         double between = problem->weight[to] - problem->weight[from];
         if (problem->per_weight > 0 && problem->per_weight * between >= best) break;
         if (c->previous[from] >= best || from > to) continue;
         if (!pp_lattice_within(c->lattice, from, to)) continue;
-        double value = larger(c->previous[from], cost_below(c, from, to, best));
+        double cost = floors ? floor_of(c, from, to) : cost_below(c, from, to, best);
+        double value = larger(c->previous[from], cost);
         if (value >= best) continue;
         best = value;
         *choice = from;
     }
     return best;
+}
+
+/* Costs are dear where memory must be laid out. The least of the floors is the answer if its cost
+ * is its floor; else every cost that may be below it has to be asked. */
+static double best_end(const cut *c, int to, int *choice) {
+    const pp_chain_problem *problem = c->problem;
+    double least = best_below(c, to, true, INFINITY, choice), best = INFINITY;
+    if (least == INFINITY || problem->exact == NULL) return least;
+    best =
+        larger(c->previous[*choice], problem->exact(problem->context, c->stage, *choice, to - 1));
+    return best > least ? best_below(c, to, false, best, choice) : best;
 }
 
 /* current[i] and choice[i] for every ideal that leaves a layer for each other stage. */

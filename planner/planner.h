@@ -86,7 +86,7 @@ typedef struct pp_plan_request {
     bool exact;               /* go on until the best plan is proved, however long that takes */
     int alternative_count;    /* runners-up wanted; 0: 3 */
     bool best_alone;          /* no frontier, no doubts */
-    bool tell_changes;        /* the explanation says what one change to the plan would give: three
+    bool tell_changes;        /* the explanation says what one change to the plan would give: four
                                  more searches, of little each */
     void (*progress)(void *context, double fraction); /* may be NULL; called from this thread */
     void *progress_context;

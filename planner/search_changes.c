@@ -1,6 +1,7 @@
 /* What one change to the best plan would give: twice as many microbatches, with recomputation or
- * without, one more pipeline rank. Each is a search of its own with all else pinned to what the
- * plan has; only layers are cut anew, since a plan with another number of ranks has other cuts.
+ * without, one more pipeline rank, an order made to measure. Each is a search of its own with all
+ * else pinned to what the plan has; only layers are cut anew, since a plan with another number of
+ * ranks has other cuts.
  *
  * Where all devices are in use, one more rank stands on as many more devices as a rank of the plan
  * has, of the last kind, in a node of their own: what the next machine would bring. */
@@ -37,7 +38,8 @@ static void pin_all(const pp_plan_request *asked, const pp_plan *plan, change *c
 
 /* ---- the changes ----------------------------------------------------------------------------- */
 
-/* Each describes itself, also where it cannot be, with the reason: false. */
+/* Each describes itself, also where it cannot be, with the reason: false. Empty: not worth telling.
+ */
 static bool double_microbatches(change *c, char text[160]) {
     int64_t samples = c->plan->global_batch / c->plan->dp;
     int64_t size = (samples + 2 * c->plan->microbatches - 1) / (2 * c->plan->microbatches);
@@ -71,6 +73,13 @@ static bool one_more_rank(change *c, char text[160]) {
     if (c->plan->ranks < c->plan->model->layer_count) return true;
     snprintf(text, 160, "With one more rank: there are no more layers to divide");
     return false;
+}
+
+static bool made_to_measure(change *c, char text[160]) {
+    c->request.schedule = "auto";
+    bool possible = c->plan->ranks > 1 && !c->plan->schedule_csv;
+    snprintf(text, 160, "%s", possible ? "With an order made to measure (--schedule auto)" : "");
+    return possible;
 }
 
 static pp_status grow(change *c, pp_error *error) {
@@ -131,14 +140,14 @@ static pp_status search_and_tell(const change *c, pp_text *text, pp_error *error
 }
 
 static bool (*const changes[])(change *c, char text[160]) = {double_microbatches, other_recompute,
-                                                             one_more_rank};
+                                                             one_more_rank, made_to_measure};
 
 pp_status pp_tell_changes(const pp_plan_request *request, const pp_plan *plan, double until_s,
                           pp_text *text, pp_error *error) {
     pp_status status = PP_OK;
     for (size_t i = 0; i < sizeof changes / sizeof *changes && status == PP_OK; i++) {
         change c;
-        char what[160];
+        char what[160] = "";
         pin_all(request, plan, &c);
         if (request->limit_s > 0) c.request.limit_s = until_s - pp_now_s();
         if (request->limit_s > 0 && c.request.limit_s <= 0) {
@@ -147,7 +156,7 @@ pp_status pp_tell_changes(const pp_plan_request *request, const pp_plan *plan, d
         }
         if (changes[i] == one_more_rank) status = grow(&c, error);
         bool possible = status == PP_OK && changes[i](&c, what);
-        if (status == PP_OK) pp_text_printf(text, possible ? "%s" : "%s.\n", what);
+        if (status == PP_OK && what[0]) pp_text_printf(text, possible ? "%s" : "%s.\n", what);
         if (possible) status = search_and_tell(&c, text, error);
         pp_cluster_free(c.grown);
     }

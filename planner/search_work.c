@@ -286,14 +286,18 @@ static double most_bytes(const pp_work *work, int stage, int first, int last) {
     return (double)held + (1 << 20) + copies * once;
 }
 
+/* Every copy of the stage, whatever is kept. */
+static bool has_room(const pp_work *work, int stage, int first, int last) {
+    for (int copy = stage; copy < work->terms.copies; copy += work->terms.stages)
+        if (most_bytes(work, copy, first, last) > (double)limit_of(work, copy)) return false;
+    return true;
+}
+
 bool pp_work_fits(pp_work *work, int stage, int first, int last) {
     const pp_terms *terms = &work->terms;
     if (pp_bound_bytes(terms, first, last) > pp_terms_limit(terms, stage) / work->share)
         return false;
-    bool ample = true;
-    for (int copy = stage; copy < terms->copies && ample; copy += terms->stages)
-        ample = most_bytes(work, copy, first, last) <= (double)limit_of(work, copy);
-    return ample || excess_of(work, stage, first, last) <= 0;
+    return has_room(work, stage, first, last) || excess_of(work, stage, first, last) <= 0;
 }
 
 /* ---- cuts ---------------------------------------------------------------------------------- */
@@ -317,9 +321,14 @@ static double cut_floor(const void *context, int stage, int first, int last) {
 static double cut_exact(const void *context, int stage, int first, int last) {
     const limited_cut *cut = context;
     pp_terms *terms = &cut->work->terms;
-    int64_t need;
-    if (!pp_work_fits(cut->work, stage, first, last)) return INFINITY;
-    terms->mode.recompute = pp_work_policy(cut->work, stage, first, last, &need);
+    if (!has_room(cut->work, stage, first, last)) { /* else nothing need be recomputed */
+        int64_t need, excess;
+        terms->mode.recompute = choose_policy(cut->work, stage, first, last, &need, &excess);
+        if (excess > 0) {
+            terms->mode.recompute = terms->others;
+            return INFINITY;
+        }
+    }
     double measured = cut->measure(terms, stage, first, last);
     terms->mode.recompute = terms->others;
     return measured;
