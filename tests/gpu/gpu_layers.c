@@ -255,38 +255,47 @@ static double distance(const double *a, const double *b, int64_t count) {
     return sqrt(error / norm);
 }
 
-/* The larger of `worst` and how far a block is from the reference. */
-static double further(double worst, const side *device, const void *actual, const side *reference,
-                      const void *expected, int64_t count) {
+typedef struct gap {
+    double off;
+    const char *of; /* what is that far from the reference */
+} gap;
+
+static gap larger(gap worst, double off, const char *of) {
+    return off > worst.off || isnan(off) ? (gap){isnan(off) ? INFINITY : off, of} : worst;
+}
+
+static gap further(gap worst, const char *of, const side *device, const void *actual,
+                   const side *reference, const void *expected, int64_t count) {
     double *a = get(device, actual, count), *b = get(reference, expected, count);
     double off = distance(a, b, count);
     free(a);
     free(b);
-    return off > worst ? off : worst;
+    return larger(worst, off, of);
 }
 
-static double worst_of(side *device, side *reference, const shape *of, int tensors, int output,
-                       double *kept_output) {
-    double worst = 0;
+static gap worst_of(side *device, side *reference, const shape *of, int tensors, int output,
+                    double *kept_output) {
+    gap worst = {0, "nothing"};
     int64_t rows = rows_of(of);
-    if (output < 0) worst = fabs(device->loss / reference->loss - 1);
+    if (output < 0) worst = larger(worst, fabs(device->loss / reference->loss - 1), "loss");
     if (output >= 0) {
         double *now = get(reference, reference->tensors[output], rows * features_out(of));
-        worst = distance(kept_output, now, rows * features_out(of));
+        worst = larger(worst, distance(kept_output, now, rows * features_out(of)), "output");
         free(now);
     }
     for (int i = 0; i < input_count(of); i++)
-        worst = further(worst, device, device->input_gradients[i], reference,
+        worst = further(worst, "input gradient", device, device->input_gradients[i], reference,
                         reference->input_gradients[i], rows * of->layer.dim);
     for (int t = 0; t < tensors; t++)
         if (device->gradients[t])
-            worst = further(worst, device, device->gradients[t], reference, reference->gradients[t],
+            worst = further(worst, device->list[t].name, device, device->gradients[t], reference,
+                            reference->gradients[t],
                             device->list[t].rows * device->list[t].columns);
     return worst;
 }
 
-static double compare(const pp_backend *backend, void *state, const pp_backend *cpu,
-                      const shape *of, pp_dtype dtype) {
+static gap compare(const pp_backend *backend, void *state, const pp_backend *cpu, const shape *of,
+                   pp_dtype dtype) {
     static side device, reference;
     device = (side){.backend = backend, .state = state, .dtype = dtype};
     reference = (side){.backend = cpu, .dtype = PP_FP64};
@@ -309,7 +318,7 @@ static double compare(const pp_backend *backend, void *state, const pp_backend *
         if (s->ops->weight) s->ops->weight(&call);
         finish(s);
     }
-    double worst = worst_of(&device, &reference, of, tensors, output, kept);
+    gap worst = worst_of(&device, &reference, of, tensors, output, kept);
     free(kept);
     for (int i = 0; i < 2; i++) {
         side *s = sides[i];
@@ -351,13 +360,13 @@ int main(int count, char **arguments) {
         if (!backend->layer(PP_OP_LINEAR, types[t].dtype)) continue;
         for (int i = 0; i < SHAPES; i++) {
             const pp_layer *layer = &shapes[i].layer;
-            double worst = compare(backend, state, cpu, &shapes[i], types[t].dtype);
-            bool fine = worst < types[t].limit;
+            gap worst = compare(backend, state, cpu, &shapes[i], types[t].dtype);
+            bool fine = worst.off < types[t].limit;
             failures += !fine;
-            printf("%-6s %-22s %s dim %-5lld sequence %-4lld samples %-3lld off by %.2e\n",
+            printf("%-6s %-22s %s dim %-5lld sequence %-4lld samples %-3lld off by %.2e (%s)\n",
                    fine ? "ok" : "FAILED", pp_op_name(layer->op), pp_dtype_name(types[t].dtype),
                    (long long)layer->dim, (long long)layer->sequence, (long long)shapes[i].samples,
-                   worst);
+                   worst.off, worst.of);
         }
     }
     backend->close(state);
