@@ -423,6 +423,9 @@ pp_layer_needs pp_layer_needs_get(pp_op op);
 int64_t pp_layer_kv_heads(const pp_layer *layer);
 int64_t pp_layer_head_dim(const pp_layer *layer);
 int64_t pp_layer_hidden(const pp_layer *layer);
+/* Elements from one row of a head's logits to the next: its words and, where they have no bias, up
+ * to 7 more, so that every row begins at a multiple of 16 bytes, as fast matrix products need. */
+int64_t pp_layer_logits_stride(const pp_layer *layer);
 double pp_layer_rotary_base(const pp_layer *layer);
 int64_t pp_tensor_bytes(const pp_tensor *tensor);
 /* Elements of the largest tensor that a layer has for each sample; a double, since a nonsensical

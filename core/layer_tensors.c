@@ -32,6 +32,7 @@ typedef enum extent {
     HEAD_ROWS, /* samples × heads × sequence */
     SEQUENCE,
     VOCABULARY,
+    LOGITS, /* a word for each of the vocabulary, and what rows are padded by */
     DIM,
     HEADS_DIM, /* features of all heads of queries, and of the attended values */
     QKV,       /* of queries, keys and values */
@@ -217,7 +218,7 @@ static const tensor_row lm_head[] = {
     {"norm_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"norm_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
     {"row_sum", SAVED_INPUT, ROWS, ONE, STATISTIC},
-    {"logits", SAVED_WEIGHT, ROWS, VOCABULARY, PLAIN},
+    {"logits", SAVED_WEIGHT, ROWS, LOGITS, PLAIN},
     {"norm_gradient", STASH, ROWS, DIM, PLAIN},
     {"normed", WORKSPACE, ROWS, DIM, PLAIN},
 };
@@ -228,7 +229,7 @@ static const tensor_row rms_lm_head[] = {
     {"norm_normal", SAVED_WEIGHT, ROWS, DIM, PLAIN},
     {"norm_rstd", SAVED_INPUT, ROWS, ONE, STATISTIC},
     {"row_sum", SAVED_INPUT, ROWS, ONE, STATISTIC},
-    {"logits", SAVED_WEIGHT, ROWS, VOCABULARY, PLAIN},
+    {"logits", SAVED_WEIGHT, ROWS, LOGITS, PLAIN},
     {"norm_gradient", STASH, ROWS, DIM, PLAIN},
     {"normed", WORKSPACE, ROWS, DIM, PLAIN},
 };
@@ -343,6 +344,7 @@ static share share_of(extent kind, const pp_layer *layer) {
     case HIDDEN:
         return (share){"features of the MLP", pp_layer_hidden(layer), false};
     case VOCABULARY:
+    case LOGITS:
         return (share){"words of the vocabulary", layer->vocabulary, true};
     case OUTPUT_DIM:
         return (share){"output features", pp_layer_features_out(layer), false};
@@ -369,6 +371,7 @@ static int64_t whole_extent(extent kind, const pp_layer *layer, int64_t samples)
     case SEQUENCE:
         return pp_layer_sequence(layer);
     case VOCABULARY:
+    case LOGITS:
         return layer->vocabulary;
     case DIM:
         return layer->dim;
@@ -390,7 +393,12 @@ static int64_t whole_extent(extent kind, const pp_layer *layer, int64_t samples)
 
 static int64_t extent_of(extent kind, const pp_layer *layer, int64_t samples) {
     int64_t whole = whole_extent(kind, layer, samples);
-    return share_of(kind, layer).what ? pp_layer_part(layer, whole) : whole;
+    int64_t part = share_of(kind, layer).what ? pp_layer_part(layer, whole) : whole;
+    return kind == LOGITS ? (part + 7) / 8 * 8 : part;
+}
+
+int64_t pp_layer_logits_stride(const pp_layer *layer) {
+    return extent_of(layer->op == PP_OP_MLM_HEAD ? VOCABULARY : LOGITS, layer, 1);
 }
 
 /* Byte counts as elements of dtype, rounded up. */

@@ -209,15 +209,70 @@ void gelu_input(int64_t count, const real *x, const real *dy, real *dx, bool acc
 
 /* ---- logits.c, class_loss.c, gather.c ------------------------------------------------------ */
 
+void logits_make(const pp_layer_call *call, const real *normed, const real *weight,
+                 const real *bias, real *logits) {
+    const int64_t rows = pp_call_rows(call), dim = call->layer->dim;
+    const int64_t vocabulary = call->layer->vocabulary;
+    if (bias) pp_launch_fill_rows(LAUNCH, rows, vocabulary, bias, logits); /* no padding then */
+    pp_cuda_gemm(LAUNCH, &(pp_gemm){.transpose_b = true,
+                                    .m = rows,
+                                    .n = vocabulary,
+                                    .k = dim,
+                                    .alpha = 1,
+                                    .beta = bias ? 1 : 0,
+                                    .a = normed,
+                                    .lda = dim,
+                                    .b = weight,
+                                    .ldb = dim,
+                                    .c = logits,
+                                    .ldc = pp_layer_logits_stride(call->layer)});
+}
+
+void logits_make_input(const pp_layer_call *call, const real *logits, const real *weight,
+                       real *normed_gradient) {
+    const int64_t dim = call->layer->dim;
+    pp_cuda_gemm(LAUNCH, &(pp_gemm){.m = pp_call_rows(call),
+                                    .n = dim,
+                                    .k = call->layer->vocabulary,
+                                    .alpha = 1,
+                                    .a = logits,
+                                    .lda = pp_layer_logits_stride(call->layer),
+                                    .b = weight,
+                                    .ldb = dim,
+                                    .c = normed_gradient,
+                                    .ldc = dim});
+}
+
+void logits_make_weight(const pp_layer_call *call, const real *normed, const real *logits,
+                        real *weight_gradient, real *bias_gradient) {
+    const int64_t rows = pp_call_rows(call), dim = call->layer->dim;
+    const int64_t vocabulary = call->layer->vocabulary;
+    pp_cuda_gemm(LAUNCH, &(pp_gemm){.transpose_a = true,
+                                    .m = vocabulary,
+                                    .n = dim,
+                                    .k = rows,
+                                    .alpha = 1,
+                                    .beta = 1,
+                                    .a = logits,
+                                    .lda = pp_layer_logits_stride(call->layer),
+                                    .b = normed,
+                                    .ldb = dim,
+                                    .c = weight_gradient,
+                                    .ldc = dim});
+    if (bias_gradient) pp_launch_column_sums(LAUNCH, rows, vocabulary, logits, NULL, bias_gradient);
+}
+
 void logits_forward(const pp_layer_call *call, real *logits, real *row_sum) {
     const int64_t rows = pp_call_rows(call);
-    pp_launch_logits_forward(LAUNCH, rows, call->layer->vocabulary, call->targets, logits,
+    pp_launch_logits_forward(LAUNCH, rows, call->layer->vocabulary,
+                             pp_layer_logits_stride(call->layer), call->targets, logits,
                              STATISTIC(row_sum), pp_cuda_scratch(rows), pp_cuda_loss());
     pp_cuda_fetch_loss(call->loss);
 }
 
 void logits_input(const pp_layer_call *call, real *logits, const real *row_sum) {
-    pp_launch_logits_input(LAUNCH, pp_call_rows(call), call->layer->vocabulary, call->targets,
+    pp_launch_logits_input(LAUNCH, pp_call_rows(call), call->layer->vocabulary,
+                           pp_layer_logits_stride(call->layer), call->targets,
                            (float)call->gradient_scale, logits, STATISTIC(row_sum));
 }
 

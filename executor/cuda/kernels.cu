@@ -208,15 +208,17 @@ void pp_launch_scatter_positions(pp_launch l, int64_t rows, int64_t dim, int64_t
 
 /* ---- losses -------------------------------------------------------------------------------- */
 
-void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                              void *logits, float *row_sum, float *losses, double *loss) {
-    BY_ROW(logits_forward, rows, classes, rows, classes, targets, logits, row_sum, losses);
+void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                              const int32_t *targets, void *logits, float *row_sum, float *losses,
+                              double *loss) {
+    BY_ROW(logits_forward, rows, classes, rows, classes, stride, targets, logits, row_sum, losses);
     sum_losses<<<1, BLOCK, 0, (cudaStream_t)l.stream>>>(rows, losses, loss);
 }
 
-void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                            float scale, void *logits, const float *row_sum) {
-    BY_ROW(logits_input, rows, classes, rows, classes, targets, scale, logits, row_sum);
+void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                            const int32_t *targets, float scale, void *logits,
+                            const float *row_sum) {
+    BY_ROW(logits_input, rows, classes, rows, classes, stride, targets, scale, logits, row_sum);
 }
 
 void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,

@@ -162,21 +162,22 @@ static __global__ void NAME(norm_input)(int64_t rows, int64_t dim, bool centred,
     }
 }
 
-static __global__ void NAME(logits_forward)(int64_t rows, int64_t classes, const int32_t *targets,
-                                            void *logits, float *row_sum, float *losses) {
+static __global__ void NAME(logits_forward)(int64_t rows, int64_t classes, int64_t stride,
+                                            const int32_t *targets, void *logits, float *row_sum,
+                                            float *losses) {
     LANES;
     EACH_ROW(r, rows) {
-        NAME(logits_forward_row)(l, classes, targets[r], OUT(logits) + r * classes, row_sum + r,
-                                 losses + r);
+        NAME(logits_forward_row)
+        (l, classes, targets[r], OUT(logits) + r * stride, row_sum + r, losses + r);
     }
 }
 
-static __global__ void NAME(logits_input)(int64_t rows, int64_t classes, const int32_t *targets,
-                                          float scale, void *logits, const float *row_sum) {
+static __global__ void NAME(logits_input)(int64_t rows, int64_t classes, int64_t stride,
+                                          const int32_t *targets, float scale, void *logits,
+                                          const float *row_sum) {
     LANES;
     EACH_ROW(r, rows) {
-        NAME(logits_input_row)(l, classes, targets[r], scale, OUT(logits) + r * classes,
-                               row_sum[r]);
+        NAME(logits_input_row)(l, classes, targets[r], scale, OUT(logits) + r * stride, row_sum[r]);
     }
 }
 

@@ -86,11 +86,14 @@ void pp_launch_scatter_positions(pp_launch l, int64_t rows, int64_t dim, int64_t
 
 /* ---- losses -------------------------------------------------------------------------------- */
 
-/* losses : [rows] scratch; *loss gets their sum, in row order. Targets below 0 are ignored. */
-void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                              void *logits, float *row_sum, float *losses, double *loss);
-void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                            float scale, void *logits, const float *row_sum);
+/* losses : [rows] scratch; *loss gets their sum, in row order. Targets below 0 are ignored. Rows of
+ * logits are `stride` apart. */
+void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                              const int32_t *targets, void *logits, float *row_sum, float *losses,
+                              double *loss);
+void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                            const int32_t *targets, float scale, void *logits,
+                            const float *row_sum);
 void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,
                                   const int32_t *targets, const void *x, float *row_log_sum,
                                   float *losses, double *loss);

@@ -79,7 +79,17 @@ real row_max(int64_t count, const real *x);
 real exp_row(int64_t count, real max, real *x);
 void scale_row(int64_t count, real factor, real *x);
 
-/* logits.c : logits [rows, vocabulary] against the call's targets. F turns each row into e^(x - row
+/* logits.c : a head's logits [rows, vocabulary], rows pp_layer_logits_stride apart; what is between
+ * the rows is never read. normed [rows, dim], weight [vocabulary, dim], bias [vocabulary] or NULL.
+ */
+void logits_make(const pp_layer_call *call, const real *normed, const real *weight,
+                 const real *bias, real *logits);
+/* From the gradient of the logits: that of normed, and those of weight and bias added to. */
+void logits_make_input(const pp_layer_call *call, const real *logits, const real *weight,
+                       real *normed_gradient);
+void logits_make_weight(const pp_layer_call *call, const real *normed, const real *logits,
+                        real *weight_gradient, real *bias_gradient);
+/* The logits against the call's targets. F turns each row into e^(x - row
  * maximum), with its sum beside it, and stores the sum of -log softmax[target]; I turns that into
  * the gradient of the logits. */
 void logits_forward(const pp_layer_call *call, real *logits, real *row_sum);

@@ -32,8 +32,7 @@ static void NAME(forward)(const pp_layer_call *call) {
                 t[TRANSFORMED], t[ACTIVATED]);
     norm_forward(rows, dim, t[ACTIVATED], t[NORM_NORMAL], t[NORM_RSTD]);
     norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
-    linear_forward(rows, dim, call->layer->vocabulary, t[NORMED], t[TOKEN_WEIGHT], t[TOKEN_BIAS],
-                   t[LOGITS]);
+    logits_make(call, t[NORMED], t[TOKEN_WEIGHT], t[TOKEN_BIAS], t[LOGITS]);
     logits_forward(call, t[LOGITS], t[ROW_SUM]);
 }
 
@@ -41,8 +40,7 @@ static void NAME(input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     logits_input(call, t[LOGITS], t[ROW_SUM]);
-    linear_input(rows, dim, call->layer->vocabulary, t[LOGITS], t[TOKEN_WEIGHT], t[NORM_GRADIENT],
-                 false);
+    logits_make_input(call, t[LOGITS], t[TOKEN_WEIGHT], t[NORM_GRADIENT]);
     norm_input(rows, dim, t[NORM_GRADIENT], t[NORM_SCALE], t[NORM_NORMAL], t[NORM_RSTD], NULL,
                t[TRANSFORM_GRADIENT], false);
     gelu_input(rows * dim, t[TRANSFORMED], t[TRANSFORM_GRADIENT], t[TRANSFORM_GRADIENT], false);
@@ -56,8 +54,7 @@ static void NAME(weight)(const pp_layer_call *call) {
     void *const *t = call->tensors, *const *g = call->gradients;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
-    linear_weight(rows, dim, call->layer->vocabulary, t[NORMED], t[LOGITS], g[TOKEN_WEIGHT],
-                  g[TOKEN_BIAS]);
+    logits_make_weight(call, t[NORMED], t[LOGITS], g[TOKEN_WEIGHT], g[TOKEN_BIAS]);
     norm_weight(rows, dim, t[NORM_GRADIENT], t[NORM_NORMAL], g[NORM_SCALE], g[NORM_SHIFT]);
     linear_weight(rows, dim, dim, pp_call_input(call), t[TRANSFORM_GRADIENT], g[TRANSFORM_WEIGHT],
                   g[TRANSFORM_BIAS]);

@@ -13,7 +13,7 @@ static void NAME(forward)(const pp_layer_call *call) {
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     rms_forward(rows, dim, pp_call_input(call), t[NORM_NORMAL], t[NORM_RSTD]);
     rms_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORMED]);
-    linear_forward(rows, dim, call->layer->vocabulary, t[NORMED], t[TOKEN_WEIGHT], NULL, t[LOGITS]);
+    logits_make(call, t[NORMED], t[TOKEN_WEIGHT], NULL, t[LOGITS]);
     logits_forward(call, t[LOGITS], t[ROW_SUM]);
 }
 
@@ -21,8 +21,7 @@ static void NAME(input)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     logits_input(call, t[LOGITS], t[ROW_SUM]);
-    linear_input(rows, dim, call->layer->vocabulary, t[LOGITS], t[TOKEN_WEIGHT], t[NORM_GRADIENT],
-                 false);
+    logits_make_input(call, t[LOGITS], t[TOKEN_WEIGHT], t[NORM_GRADIENT]);
     real *dx = pp_call_input_gradient(call);
     if (dx)
         rms_input(rows, dim, t[NORM_GRADIENT], t[NORM_SCALE], t[NORM_NORMAL], t[NORM_RSTD], NULL,
@@ -33,7 +32,7 @@ static void NAME(weight)(const pp_layer_call *call) {
     void *const *t = call->tensors, *const *g = call->gradients;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     rms_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORMED]);
-    linear_weight(rows, dim, call->layer->vocabulary, t[NORMED], t[LOGITS], g[TOKEN_WEIGHT], NULL);
+    logits_make_weight(call, t[NORMED], t[LOGITS], g[TOKEN_WEIGHT], NULL);
     rms_weight(rows, dim, t[NORM_GRADIENT], t[NORM_NORMAL], g[NORM_SCALE]);
 }
 

@@ -276,22 +276,24 @@ static void sum_losses(int64_t rows, const float *losses, double *loss) {
     for (int64_t r = 0; r < rows; r++) *loss += (double)losses[r];
 }
 
-void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                              void *logits, float *row_sum, float *losses, double *loss) {
+void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                              const int32_t *targets, void *logits, float *row_sum, float *losses,
+                              double *loss) {
     targets = fake_host(targets);
     row_sum = fake_host(row_sum);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(logits_forward_row, alone, classes, targets[r], row_of(l, logits, r, classes),
+        BY_TYPE(logits_forward_row, alone, classes, targets[r], row_of(l, logits, r, stride),
                 row_sum + r, losses + r);
     sum_losses(rows, losses, loss);
 }
 
-void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                            float scale, void *logits, const float *row_sum) {
+void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                            const int32_t *targets, float scale, void *logits,
+                            const float *row_sum) {
     targets = fake_host(targets);
     row_sum = fake_host(row_sum);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(logits_input_row, alone, classes, targets[r], scale, row_of(l, logits, r, classes),
+        BY_TYPE(logits_input_row, alone, classes, targets[r], scale, row_of(l, logits, r, stride),
                 row_sum[r]);
 }
 
