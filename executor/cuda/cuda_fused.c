@@ -1,10 +1,9 @@
 /* A linear layer and what follows it in one kernel, by cuBLASLt's epilogues: y = x A^T + b, and
  * beside it gelu(y).
  *
- * NEVER RUN YET: written after cuBLAS's documentation ("cublasLtEpilogue_t", "cublasLtMatmulDesc-
- * Attributes_t") and compiled, but no device has seen it. It is off unless PPSIM_EPILOGUES says
- * `measure` (the faster of the fused kernel and its parts, shape by shape) or `on` (fused where the
- * library can). What it should compute is tested on the host: tests/executor/launch_host.c.
+ * PPSIM_EPILOGUES says where: `on` (where the library can; the default), `measure` (the faster of
+ * the fused kernel and its parts, shape by shape) or `off`. What it should compute is tested on the
+ * host (tests/executor/launch_host.c), and that it does on a device by gpu_layers.
  *
  * As in cuda_gemm.c a row-major y is the column-major y^T = A x^T, with [out] rows, over which the
  * library adds its bias. The gelu epilogue writes gelu(x A^T + b), from sums in fp32, as the
@@ -24,19 +23,19 @@ enum { KEPT = 64, ALIGNMENT = 64 /* of every tensor (core/layout.c) */ };
 
 typedef enum epilogues { EPILOGUES_OFF, EPILOGUES_MEASURE, EPILOGUES_ON } epilogues;
 
-static epilogues mode;
+static epilogues mode = EPILOGUES_ON;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void read_mode(void) {
     const char *wish = getenv("PPSIM_EPILOGUES");
-    if (!wish || strcmp(wish, "off") == 0) return;
-    if (strcmp(wish, "on") == 0)
-        mode = EPILOGUES_ON;
+    if (!wish || strcmp(wish, "on") == 0) return;
+    if (strcmp(wish, "off") == 0)
+        mode = EPILOGUES_OFF;
     else if (strcmp(wish, "measure") == 0)
         mode = EPILOGUES_MEASURE;
     else
         pp_cuda_host->log(PP_LOG_WARNING, "executor",
-                          "PPSIM_EPILOGUES is '%.40s'; known are off, measure and on: off", wish);
+                          "PPSIM_EPILOGUES is '%.40s'; known are off, measure and on: on", wish);
 }
 
 /* ---- what the library is asked ------------------------------------------------------------- */

@@ -1,11 +1,10 @@
 /* Attention by cuDNN: one kernel forward and a few backward that never write the square of
  * probabilities.
  *
- * NEVER RUN YET: written after cuDNN's documentation and compiled against its header's numbers, but
- * no device and no cuDNN has seen it. It is off unless PPSIM_ATTENTION says `cudnn` (wherever the
- * library can) or `measure` (where its F is faster than the parts, shape by shape; I follows F,
- * because what F keeps differs). What its graphs compute is tested on the host, by a stand-in for
- * the library that evaluates them (tests/cudnn).
+ * PPSIM_ATTENTION says where: `cudnn` (wherever the library can; the default), `measure` (where its
+ * F is faster than the parts, shape by shape; I follows F, because what F keeps differs) or `parts`
+ * (nowhere). What its graphs compute is tested on the host, by a stand-in for the library that
+ * evaluates them (tests/cudnn), and on a device by gpu_layers.
  *
  * Memory stays as it is planned: the tensor of the probabilities, which F writes and I reads last,
  * holds the statistics instead, and behind them I's scratch:
@@ -17,7 +16,7 @@
  * of the rest and the queue's workspace, which cuBLAS uses in the same stream at other times.
  *
  * cuDNN adds up the queries' gradients in the order in which blocks come: equal runs may differ in
- * their last bits. Without a library, an engine or room the parts are taken, told once. */
+ * their last bits; the parts have no such freedom. Without a library, an engine or room the parts are taken, told once. */
 #include "executor/cuda/attention.h"
 
 #include "executor/cuda/attention_graph.h"
@@ -37,7 +36,7 @@ typedef enum way { PARTS, MEASURE, CUDNN } way;
 
 /* ---- what was asked for -------------------------------------------------------------------- */
 
-static way wish;
+static way wish = CUDNN;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void say(bool warns, const char *format, const char *what) {
@@ -48,13 +47,13 @@ static void say(bool warns, const char *format, const char *what) {
 
 static void read_wish(void) {
     const char *asked = getenv("PPSIM_ATTENTION");
-    if (!asked || strcmp(asked, "parts") == 0) return;
-    if (strcmp(asked, "cudnn") == 0)
-        wish = CUDNN;
+    if (!asked || strcmp(asked, "cudnn") == 0) return;
+    if (strcmp(asked, "parts") == 0)
+        wish = PARTS;
     else if (strcmp(asked, "measure") == 0)
         wish = MEASURE;
     else
-        say(true, "PPSIM_ATTENTION is '%.40s'; known are parts, measure and cudnn: parts", asked);
+        say(true, "PPSIM_ATTENTION is '%.40s'; known are parts, measure and cudnn: cudnn", asked);
 }
 
 /* Once in a process: ranks have equal reasons. */
