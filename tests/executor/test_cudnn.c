@@ -17,7 +17,7 @@ COUNTED_SUITE(cudnn);
 /* Before anything asks for the library: the answer stays. */
 static dnn_stand_in *open_stand_in(const char *way) {
     setenv("PPSIM_CUDNN", PPSIM_STAND_IN_CUDNN, 1);
-    setenv("PPSIM_ATTENTION", way, 1);
+    if (way) setenv("PPSIM_ATTENTION", way, 1);
     dnn_stand_in *control = dlsym(dlopen(PPSIM_STAND_IN_CUDNN, RTLD_NOW), "dnn_control");
     cr_assert_not_null(control);
     control->host = fake_host;
