@@ -41,7 +41,8 @@ static double NAME(square_sum)(int64_t count, const real *x) {
     double parts[PP_SQUARE_PARTS];
     for (int part = 0; part < PP_SQUARE_PARTS; part++) {
         double found[PP_SQUARE_LANES] = {0};
-        int64_t from = square_part(count, part), to = square_part(count, part + 1);
+        int64_t from = part_begin(count, part, PP_SQUARE_PARTS),
+                to = part_begin(count, part + 1, PP_SQUARE_PARTS);
         NAME(add_squares)(to - from, x + from, found);
         parts[part] = sum_in_order(PP_SQUARE_LANES, found);
     }

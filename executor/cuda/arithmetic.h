@@ -15,15 +15,18 @@
 
 #ifdef __CUDACC__
 #define PP_DEVICE static __device__ __forceinline__
+#define UNROLL _Pragma("unroll")
 #else
 #define PP_DEVICE static inline __attribute__((unused))
+#define UNROLL
 #endif
 
 /* ---- lanes --------------------------------------------------------------------------------- */
 
 #ifdef __CUDACC__
 
-/* The threads of a block, a multiple of 32; scratch holds a number for each warp. */
+/* The threads that share a row: 32, a warp, or a block of more, a multiple of 32, whose scratch
+ * holds a number for each warp. */
 typedef struct lanes {
     int index, count;
     float *scratch;
@@ -42,6 +45,7 @@ PP_DEVICE float warp_max(float x) {
 /* Of all lanes, to all lanes. Every lane must come. */
 PP_DEVICE float lanes_sum(lanes l, float x) {
     x = warp_sum(x);
+    if (l.count == 32) return x;
     __syncthreads(); /* scratch may still be read */
     if (l.index % 32 == 0) l.scratch[l.index / 32] = x;
     __syncthreads();
@@ -52,6 +56,7 @@ PP_DEVICE float lanes_sum(lanes l, float x) {
 
 PP_DEVICE float lanes_max(lanes l, float x) {
     x = warp_max(x);
+    if (l.count == 32) return x;
     __syncthreads();
     if (l.index % 32 == 0) l.scratch[l.index / 32] = x;
     __syncthreads();
@@ -80,14 +85,17 @@ PP_DEVICE float lanes_max(lanes l, float x) {
 
 /* ---- sums of squares ----------------------------------------------------------------------- */
 
+/* Rows are added up in so many parts, and the parts in order. */
+enum { PP_COLUMN_PARTS = 64 };
+
 /* The squares of a tensor add up in double: in each of so many parts by so many lanes (a block's
  * threads), lane j taking every element j, j + lanes, …; then over the lanes, then over the parts.
  * The order, and so every bit, depends on the tensor's size alone: it is the same on the host. */
 enum { PP_SQUARE_PARTS = 256, PP_SQUARE_LANES = 256 };
 
-/* Where part `part` of `count` elements begins. */
-PP_DEVICE int64_t square_part(int64_t count, int part) {
-    return count / PP_SQUARE_PARTS * part + count % PP_SQUARE_PARTS * part / PP_SQUARE_PARTS;
+/* Where part `part` of so many begins, of `count` elements. */
+PP_DEVICE int64_t part_begin(int64_t count, int part, int parts) {
+    return count / parts * part + count % parts * part / parts;
 }
 
 PP_DEVICE double sum_in_order(int count, const double *x) {
@@ -183,9 +191,10 @@ PP_DEVICE uint64_t drop_counter(int64_t i, int64_t per_sample, int64_t width, in
     return (uint64_t)(e / width * pitch + e % width);
 }
 
-/* Word e % 4 of the block (high, e / 4 + site · 2^40): Philox 4x32-10 (core/random.c). */
-PP_DEVICE uint32_t mask_word(const uint32_t key[2], uint64_t high, uint64_t site, uint64_t e) {
-    uint64_t low = (site << 40) + e / 4;
+/* The block (high, number + site · 2^40): Philox 4x32-10 (core/random.c). */
+PP_DEVICE void mask_block(const uint32_t key[2], uint64_t high, uint64_t site, uint64_t number,
+                          uint32_t word[4]) {
+    uint64_t low = (site << 40) + number;
     uint32_t c0 = (uint32_t)low, c1 = (uint32_t)(low >> 32);
     uint32_t c2 = (uint32_t)high, c3 = (uint32_t)(high >> 32);
     uint32_t k0 = key[0], k1 = key[1];
@@ -199,7 +208,14 @@ PP_DEVICE uint32_t mask_word(const uint32_t key[2], uint64_t high, uint64_t site
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return e % 4 == 0 ? c0 : e % 4 == 1 ? c1 : e % 4 == 2 ? c2 : c3;
+    word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
+}
+
+/* Of element e of a mask. */
+PP_DEVICE uint32_t mask_word(const uint32_t key[2], uint64_t high, uint64_t site, uint64_t e) {
+    uint32_t word[4];
+    mask_block(key, high, site, e / 4, word);
+    return e % 4 == 0 ? word[0] : e % 4 == 1 ? word[1] : e % 4 == 2 ? word[2] : word[3];
 }
 
 /* The new weight; states are updated (executor/optimizer.c has the formulas and their sources). */

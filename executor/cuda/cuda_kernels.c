@@ -60,6 +60,12 @@ void drop_masked(const pp_layer_call *call, int64_t count, const uint8_t *mask, 
     pp_launch_masked(LAUNCH, count, mask, (float)(1 / (1 - call->layer->dropout)), x, y);
 }
 
+static void NAME(sum_columns)(int64_t rows, int64_t columns, const real *x, const real *by,
+                              real *sums, real *by_sums) {
+    float *parts = pp_cuda_scratch(2 * PP_COLUMN_PARTS * columns);
+    if (parts) pp_launch_column_sums(LAUNCH, rows, columns, x, by, parts, sums, by_sums);
+}
+
 /* ---- matmul.c ------------------------------------------------------------------------------ */
 
 /* y = [y +] x · weight^T */
@@ -132,7 +138,7 @@ void linear_weight(int64_t rows, int64_t in, int64_t out, const real *x, const r
                                     .ldb = in,
                                     .c = weight_gradient,
                                     .ldc = in});
-    if (bias_gradient) pp_launch_column_sums(LAUNCH, rows, out, dy, NULL, bias_gradient);
+    if (bias_gradient) NAME(sum_columns)(rows, out, dy, NULL, bias_gradient, NULL);
 }
 
 /* ---- norm.c, rms.c, rotary.c, activate.c --------------------------------------------------- */
@@ -154,8 +160,7 @@ void norm_input(int64_t rows, int64_t dim, const real *dy, const real *scale, co
 
 void norm_weight(int64_t rows, int64_t dim, const real *dy, const real *normal,
                  real *scale_gradient, real *shift_gradient) {
-    pp_launch_column_sums(LAUNCH, rows, dim, dy, normal, scale_gradient);
-    pp_launch_column_sums(LAUNCH, rows, dim, dy, NULL, shift_gradient);
+    NAME(sum_columns)(rows, dim, dy, normal, shift_gradient, scale_gradient);
 }
 
 void rms_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd) {
@@ -174,7 +179,7 @@ void rms_input(int64_t rows, int64_t dim, const real *dy, const real *scale, con
 
 void rms_weight(int64_t rows, int64_t dim, const real *dy, const real *normal,
                 real *scale_gradient) {
-    pp_launch_column_sums(LAUNCH, rows, dim, dy, normal, scale_gradient);
+    NAME(sum_columns)(rows, dim, dy, normal, NULL, scale_gradient);
 }
 
 void rotate(int64_t samples, int64_t sequence, int64_t heads, int64_t size, int64_t stride,
@@ -259,7 +264,7 @@ void logits_make_weight(const pp_layer_call *call, const real *normed, const rea
                                     .ldb = dim,
                                     .c = weight_gradient,
                                     .ldc = dim});
-    if (bias_gradient) pp_launch_column_sums(LAUNCH, rows, vocabulary, logits, NULL, bias_gradient);
+    if (bias_gradient) NAME(sum_columns)(rows, vocabulary, logits, NULL, bias_gradient, NULL);
 }
 
 void logits_forward(const pp_layer_call *call, real *logits, real *row_sum) {
@@ -300,7 +305,8 @@ void add_positions(int64_t rows, int64_t dim, int64_t period, const real *table,
 
 void scatter_tokens(int64_t rows, int64_t dim, const int32_t *tokens, const real *dy,
                     real *gradient) {
-    pp_launch_scatter_tokens(LAUNCH, rows, dim, tokens, dy, gradient);
+    int32_t *chains = (int32_t *)(void *)pp_cuda_scratch(2 * rows);
+    if (chains) pp_launch_scatter_tokens(LAUNCH, rows, dim, tokens, dy, chains, gradient);
 }
 
 void scatter_positions(int64_t rows, int64_t dim, int64_t period, const real *dy, real *gradient) {

@@ -58,9 +58,10 @@ void pp_launch_masked(pp_launch l, int64_t count, const uint8_t *mask, float sca
 /* ---- rows ---------------------------------------------------------------------------------- */
 
 void pp_launch_fill_rows(pp_launch l, int64_t rows, int64_t columns, const void *row, void *y);
-/* sums += columns of x (times those of `by`, unless NULL). */
+/* sums += columns of x, by_sums += those of x times `by`; NULL: not wanted. parts : [2,
+ * PP_COLUMN_PARTS, columns] scratch. */
 void pp_launch_column_sums(pp_launch l, int64_t rows, int64_t columns, const void *x,
-                           const void *by, void *sums);
+                           const void *by, float *parts, void *sums, void *by_sums);
 /* centred: a layer norm; else a root-mean-square norm. */
 void pp_launch_norm_forward(pp_launch l, int64_t rows, int64_t dim, bool centred, const void *x,
                             void *normal, float *rstd);
@@ -79,8 +80,9 @@ void pp_launch_gather_tokens(pp_launch l, int64_t rows, int64_t dim, const int32
                              const void *table, void *y);
 void pp_launch_add_positions(pp_launch l, int64_t rows, int64_t dim, int64_t period,
                              const void *table, void *y);
+/* chains : [2, rows] scratch. */
 void pp_launch_scatter_tokens(pp_launch l, int64_t rows, int64_t dim, const int32_t *tokens,
-                              const void *dy, void *gradient);
+                              const void *dy, int32_t *chains, void *gradient);
 void pp_launch_scatter_positions(pp_launch l, int64_t rows, int64_t dim, int64_t period,
                                  const void *dy, void *gradient);
 

@@ -146,7 +146,8 @@ void pp_launch_step(pp_launch l, const pp_step_factors *f, int64_t count, void *
 /* As the device does it, block by block and thread by thread. */
 void pp_launch_square_sum(pp_launch l, int64_t count, const void *x, double *parts, double *sum) {
     for (int part = 0; part < PP_SQUARE_PARTS; part++) {
-        int64_t from = square_part(count, part), to = square_part(count, part + 1);
+        int64_t from = part_begin(count, part, PP_SQUARE_PARTS);
+        int64_t to = part_begin(count, part + 1, PP_SQUARE_PARTS);
         double found[PP_SQUARE_LANES];
         for (int i = 0; i < PP_SQUARE_LANES; i++) {
             lanes lane = {i, PP_SQUARE_LANES};
@@ -181,12 +182,16 @@ void pp_launch_fill_rows(pp_launch l, int64_t rows, int64_t columns, const void 
 }
 
 void pp_launch_column_sums(pp_launch l, int64_t rows, int64_t columns, const void *x,
-                           const void *by, void *sums) {
+                           const void *by, float *parts, void *sums, void *by_sums) {
+    (void)parts;
     for (int64_t c = 0; c < columns; c++) {
-        float sum = 0;
-        for (int64_t i = c; i < rows * columns; i += columns)
-            sum += by ? get(l, x, i) * get(l, by, i) : get(l, x, i);
-        put_or_add(l, sums, c, sum, true);
+        float sum = 0, by_sum = 0;
+        for (int64_t i = c; i < rows * columns; i += columns) {
+            sum += get(l, x, i);
+            if (by) by_sum += get(l, x, i) * get(l, by, i);
+        }
+        if (sums) put_or_add(l, sums, c, sum, true);
+        if (by_sums) put_or_add(l, by_sums, c, by_sum, true);
     }
 }
 
@@ -194,7 +199,7 @@ void pp_launch_norm_forward(pp_launch l, int64_t rows, int64_t dim, bool centred
                             void *normal, float *rstd) {
     rstd = fake_host(rstd);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(norm_forward_row, alone, dim, centred, row_of(l, x, r, dim),
+        BY_TYPE(norm_forward_row, alone, true, dim, centred, row_of(l, x, r, dim),
                 row_of(l, normal, r, dim), rstd + r);
 }
 
@@ -211,7 +216,7 @@ void pp_launch_norm_input(pp_launch l, int64_t rows, int64_t dim, bool centred, 
     rstd = fake_host(rstd);
     scale = fake_host(scale);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(norm_input_row, alone, dim, centred, row_of(l, dy, r, dim), scale,
+        BY_TYPE(norm_input_row, alone, true, dim, centred, row_of(l, dy, r, dim), scale,
                 row_of(l, normal, r, dim), rstd[r], residual ? row_of(l, residual, r, dim) : NULL,
                 row_of(l, dx, r, dim), accumulate);
 }
@@ -249,7 +254,8 @@ static bool is_first(const int32_t *tokens, int64_t r) {
 }
 
 void pp_launch_scatter_tokens(pp_launch l, int64_t rows, int64_t dim, const int32_t *tokens,
-                              const void *dy, void *gradient) {
+                              const void *dy, int32_t *chains, void *gradient) {
+    (void)chains;
     tokens = fake_host(tokens);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; is_first(tokens, r) && i < dim; i++) {
@@ -282,7 +288,7 @@ void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, int64_
     targets = fake_host(targets);
     row_sum = fake_host(row_sum);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(logits_forward_row, alone, classes, targets[r], row_of(l, logits, r, stride),
+        BY_TYPE(logits_forward_row, alone, true, classes, targets[r], row_of(l, logits, r, stride),
                 row_sum + r, losses + r);
     sum_losses(rows, losses, loss);
 }
@@ -293,8 +299,8 @@ void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, int64_t 
     targets = fake_host(targets);
     row_sum = fake_host(row_sum);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(logits_input_row, alone, classes, targets[r], scale, row_of(l, logits, r, stride),
-                row_sum[r]);
+        BY_TYPE(logits_input_row, alone, true, classes, targets[r], scale,
+                row_of(l, logits, r, stride), row_sum[r]);
 }
 
 void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,
@@ -303,7 +309,7 @@ void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,
     targets = fake_host(targets);
     row_log_sum = fake_host(row_log_sum);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(class_loss_forward_row, alone, classes, targets[r], row_of(l, x, r, classes),
+        BY_TYPE(class_loss_forward_row, alone, true, classes, targets[r], row_of(l, x, r, classes),
                 row_log_sum + r, losses + r);
     sum_losses(rows, losses, loss);
 }
@@ -314,21 +320,21 @@ void pp_launch_class_loss_input(pp_launch l, int64_t rows, int64_t classes, cons
     targets = fake_host(targets);
     row_log_sum = fake_host(row_log_sum);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(class_loss_input_row, alone, classes, targets[r], scale, row_of(l, x, r, classes),
-                row_log_sum[r], row_of(l, dx, r, classes), accumulate);
+        BY_TYPE(class_loss_input_row, alone, true, classes, targets[r], scale,
+                row_of(l, x, r, classes), row_log_sum[r], row_of(l, dx, r, classes), accumulate);
 }
 
 /* ---- attention ----------------------------------------------------------------------------- */
 
 void pp_launch_softmax(pp_launch l, int64_t rows, int64_t sequence, bool causal, void *scores) {
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(softmax_row, alone, sequence, causal ? r % sequence + 1 : sequence,
+        BY_TYPE(softmax_row, alone, true, sequence, causal ? r % sequence + 1 : sequence,
                 row_of(l, scores, r, sequence));
 }
 
 void pp_launch_softmax_input(pp_launch l, int64_t rows, int64_t sequence, const void *p, void *d) {
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(softmax_input_row, alone, sequence, row_of(l, p, r, sequence),
+        BY_TYPE(softmax_input_row, alone, true, sequence, row_of(l, p, r, sequence),
                 row_of(l, d, r, sequence));
 }
 
@@ -376,7 +382,7 @@ bool pp_cuda_linear(pp_launch l, const pp_linear *linear) {
 
 /* ---- the queue ----------------------------------------------------------------------------- */
 
-enum { SCRATCH = 1 << 16 };
+enum { SCRATCH = 1 << 18 };
 static _Thread_local _Alignas(64) float scratch[SCRATCH];
 static _Thread_local double loss;
 

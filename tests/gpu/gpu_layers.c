@@ -72,9 +72,11 @@ static const shape shapes[] = {
     TABLE(PP_OP_BERT_EMBEDDING, 129, 65, 300, 2),
     TABLE(PP_OP_LM_HEAD, 6, 5, 37, 3),
     TABLE(PP_OP_LM_HEAD, 256, 100, 50257, 1),
+    TABLE(PP_OP_EMBEDDING, 768, 1024, 50, 2), /* tokens that come often */
     TABLE(PP_OP_RMS_LM_HEAD, 130, 33, 4099, 2),
     TABLE(PP_OP_MLM_HEAD, 130, 33, 4099, 2),
-    ROWS(PP_OP_LAYER_NORM, 1, 3, 2),
+    ROWS(PP_OP_LAYER_NORM, 3, 3, 2), /* of fewer features the input gradient is 0 but for eps */
+    ROWS(PP_OP_LAYER_NORM, 4104, 9, 2),
     ROWS(PP_OP_LAYER_NORM, 1601, 77, 2),
     ROWS(PP_OP_RMS_NORM, 1601, 77, 2),
     ROWS(PP_OP_GELU, 1000, 77, 2),
