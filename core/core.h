@@ -237,6 +237,11 @@ pp_random_key pp_random_key_make(uint64_t seed, const char *name, uint64_t strea
 void pp_random_block(pp_random_key key, uint64_t high, uint64_t low, uint32_t out[4]);
 double pp_random_unit(pp_random_key key, uint64_t counter);   /* [0, 1) with 53 bits */
 double pp_random_normal(pp_random_key key, uint64_t counter); /* mean 0, variance 1 (Box-Muller) */
+/* `count` of them from `start` on, times `deviation`, on several threads where they are many. */
+void pp_random_normals_f32(pp_random_key key, uint64_t start, int64_t count, double deviation,
+                           float *values);
+void pp_random_normals_f64(pp_random_key key, uint64_t start, int64_t count, double deviation,
+                           double *values);
 uint64_t pp_random_below(pp_random_key key, uint64_t counter, uint64_t bound); /* [0, bound) */
 
 /* ---- 6 models ------------------------------------------------------------------------------ */

@@ -513,19 +513,20 @@ void attend_input(const attend_call *a) {
 
 /* ---- initialise.c -------------------------------------------------------------------------- */
 
-/* The numbers of the CPU's initialise.c, rounded to the type. */
+/* The numbers of the CPU's initialise.c, rounded to the type: made as floats and narrowed in place,
+ * front to back. */
 static void NAME(fill_parameter)(pp_random_key key, uint64_t start, const char *name,
-                                 int64_t elements, real *values) {
+                                 int64_t elements, float *values) {
     size_t length = strlen(name);
     bool weight = length >= 6 && strcmp(name + length - 6, "weight") == 0;
     float constant = length >= 5 && strcmp(name + length - 5, "scale") == 0 ? 1 : 0;
-    for (int64_t i = 0; i < elements; i++) {
-        float value =
-            weight ? (float)(0.02 * pp_random_normal(key, start + (uint64_t)i)) : constant;
-        if (REAL_DTYPE == PP_BF16)
-            ((uint16_t *)(void *)values)[i] = bf16_from_float(value);
-        else
-            ((float *)(void *)values)[i] = value;
+    if (weight)
+        pp_random_normals_f32(key, start, elements, 0.02, values);
+    else
+        for (int64_t i = 0; i < elements; i++) values[i] = constant;
+    for (int64_t i = 0; REAL_DTYPE == PP_BF16 && i < elements; i++) {
+        uint16_t narrow = bf16_from_float(values[i]);
+        memcpy((char *)values + i * 2, &narrow, 2);
     }
 }
 
@@ -536,10 +537,10 @@ void initialise_parameters(const pp_layer *layer, pp_random_key key, void *const
         if (list[t].role != PP_TENSOR_PARAMETER) continue;
         int64_t elements = list[t].rows * list[t].columns;
         uint64_t start = list[t].tied ? 0 : (uint64_t)(t + 1) << 40;
-        real *values = pp_cuda_host_allocate((size_t)elements * sizeof *values);
+        float *values = pp_cuda_host_allocate((size_t)elements * sizeof *values);
         if (!values) return; /* the queue knows, and says so when it is waited for */
         NAME(fill_parameter)(key, start, list[t].name, elements, values);
-        pp_cuda_upload(tensors[t], values, (size_t)elements * sizeof *values);
+        pp_cuda_upload(tensors[t], values, (size_t)pp_tensor_bytes(&list[t]));
         pp_cuda_host_release(values);
     }
 }

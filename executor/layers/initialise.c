@@ -13,11 +13,6 @@ static bool NAME(ends_in)(const char *name, const char *end) {
     return length >= tail && strcmp(name + length - tail, end) == 0;
 }
 
-static void NAME(fill_normal)(pp_random_key key, uint64_t start, int64_t count, real *values) {
-    for (int64_t i = 0; i < count; i++)
-        values[i] = (real)(0.02 * pp_random_normal(key, start + (uint64_t)i));
-}
-
 void initialise_parameters(const pp_layer *layer, pp_random_key key, void *const *tensors) {
     pp_tensor list[PP_LAYER_TENSORS];
     int count = pp_layer_tensors(layer, 1, REAL_DTYPE, list);
@@ -28,7 +23,7 @@ void initialise_parameters(const pp_layer *layer, pp_random_key key, void *const
         uint64_t start = list[t].tied ? 0 : (uint64_t)(t + 1) << 40;
         real constant = NAME(ends_in)(list[t].name, "scale") ? 1 : 0;
         if (NAME(ends_in)(list[t].name, "weight"))
-            NAME(fill_normal)(key, start, elements, values);
+            NAME(pp_random_normals)(key, start, elements, 0.02, values);
         else
             for (int64_t i = 0; i < elements; i++) values[i] = constant;
     }
