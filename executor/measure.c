@@ -281,7 +281,7 @@ pp_status pp_measure(const pp_measure_options *options, pp_error *error) {
     pp_backend_seat seat;
     PP_TRY(check_options(options, error));
     PP_TRY(find_backend(options, &backend, &seat, error));
-    if (options->links) return pp_measure_links(options, error);
+    if (options->links) return pp_measure_links(options, backend, &seat, error);
     PP_TRY(check_layers(options, backend, error));
     PP_TRY(backend->open(&seat, &state, error));
     pp_status status = measure_layers(options, backend, &seat, state, error);

@@ -85,6 +85,7 @@ void pp_canary_stop(pp_canary *canary);
 /* ---- measure_links.c ---- */
 
 /* Times the local transport for messages from 1 KiB to 16 MiB. */
-pp_status pp_measure_links(const pp_measure_options *options, pp_error *error);
+pp_status pp_measure_links(const pp_measure_options *options, const pp_backend *backend,
+                           const pp_backend_seat *seat, pp_error *error);
 
 #endif

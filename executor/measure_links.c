@@ -1,7 +1,8 @@
 /* How long a message takes through the local transport: two threads play ping-pong.
  *
- * One way is half a round trip: the copy into the receiver's slot and the waking of the receiver.
- * The receiver waits as a rank waits that has nothing else to do. */
+ * One way is half a round trip: the copy into the receiver's slot, by the backend that is measured
+ * and in its memory, and the waking of the receiver. The receiver waits as a rank waits that has
+ * nothing else to do. */
 #include "executor/measure_internal.h"
 #include "executor/transport.h"
 
@@ -21,6 +22,11 @@
 enum { PING, PONG, CHANNELS };
 
 typedef struct table_tennis {
+    const pp_backend *backend;
+    pp_backend_seat seat;
+    void *state[CHANNELS]; /* of the side that sends on it */
+    pp_status echo_status;
+    pp_error echo_error;
     pp_transport *transport;
     void *slots[CHANNELS][SLOTS];
     void *ball[CHANNELS]; /* what each side sends */
@@ -30,26 +36,45 @@ typedef struct table_tennis {
 
 static const pp_transport_ops *const ops = &pp_transport_local;
 
-/* The other side: sends everything back until the transport is aborted. */
+static pp_status hit(const table_tennis *game, int channel, uint32_t number, pp_error *error) {
+    pp_message_part part;
+    pp_message message =
+        pp_message_whole(&part, number, game->ball[channel], (size_t)game->size_bytes);
+    message.backend = game->backend;
+    message.backend_state = game->state[channel];
+    return ops->send_message(game->transport, channel, &message, error);
+}
+
+/* Sends everything back until the transport is aborted. */
+static pp_status send_back(table_tennis *game, pp_error *error) {
+    for (uint32_t number = 0;; number++) {
+        int slot;
+        if (ops->receive(game->transport, PING, number, TIMEOUT_S, &slot, NULL) != PP_OK)
+            return PP_OK;
+        ops->release(game->transport, PING, slot);
+        PP_TRY(hit(game, PONG, number, error));
+    }
+}
+
+/* The other side: a rank of its own, on the next slice where the device is cut. */
 static void *echo(void *argument) {
     table_tennis *game = argument;
-    for (uint32_t message = 0;; message++) {
-        int slot;
-        if (ops->receive(game->transport, PING, message, TIMEOUT_S, &slot, NULL) != PP_OK) break;
-        size_t size_bytes = (size_t)game->size_bytes;
-        ops->release(game->transport, PING, slot);
-        if (ops->send(game->transport, PONG, message, game->ball[PONG], size_bytes, NULL) != PP_OK)
-            break;
+    pp_backend_seat seat = game->seat;
+    if (seat.slices > 1) seat.slice++;
+    game->echo_status = game->backend->open(&seat, &game->state[PONG], &game->echo_error);
+    if (game->echo_status == PP_OK) {
+        game->echo_status = send_back(game, &game->echo_error);
+        game->backend->close(game->state[PONG]);
     }
+    if (game->echo_status != PP_OK) ops->abort(game->transport);
     return NULL;
 }
 
 static pp_status round_trip(table_tennis *game, pp_error *error) {
     int slot;
-    uint32_t message = game->message++;
-    PP_TRY(ops->send(game->transport, PING, message, game->ball[PING], (size_t)game->size_bytes,
-                     error));
-    PP_TRY(ops->receive(game->transport, PONG, message, TIMEOUT_S, &slot, error));
+    uint32_t number = game->message++;
+    PP_TRY(hit(game, PING, number, error));
+    PP_TRY(ops->receive(game->transport, PONG, number, TIMEOUT_S, &slot, error));
     ops->release(game->transport, PONG, slot);
     return PP_OK;
 }
@@ -105,11 +130,22 @@ static pp_status play(table_tennis *game, const pp_measure_options *options, pp_
     pp_status status = measure_sizes(game, options, error);
     ops->abort(game->transport);
     pthread_join(other, NULL);
-    return status;
+    if (game->echo_status == PP_OK) return status;
+    if (error) *error = game->echo_error;
+    return game->echo_status;
 }
 
-pp_status pp_measure_links(const pp_measure_options *options, pp_error *error) {
-    table_tennis game = {0};
+static void *new_block(const table_tennis *game) {
+    void *block = game->backend->allocate(game->state[PING], (size_t)LARGEST_BYTES);
+    if (block) game->backend->fill(game->state[PING], block, 0, (size_t)LARGEST_BYTES);
+    return block;
+}
+
+static void drop_block(const table_tennis *game, void *block) {
+    if (block) game->backend->release(game->state[PING], block, (size_t)LARGEST_BYTES);
+}
+
+static pp_status measure(table_tennis *game, const pp_measure_options *options, pp_error *error) {
     pp_channel_request channels[CHANNELS];
     pp_status status = PP_OK;
     for (int c = 0; c < CHANNELS; c++) {
@@ -118,24 +154,34 @@ pp_status pp_measure_links(const pp_measure_options *options, pp_error *error) {
                                            .slot_count = SLOTS,
                                            .slot_bytes = (size_t)LARGEST_BYTES,
                                            .lane = c};
-        game.ball[c] = pp_allocate_zeroed(1, (size_t)LARGEST_BYTES);
-        if (!game.ball[c]) status = pp_fail_memory(error);
+        game->ball[c] = new_block(game);
+        if (!game->ball[c]) status = pp_fail_memory(error);
         for (int s = 0; s < SLOTS; s++) {
-            game.slots[c][s] = pp_allocate_zeroed(1, (size_t)LARGEST_BYTES);
-            if (!game.slots[c][s]) status = pp_fail_memory(error);
+            game->slots[c][s] = new_block(game);
+            if (!game->slots[c][s]) status = pp_fail_memory(error);
         }
     }
     pp_transport_setting setting = {.channels = channels, .channel_count = CHANNELS};
-    if (status == PP_OK) status = ops->open(&setting, &game.transport, error);
+    if (status == PP_OK) status = game->backend->finish(game->state[PING], error);
+    if (status == PP_OK) status = ops->open(&setting, &game->transport, error);
     if (status == PP_OK) {
         for (int c = 0; c < CHANNELS; c++)
-            ops->attach(game.transport, c, game.slots[c], NULL, NULL);
-        status = play(&game, options, error);
+            ops->attach(game->transport, c, game->slots[c], NULL, NULL);
+        status = play(game, options, error);
     }
-    ops->close(game.transport);
+    ops->close(game->transport);
     for (int c = 0; c < CHANNELS; c++) {
-        pp_free(game.ball[c]);
-        for (int s = 0; s < SLOTS; s++) pp_free(game.slots[c][s]);
+        drop_block(game, game->ball[c]);
+        for (int s = 0; s < SLOTS; s++) drop_block(game, game->slots[c][s]);
     }
+    return status;
+}
+
+pp_status pp_measure_links(const pp_measure_options *options, const pp_backend *backend,
+                           const pp_backend_seat *seat, pp_error *error) {
+    table_tennis game = {.backend = backend, .seat = *seat};
+    PP_TRY(backend->open(seat, &game.state[PING], error));
+    pp_status status = measure(&game, options, error);
+    backend->close(game.state[PING]);
     return status;
 }
