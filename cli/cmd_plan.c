@@ -15,7 +15,7 @@ typedef struct plan_settings {
     int64_t batch, memory_bytes, microbatch_size, zero, sequence;
     int ranks, virtual_stages, microbatches, slices, dp, tp, threads;
     double limit_s;
-    bool json, csv, explain, exact, model_missing;
+    bool json, csv, explain, exact, model_missing, no_dropout;
 } plan_settings;
 
 static const plan_settings defaults = {.zero = PP_ZERO_SEARCH};
@@ -44,6 +44,8 @@ static const pp_option options[] = {
      offsetof(plan_settings, optimizer), "adamw (default) or sgd with momentum"},
     {0, "zero", NULL, "STAGE", NULL, PP_OPTION_NUMBER, offsetof(plan_settings, zero),
      "pin ZeRO: 1 shards the optimizer state over the replicas, 0 does not"},
+    {0, "no-dropout", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(plan_settings, no_dropout),
+     "train without the dropout that the model has"},
     {0, "sequence", NULL, "N", NULL, PP_OPTION_SIZE, offsetof(plan_settings, sequence),
      "sequence length instead of the model's own"},
     {'K', "ranks", NULL, "K", NULL, PP_OPTION_COUNT, offsetof(plan_settings, ranks),
@@ -120,11 +122,10 @@ static pp_status choose_dtype(const plan_settings *settings, planning *p, pp_err
     return PP_OK;
 }
 
-/* Ranks that will be busy beside each, on this machine: what a profile was measured with. */
+/* Ranks that will be busy beside each: of what a profile was measured with, the nearest is taken.
+ */
 static int busy_neighbours(const planning *p, int64_t pinned) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int64_t devices = pinned ? pinned : pp_cluster_device_count(p->cluster);
-    if (devices > cores) devices = cores;
     return devices > 1 ? (int)devices - 1 : 0;
 }
 
@@ -150,6 +151,7 @@ static pp_status open_inputs(const plan_settings *settings, planning *p, pp_erro
     PP_TRY(pp_check_output(settings->out, inputs, 3, error));
     PP_TRY(pp_model_open(settings->model, &p->model, error));
     if (settings->sequence) PP_TRY(pp_model_set_sequence(p->model, settings->sequence, error));
+    if (settings->no_dropout) pp_model_clear_dropout(p->model);
     PP_TRY(pp_cluster_open(settings->cluster ? settings->cluster : "local", (int)pinned,
                            &p->cluster, error));
     PP_TRY(choose_dtype(settings, p, error));

@@ -14,7 +14,7 @@ typedef struct profile_settings {
     double cap_s, interval;
     int64_t remove, sequence;
     int64_t neighbours; /* -1: as many as the other cores */
-    bool list, links, alone;
+    bool list, links, alone, no_dropout;
 } profile_settings;
 
 static const pp_option options[] = {
@@ -26,12 +26,16 @@ static const pp_option options[] = {
      "microbatch sizes to time (default 1,2,4,8)"},
     {0, "dtype", NULL, "TYPE", "fp32|bf16", PP_OPTION_STRING, offsetof(profile_settings, dtype),
      "default fp32"},
+    {0, "no-dropout", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, no_dropout),
+     "train without the dropout that the model has"},
     {0, "sequence", NULL, "N", NULL, PP_OPTION_SIZE, offsetof(profile_settings, sequence),
      "sequence length instead of the model's own"},
     {0, "links", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, links),
      "time the transport between ranks only; needs no MODEL"},
     {0, "neighbours", NULL, "N", NULL, PP_OPTION_NUMBER, offsetof(profile_settings, neighbours),
-     "also time with N other ranks busy (default: one less than the cores)"},
+     "also time with N other ranks busy (default: on the CPU one less than the cores, else 0); on "
+     "a "
+     "GPU instead, each rank on one of N + 1 equal slices: keep those in a store of their own"},
     {0, "alone", NULL, NULL, NULL, PP_OPTION_FLAG, offsetof(profile_settings, alone),
      "do not time with busy neighbours"},
     {0, "interval", NULL, "PERCENT", NULL, PP_OPTION_PERCENT, offsetof(profile_settings, interval),
@@ -200,7 +204,8 @@ static pp_status measure(const profile_settings *settings, const pp_model *model
     PP_TRY(parse_sizes(settings->microbatch ? settings->microbatch : "1,2,4,8", sizes, &size_count,
                        error));
     int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int64_t neighbours = settings->neighbours >= 0 ? settings->neighbours : cores - 1;
+    bool cpu = !settings->device || strcmp(settings->device, "cpu") == 0;
+    int64_t neighbours = settings->neighbours >= 0 ? settings->neighbours : cpu ? cores - 1 : 0;
     if (settings->alone) neighbours = 0;
     if (neighbours >= cores)
         return pp_fail(error, PP_E_INPUT, "--neighbours",
@@ -267,6 +272,7 @@ static pp_status run_profile(const void *settings_, const char *const *arguments
     PP_TRY(pp_model_open(arguments[0], &model, error));
     pp_status status = PP_OK;
     if (settings->sequence) status = pp_model_set_sequence(model, settings->sequence, error);
+    if (settings->no_dropout) pp_model_clear_dropout(model);
     if (status == PP_OK) status = profile_model(settings, model, output, error);
     pp_model_free(model);
     return status;

@@ -372,6 +372,8 @@ const pp_preset *pp_model_presets(int *count);
 
 /* Replaces the sequence length of every layer that has one (`plan --sequence N`). */
 pp_status pp_model_set_sequence(pp_model *model, int64_t sequence, pp_error *error);
+/* No layer drops anything. */
+void pp_model_clear_dropout(pp_model *model);
 
 /* What a layer's times depend on, without its name and ties: layers with equal signatures are
  * measured once. "gpt_block dim=64 heads=4 sequence=128 dropout=0". Opaque layers add their name.

@@ -188,3 +188,7 @@ pp_status pp_model_set_sequence(pp_model *model, int64_t sequence, pp_error *err
                    "a sequence of %lld makes the tensors of '%s' too large", (long long)sequence,
                    model->name);
 }
+
+void pp_model_clear_dropout(pp_model *model) {
+    for (int i = 0; i < model->layer_count; i++) model->layers[i].dropout = 0;
+}

@@ -126,6 +126,7 @@ typedef struct measurements {
     pp_sample *samples;
     size_t count;
     size_t used;   /* by a fit */
+    int neighbours; /* beside whom the layers used were timed */
     double *x, *y; /* [count] scratch */
 } measurements;
 
@@ -167,6 +168,7 @@ static pp_status fit_samples(measurements *all, pp_costs *costs, const char *sig
         costs->hash = pp_store_sample_checksum(costs->hash, 0, sample);
     }
     all->used += count;
+    if (phase == PP_PHASE_FORWARD) all->neighbours = neighbours;
     pp_fit *made = PP_NEW(&costs->arena, pp_fit, 1);
     if (!made) return pp_fail_memory(error);
     *fit = made;
@@ -296,6 +298,17 @@ static pp_status load_samples(measurements *all, pp_error *error) {
     return all->x && all->y ? PP_OK : pp_fail_memory(error);
 }
 
+/* N neighbours on a device that is not a CPU had N + 1 slices of it. */
+static void warn_of_slices(const measurements *all) {
+    const int taken = all->neighbours, wanted = all->request->neighbours;
+    if (taken == 0 || taken == wanted || strcmp(all->session.backend, "cpu") == 0) return;
+    pp_log(PP_LOG_WARNING, "profiles",
+           "%s was measured on slices, %d of the device, where the plan's ranks are %d: times will "
+           "not hold unless the ranks get such slices; measure with 'ppsim profile --neighbours "
+           "%d', or with --alone for ranks that have a device each",
+           all->request->db, taken + 1, wanted + 1, wanted);
+}
+
 static pp_status fit_everything(measurements *all, pp_costs *costs, pp_error *error) {
     for (int i = 0; i < costs->layer_count; i++) {
         bool opaque = costs->layers[i].layer.op == PP_OP_OPAQUE;
@@ -305,6 +318,7 @@ static pp_status fit_everything(measurements *all, pp_costs *costs, pp_error *er
         pp_log(PP_LOG_WARNING, "profiles",
                "%s has no samples of any layer of %s: the times that the model states are used",
                all->request->db, all->request->model->name);
+    warn_of_slices(all);
     const pp_fit *overhead;
     PP_TRY(fit_samples(all, costs, LINK_SIGNATURE, PP_PHASE_TRANSFER, &costs->link, error));
     PP_TRY(fit_samples(all, costs, ACTION_SIGNATURE, PP_PHASE_OVERHEAD, &overhead, error));
