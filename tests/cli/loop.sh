@@ -189,6 +189,18 @@ expect 0 'profile profile.db' plan --model gpt-nano --cluster cluster.json --ran
 step() { sed -n 's/.*"iteration_time": \([^,]*\),.*/\1/p' "$1"; }
 [ -n "$(step plan.json)" ] && [ "$(step plan.json)" = "$(step again.json)" ] || fail "the recorded profile predicts another step"
 
+# … and on a GPU: the memory of every rank held, and one rank's time
+gpu=$recorded/../h100-gpt2-124m
+for k in 1 2 4 8; do
+    for schedule in gpipe 1f1b; do
+        case $k in 1) tolerance=3% ;; *) tolerance=40% ;; esac
+        expect 0 'within' validate "$gpu/plan-$k-$schedule.json" --measured "$gpu/run-$k-$schedule.json" --tolerance $tolerance
+        [ "$(grep -c 'peak memory .*+0.00 %$' out)" -eq "$k" ] || fail "the memory of $k ranks under $schedule is not as recorded"
+        expect 0 'profile' plan --model gpt2-124m --no-dropout --cluster "$gpu/cluster-$k.json" -K "$k" --dp 1 --tp 1 --batch 16 --dtype bf16 --microbatches 8 --recompute none --schedule $schedule --db "$gpu/slices-$k.db" --out again.json
+        [ "$(step "$gpu/plan-$k-$schedule.json")" = "$(step again.json)" ] || fail "the profile of $k slices predicts another step under $schedule"
+    done
+done
+
 # curves, drawn; a value without a plan is there with its reason
 for what in microbatches ranks memory; do
     expect 0 'peak memory' plan --model tiny.json --cluster dgx-h100:1 --batch 8 --sweep $what
