@@ -158,6 +158,8 @@ bool pp_named_schedule_options(const pp_named_schedule *named);
 struct pp_schedule_request;
 pp_status pp_named_schedule_request(const pp_named_schedule *named, const char *name,
                                     struct pp_schedule_request *request, pp_error *error);
+/* Written with a '/' or a '.': a file, not a name. */
+bool pp_named_schedule_is_file(const char *name);
 /* What is asked for beside a schedule from a file may only repeat what the file says. */
 pp_status pp_named_schedule_agrees(const pp_named_schedule *named, const pp_schedule *schedule,
                                    const char *path, pp_error *error);

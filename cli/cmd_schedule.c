@@ -1,4 +1,5 @@
-/* ppsim schedule: prints the order of actions of a named schedule, or checks one from a file. */
+/* ppsim schedule: prints the order of actions of a schedule by name or from a file, or checks one.
+ */
 #include "cli/cli.h"
 #include "sim/sim.h"
 
@@ -106,9 +107,8 @@ static pp_status check_file(const schedule_settings *settings, pp_output *output
 
 /* ---- the subcommand ------------------------------------------------------------------------ */
 
-static pp_status print_named(const schedule_settings *settings, const char *name, pp_output *output,
-                             pp_error *error) {
-    pp_schedule *schedule = NULL, *lowered = NULL;
+static pp_status open_named(const schedule_settings *settings, const char *name,
+                            pp_schedule **schedule, pp_error *error) {
     pp_schedule_request request;
     PP_TRY(pp_named_schedule_request(&settings->named, name, &request, error));
     if (strcmp(name, "auto") == 0)
@@ -118,9 +118,22 @@ static pp_status print_named(const schedule_settings *settings, const char *name
     if (!request.ranks || !request.microbatches)
         return pp_fail(error, PP_E_INPUT, NULL,
                        "ppsim schedule needs -K (ranks) and -M (microbatches)");
-    PP_TRY(pp_schedule_build(&request, &schedule, error));
+    return pp_schedule_build(&request, schedule, error);
+}
+
+/* By name, or from a file into another form. */
+static pp_status print_one(const schedule_settings *settings, const char *name, pp_output *output,
+                           pp_error *error) {
+    pp_schedule *schedule = NULL, *lowered = NULL;
     pp_status status = PP_OK;
-    if (settings->transfers) status = pp_schedule_add_transfers(schedule, &lowered, error);
+    if (!pp_named_schedule_is_file(name)) {
+        PP_TRY(open_named(settings, name, &schedule, error));
+    } else {
+        PP_TRY(pp_schedule_open(name, &schedule, error));
+        status = pp_named_schedule_agrees(&settings->named, schedule, name, error);
+    }
+    if (status == PP_OK && settings->transfers)
+        status = pp_schedule_add_transfers(schedule, &lowered, error);
     if (status == PP_OK)
         print_schedule(lowered ? lowered : schedule, settings->format, &output->out);
     pp_schedule_free(lowered);
@@ -140,19 +153,22 @@ static pp_status run_schedule(const void *settings_, const char *const *argument
     if (settings->blocking)
         return pp_fail(error, PP_E_INPUT, "--blocking", "goes with --check FILE");
     if (count == 0)
-        return pp_fail(error, PP_E_INPUT, NULL,
-                       "ppsim schedule needs the NAME of a schedule, --list or --check FILE");
-    return print_named(settings, arguments[0], output, error);
+        return pp_fail(
+            error, PP_E_INPUT, NULL,
+            "ppsim schedule needs the NAME of a schedule, a FILE, --list or --check FILE");
+    return print_one(settings, arguments[0], output, error);
 }
 
 const pp_subcommand pp_cmd_schedule = {
     .name = "schedule",
-    .arguments = "[NAME]",
+    .arguments = "[NAME|FILE]",
     .maximum_arguments = 1,
     .summary = "prints the order of actions of a schedule, or checks one from a file",
     .description =
         "An action is <stage><type><microbatch>: 0F3 is the forward pass of microbatch 3 on stage "
         "0; B is the full backward pass, I and W its input and weight halves, R recomputation.\n"
+        "A file's order is printed as it stands: from CSV to JSON or back with --format, and with "
+        "its sends and receives with --transfers.\n"
         "--check proves that the schedule finishes under every timing when sends and receives "
         "rendezvous without buffers, or prints a shortest cycle of waits.",
     PP_OPTIONS(options),

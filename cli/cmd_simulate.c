@@ -151,7 +151,7 @@ static pp_status simulate_plan(const simulate_settings *settings, const char *pa
 /* The closed form of this schedule where it applies, else NAN. */
 static double closed_form(const simulate_settings *settings, const simulation *sim) {
     const pp_uniform *u = &sim->uniform;
-    if (!sim->is_uniform || pp_simulate_is_file(settings->schedule) || settings->blocking ||
+    if (!sim->is_uniform || pp_named_schedule_is_file(settings->schedule) || settings->blocking ||
         settings->overlap_factor > 0 || u->transfer_s > 0 || settings->slow ||
         settings->launch_s > 0 || settings->load_s > 0 ||
         u->forward_s + u->input_s + u->weight_s <= 0)

@@ -2,6 +2,12 @@
 #include "cli/cli.h"
 #include "sim/sim.h"
 
+#include <string.h>
+
+bool pp_named_schedule_is_file(const char *name) {
+    return strchr(name, '/') || strchr(name, '.');
+}
+
 bool pp_named_schedule_options(const pp_named_schedule *named) {
     return named->group || named->slices || named->minibatches || named->recompute ||
            named->reverse_backward;

@@ -8,10 +8,6 @@
 
 /* ---- the schedule -------------------------------------------------------------------------- */
 
-bool pp_simulate_is_file(const char *name) {
-    return strchr(name, '/') || strchr(name, '.');
-}
-
 static pp_status open_schedule_file(const simulate_settings *settings, simulation *sim,
                                     pp_error *error) {
     pp_check_report report = {0};
@@ -44,7 +40,8 @@ static pp_status shape_of_auto(const simulate_settings *settings, pp_schedule_re
 
 static pp_status build_schedule(const simulate_settings *settings, simulation *sim,
                                 pp_error *error) {
-    if (pp_simulate_is_file(settings->schedule)) return open_schedule_file(settings, sim, error);
+    if (pp_named_schedule_is_file(settings->schedule))
+        return open_schedule_file(settings, sim, error);
     if (!settings->named.ranks || !settings->named.microbatches)
         return pp_fail(error, PP_E_INPUT, "--schedule",
                        "a schedule by name needs -K (ranks) and -M (microbatches)");

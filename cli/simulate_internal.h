@@ -37,9 +37,6 @@ typedef struct simulation {
     pp_arena arena;
 } simulation;
 
-/* Is the schedule a file rather than a name? */
-bool pp_simulate_is_file(const char *schedule);
-
 /* Fills schedule, input and the limit from --schedule and --costs or --stage-costs; for `auto`,
  * makes the schedule. */
 pp_status pp_simulate_describe(const simulate_settings *settings, simulation *sim, pp_error *error);

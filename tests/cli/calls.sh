@@ -47,6 +47,12 @@ expect 2 'one argument too many' schedule gpipe 1f1b -K 2 -M 2
 
 # checking files
 "$ppsim" schedule 1f1b -K 4 -M 8 --format csv >good.csv
+"$ppsim" schedule good.csv --format json >good.json
+"$ppsim" schedule ./good.json --format csv | cmp -s - good.csv || fail "CSV to JSON and back is another order"
+expect 0 '1RECV_F0' schedule good.json --transfers
+expect 2 'contradicts' schedule good.csv -K 3
+printf '0F0,0STEP,0B0\n' >stepped.csv
+expect 2 '0B0 is still to come' schedule --check stepped.csv
 "$ppsim" schedule 1f1b -K 4 -M 8 --format csv --transfers >lowered.csv
 expect 0 'finishes      yes' schedule --check good.csv
 expect 0 'peak activations per rank: 4 3 2 1' schedule --check lowered.csv

@@ -141,9 +141,11 @@ Test(check, slices_run_forward_in_order_and_backward_in_reverse) {
     pp_schedule_free(schedule);
 }
 
-/* A group ends at F, B, I, W or R, and at nothing else. */
+/* A group ends at F, B, I, W or R, and at nothing else. (REDUCE_GRAD and STEP cannot stand there.)
+ */
 Test(check, only_compute_actions_part_groups) {
     static const char *const between[] = {"0REDUCE_GRAD", "0UNSHARD", "0STEP", "0R0"};
+    static const pp_status expected[] = {PP_E_INPUT, PP_OK, PP_E_INPUT, PP_E_DEADLOCK};
     for (int i = 0; i < 4; i++) {
         char csv[256];
         pp_error error;
@@ -152,10 +154,23 @@ Test(check, only_compute_actions_part_groups) {
                  "1RECV_F0,1F0,1RECV_F1,1F1,1B0,1SEND_B0,1B1,1SEND_B1\n",
                  between[i]);
         pp_schedule *schedule = sample_read(csv);
-        cr_expect_eq(check(schedule, false, &error), i < 3 ? PP_OK : PP_E_DEADLOCK, "%s: %s",
-                     between[i], error.message);
+        cr_expect_eq(check(schedule, false, &error), expected[i], "%s: %s", between[i],
+                     error.message);
         pp_schedule_free(schedule);
     }
+}
+
+/* As simulate has it. */
+Test(check, nothing_is_computed_behind_the_step_of_its_stage) {
+    pp_error error;
+    pp_schedule *schedule = sample_read("0F0,0STEP,0B0\n");
+    cr_expect_eq(check(schedule, false, &error), PP_E_INPUT);
+    cr_expect(strstr(error.message, "rank 0, action 1: 0STEP") && strstr(error.message, "0B0"),
+              "%s", error.message);
+    pp_schedule_free(schedule);
+    schedule = sample_read("0F0,1F0,1B0,1STEP,0B0,0REDUCE_GRAD,0STEP\n");
+    cr_expect_eq(check(schedule, false, &error), PP_OK, "%s", error.message);
+    pp_schedule_free(schedule);
 }
 
 /* ---- hangs in words ------------------------------------------------------------------------ */
