@@ -54,6 +54,7 @@ typedef struct work {
     pp_worker_stage *stage;
     pp_microbatch *memory;
     pp_action action;
+    const pp_action *place; /* in the schedule */
     const action_rule *rule;
     double ready_s;  /* replay: when all it needs has arrived */
     bool held;       /* what it makes is shown later: the other half of its pair is to come … */
@@ -256,6 +257,10 @@ static pp_status send(work *w, bool backward, pp_error *error) {
 
 /* ---- arithmetic ---------------------------------------------------------------------------- */
 
+static pp_worker_stage *stage_of(pp_worker *worker, pp_action action) {
+    return &worker->stages[worker->local[action.stage]];
+}
+
 static int64_t first_sample(const pp_worker *worker, uint32_t microbatch) {
     return worker->replica * worker->job->replica_samples +
            (int64_t)microbatch * worker->job->plan->microbatch_size;
@@ -280,23 +285,44 @@ static void load_features(const pp_job *job, uint64_t first, int64_t samples, vo
         ((uint16_t *)features)[i] = bf16_from_float(((const float *)features)[i]);
 }
 
-/* Tokens, features and targets of the microbatch, if a stage of this rank reads any. */
-static void load_data(work *w) {
-    pp_worker *worker = w->worker;
+static bool reads_data(const pp_stage_run *run) {
+    return run->reads_tokens || run->reads_features || run->makes_loss;
+}
+
+/* Tokens, features and targets of a microbatch of a step into the host's buffers. */
+static void make_data(pp_worker *worker, int step, uint32_t microbatch) {
     const pp_job *job = worker->job;
-    const pp_stage_run *run = &w->stage->run;
     pp_loader *loader = &worker->loader;
-    if (!run->reads_tokens && !run->reads_features && !run->makes_loss) return;
-    int64_t number = (int64_t)worker->step * job->plan->microbatches + w->action.microbatch;
-    if (loader->loaded == number) return;
-    uint64_t first = (uint64_t)(worker->step * job->plan->global_batch +
-                                first_sample(worker, w->action.microbatch));
-    int64_t samples = pp_plan_samples(job->plan, (int)w->action.microbatch);
+    int64_t number = (int64_t)step * job->plan->microbatches + microbatch;
+    if (loader->made == number) return;
+    uint64_t first = (uint64_t)(step * job->plan->global_batch + first_sample(worker, microbatch));
+    int64_t samples = pp_plan_samples(job->plan, (int)microbatch);
     if (loader->tokens) pp_data_tokens(job->data, first, samples, loader->tokens);
     if (loader->targets) pp_data_targets(job->data, first, samples, loader->targets);
     if (loader->features) load_features(job, first, samples, loader->features);
-    show_data(worker, loader);
-    loader->loaded = number;
+    loader->made = number;
+}
+
+/* Those of the action's microbatch, where its stage reads them. */
+static void load_data(work *w) {
+    pp_worker *worker = w->worker;
+    if (!reads_data(&w->stage->run)) return;
+    make_data(worker, worker->step, w->action.microbatch);
+    if (worker->loader.loaded == worker->loader.made) return;
+    show_data(worker, &worker->loader);
+    worker->loader.loaded = worker->loader.made;
+}
+
+/* While a device is at work the host makes what the next compute action will read. */
+static void make_next_data(work *w) {
+    pp_worker *worker = w->worker;
+    const pp_job *job = worker->job;
+    const pp_action *next = w->place + 1;
+    const pp_action *end = &job->schedule->actions[job->schedule->first_action[worker->rank + 1]];
+    if (!job->backend->device_memory) return; /* it reads the host's buffers */
+    while (next < end && !pp_action_is_compute(*next)) next++;
+    if (next < end && reads_data(&stage_of(worker, *next)->run))
+        make_data(worker, worker->step, next->microbatch);
 }
 
 static void run_layers(work *w) {
@@ -371,6 +397,7 @@ static pp_status compute(work *w, pp_error *error) {
     atomic_fetch_add(&job->watch.computing, 1);
     if (job->layouts) {
         run_layers(w);
+        make_next_data(w);
         status = job->backend->finish(worker->backend_state, error);
         end_s = w->end_s = pp_now_s();
     } else {
@@ -384,10 +411,6 @@ static pp_status compute(work *w, pp_error *error) {
 
 /* ---- actions ------------------------------------------------------------------------------- */
 
-static pp_worker_stage *stage_of(pp_worker *worker, pp_action action) {
-    return &worker->stages[worker->local[action.stage]];
-}
-
 /* Which action messages name. */
 static void stand_at(pp_worker *worker, const pp_action *action) {
     atomic_store(&worker->standing, (size_t)(action - worker->job->schedule->actions));
@@ -399,6 +422,7 @@ static pp_status begin_work(work *w, pp_worker *worker, const pp_action *action,
                 .stage = stage,
                 .memory = &stage->microbatches[action->microbatch],
                 .action = *action,
+                .place = action,
                 .rule = &rules[action->kind],
                 .held = action->overlapped,
                 .channel = -1};

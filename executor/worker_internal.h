@@ -92,7 +92,8 @@ typedef struct pp_loader {
     int32_t *seen_tokens, *seen_targets;
     void *seen_features;
     size_t label_bytes, feature_bytes;
-    int64_t loaded; /* number of that microbatch in the run, or -1 */
+    int64_t made;   /* whose data the host's buffers hold: its number in the run, or -1 */
+    int64_t loaded; /* and whose is seen */
 } pp_loader;
 
 struct pp_worker {

@@ -106,7 +106,7 @@ static pp_status open_loader(pp_worker *worker, pp_error *error) {
     if (targets) loader->targets = PP_NEW(&worker->arena, int32_t, rows);
     if (features)
         loader->features = pp_arena_allocate(&worker->arena, 2 * loader->feature_bytes, 1);
-    loader->loaded = -1;
+    loader->made = loader->loaded = -1;
     if (worker->arena.failed) return pp_fail_memory(error);
     loader->seen_tokens = open_copy(worker, loader->tokens, loader->label_bytes);
     loader->seen_targets = open_copy(worker, loader->targets, loader->label_bytes);
