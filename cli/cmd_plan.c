@@ -94,6 +94,7 @@ static const pp_option options[] = {
 typedef struct planning {
     pp_model *model;
     pp_cluster *cluster;
+    pp_costs_request costs_request;
     pp_costs *costs;
     pp_plan_request request;
     pp_plan_result *result;
@@ -155,13 +156,13 @@ static pp_status open_inputs(const plan_settings *settings, planning *p, pp_erro
     PP_TRY(pp_cluster_open(settings->cluster ? settings->cluster : "local", (int)pinned,
                            &p->cluster, error));
     PP_TRY(choose_dtype(settings, p, error));
-    pp_costs_request costs = {.model = p->model,
-                              .cluster = p->cluster,
-                              .dtype = p->request.dtype,
-                              .db = settings->db,
-                              .model_missing = settings->model_missing,
-                              .neighbours = busy_neighbours(p, pinned)};
-    pp_status status = pp_costs_open(&costs, &p->costs, error);
+    p->costs_request = (pp_costs_request){.model = p->model,
+                                          .cluster = p->cluster,
+                                          .dtype = p->request.dtype,
+                                          .db = settings->db,
+                                          .model_missing = settings->model_missing,
+                                          .neighbours = busy_neighbours(p, pinned)};
+    pp_status status = pp_costs_open(&p->costs_request, &p->costs, error);
     if (status != PP_OK && settings->sequence && strstr(error->message, "`ppsim profile")) {
         char too[64];
         snprintf(too, sizeof too, "profile with --sequence %lld too",
@@ -200,6 +201,44 @@ static void fill_request(const plan_settings *settings, planning *p) {
     r->exact = settings->exact;
     r->tell_changes = settings->explain;
     r->progress = show_progress;
+}
+
+/* ---- neighbours that rest ------------------------------------------------------------------ */
+
+#define IDLE_ROUNDS 4
+#define IDLE_SETTLED 0.005
+
+/* The bubble of the best plan by the costs at hand; what was found before where there is none. */
+static pp_status find_bubble(planning *p, double *bubble, pp_error *error) {
+    pp_plan_request request = p->request;
+    pp_plan_result *result;
+    request.best_alone = true;
+    request.exact = request.tell_changes = false;
+    request.limit_s /= 2 * IDLE_ROUNDS;
+    PP_TRY(pp_plan_search(&request, &result, error));
+    if (result->best) *bubble = result->best->predicted.bubble_fraction;
+    pp_plan_result_free(result);
+    return PP_OK;
+}
+
+/* How long a layer takes beside neighbours depends on how often these are idle, which is the bubble
+ * of a plan that is not known yet: plans with one share until it is what comes out. Whatever fails
+ * here will fail again, and be told, where the plan is wanted. */
+static pp_status settle_idle(planning *p, pp_error *error) {
+    double bubble = 0, start_s = pp_now_s();
+    for (int round = 0; round < IDLE_ROUNDS && pp_costs_contended(p->costs); round++) {
+        if (find_bubble(p, &bubble, NULL) != PP_OK) return PP_OK;
+        if (fabs(bubble - p->costs_request.idle_share) < IDLE_SETTLED) break;
+        p->costs_request.idle_share = bubble;
+        pp_costs *costs;
+        PP_TRY(pp_costs_open(&p->costs_request, &costs, error));
+        pp_costs_close(p->costs);
+        p->request.costs = p->costs = costs;
+    }
+    if (p->request.limit_s > 0)
+        p->request.limit_s =
+            fmax(p->request.limit_s / 2, p->request.limit_s + start_s - pp_now_s());
+    return PP_OK;
 }
 
 /* ---- sweeps -------------------------------------------------------------------------------- */
@@ -554,6 +593,7 @@ static pp_status run_plan(const void *settings_, const char *const *arguments, i
     pp_status status = check_sweep(settings, error);
     if (status == PP_OK) status = open_inputs(settings, &p, error);
     if (status == PP_OK) fill_request(settings, &p);
+    if (status == PP_OK) status = settle_idle(&p, error);
     if (status == PP_OK && settings->sweep)
         status = run_sweep(settings, &p, output, error);
     else if (status == PP_OK)

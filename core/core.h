@@ -1018,6 +1018,8 @@ typedef struct pp_sample {
     pp_phase phase;
     int64_t microbatch; /* samples (transfers: bytes) */
     int neighbours;     /* other ranks that were busy meanwhile */
+    int slices;         /* it had one of so many slices of its device; a store works it out, from the
+                           neighbours of the session's other samples. A core of a CPU is whole: 1 */
     double duration_s;
 } pp_sample;
 

@@ -2,10 +2,11 @@
  * phases in turn so that slow drifts of the machine spread over all of them, alone and beside busy
  * neighbours.
  *
- * Neighbours are other threads with benches of the same layer and size, which go round F, I, W
- * without pause: cores share memory bandwidth, caches and clock, and a rank of a pipeline is rarely
- * alone. They are not kept in step with what is measured, since neither are the ranks of a
- * pipeline. */
+ * Neighbours are other threads with benches of the model's typical layer at the same size, which go
+ * round F, I, W without pause: cores share memory bandwidth, caches and clock, and a rank of a
+ * pipeline is rarely alone. They are not kept in step with what is measured, since neither are the
+ * ranks of a pipeline, and like these they wait for their device again and again: threads that only
+ * ask for more fill its queues and keep all others from asking. */
 #include "executor/gate_internal.h"
 #include "executor/measure_internal.h"
 
@@ -18,6 +19,38 @@
 
 #define PHASES (PP_PHASE_OPTIMIZER + 1)
 #define BUDGET_S 12.0 /* for all layers, where the machine is not quiet */
+#define CALLS_IN_A_ROW 2 /* of neighbours: a stage has some layers */
+
+/* ---- which layers ---- */
+
+static bool is_alike(const pp_model *model, int a, int b) {
+    char one[PP_SIGNATURE_LENGTH], other[PP_SIGNATURE_LENGTH];
+    return strcmp(pp_layer_signature(&model->layers[a], one),
+                  pp_layer_signature(&model->layers[b], other)) == 0;
+}
+
+/* Opaque layers have no arithmetic, and equal signatures are measured once. */
+static bool is_measured(const pp_model *model, int index) {
+    if (model->layers[index].op == PP_OP_OPAQUE) return false;
+    for (int i = 0; i < index; i++)
+        if (is_alike(model, i, index)) return false;
+    return true;
+}
+
+/* The layer of which the model has most, by FLOPs: what some other rank is most likely at. */
+static int typical_layer(const pp_model *model) {
+    int typical = 0;
+    double most = -1;
+    for (int i = 0; i < model->layer_count; i++) {
+        if (!is_measured(model, i)) continue;
+        double flops = 0, each = pp_layer_work_get(&model->layers[i], 1, PP_FP32).forward_flops;
+        for (int k = i; k < model->layer_count; k++) flops += is_alike(model, i, k) ? each : 0;
+        if (flops <= most) continue;
+        most = flops;
+        typical = i;
+    }
+    return typical;
+}
 
 /* ---- neighbours ---- */
 
@@ -43,8 +76,11 @@ struct crowd {
 };
 
 static void go_round(const crowd *around, pp_bench *bench) {
-    for (int phase = PP_PHASE_FORWARD; !atomic_load(&around->stop); phase = (phase + 1) % 3)
-        if (pp_bench_has(bench, (pp_phase)phase)) pp_bench_run(bench, (pp_phase)phase);
+    for (int phase = PP_PHASE_FORWARD; !atomic_load(&around->stop); phase = (phase + 1) % 3) {
+        if (!pp_bench_has(bench, (pp_phase)phase)) continue;
+        for (int i = 0; i < CALLS_IN_A_ROW; i++) pp_bench_run(bench, (pp_phase)phase);
+        pp_bench_wait(bench);
+    }
 }
 
 static void *be_busy(void *argument) {
@@ -81,6 +117,7 @@ static pp_status crowd_start(crowd *around, const pp_bench_request *request, int
     atomic_init(&around->stop, false);
     if (count == 0) return PP_OK;
     around->request = *request;
+    around->request.layer = typical_layer(request->model);
     around->members = pp_allocate_zeroed((size_t)count, sizeof *around->members);
     if (!around->members) return pp_fail_memory(error);
     pp_gate_init(&around->ready, count + 1);
@@ -123,10 +160,11 @@ static double call_seconds(pp_bench *bench, pp_phase phase) {
 static pp_status measure_rounds(pp_bench *bench, const pp_measure_options *options, double share_s,
                                 pp_series *series, pp_error *error) {
     bool working = true;
+    double sample_s = pp_bench_on_device(bench) ? PP_DEVICE_SAMPLE_S : PP_SAMPLE_S;
     for (int phase = 0; phase < PHASES; phase++) {
         bool used = pp_bench_has(bench, (pp_phase)phase);
         double call_s = used ? call_seconds(bench, (pp_phase)phase) : 1;
-        pp_series_start(&series[phase], options, share_s, call_s);
+        pp_series_start(&series[phase], options, share_s, call_s, sample_s);
         series[phase].done = !used;
     }
     while (working) {
@@ -174,16 +212,6 @@ static pp_status measure_layer(const pp_bench_request *request, const pp_measure
 }
 
 /* ---- all layers ---- */
-
-/* Opaque layers have no arithmetic, and equal signatures are measured once. */
-static bool is_measured(const pp_model *model, int index) {
-    char own[PP_SIGNATURE_LENGTH], other[PP_SIGNATURE_LENGTH];
-    if (model->layers[index].op == PP_OP_OPAQUE) return false;
-    pp_layer_signature(&model->layers[index], own);
-    for (int i = 0; i < index; i++)
-        if (strcmp(own, pp_layer_signature(&model->layers[i], other)) == 0) return false;
-    return true;
-}
 
 static pp_status measure_all(const pp_measure_options *options, const pp_backend *backend,
                              const pp_backend_seat *seat, void *state, pp_error *error) {
@@ -281,7 +309,10 @@ pp_status pp_measure(const pp_measure_options *options, pp_error *error) {
     pp_backend_seat seat;
     PP_TRY(check_options(options, error));
     PP_TRY(find_backend(options, &backend, &seat, error));
-    if (options->links) return pp_measure_links(options, backend, &seat, error);
+    if (options->links) {
+        PP_TRY(pp_measure_action(options, backend, &seat, error));
+        return pp_measure_links(options, backend, &seat, error);
+    }
     PP_TRY(check_layers(options, backend, error));
     PP_TRY(backend->open(&seat, &state, error));
     pp_status status = measure_layers(options, backend, &seat, state, error);

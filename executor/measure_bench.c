@@ -327,6 +327,10 @@ void pp_bench_run(pp_bench *bench, pp_phase phase) {
     if (phase == PP_PHASE_OPTIMIZER) run_optimizer(bench);
 }
 
+bool pp_bench_on_device(const pp_bench *bench) {
+    return bench->request.backend->device_memory;
+}
+
 void pp_bench_wait(pp_bench *bench) {
     pp_status status = bench->request.backend->finish(bench->request.state, &bench->error);
     if (bench->status == PP_OK) bench->status = status;

@@ -30,6 +30,8 @@ bool pp_bench_has(const pp_bench *bench, pp_phase phase);
 
 /* One call of the phase, on the set of buffers that is its turn; a device may still be at it. */
 void pp_bench_run(pp_bench *bench, pp_phase phase);
+/* Its calls return before they are done. */
+bool pp_bench_on_device(const pp_bench *bench);
 /* Until all calls have ended. */
 void pp_bench_wait(pp_bench *bench);
 /* The first failure of any call so far, which only devices have. */
@@ -53,10 +55,15 @@ typedef struct pp_series {
     double values[PP_SERIES_SAMPLES]; /* seconds per call, in the order of measuring */
 } pp_series;
 
+/* How long a sample lasts at least: of calls that return when they are done, and of a device's. */
+#define PP_SAMPLE_S 1e-4
+#define PP_DEVICE_SAMPLE_S 2e-3
+
 /* call_s: roughly how long one call takes. share_s: this series' share of the time for all; where
- * the caller sets no cap, it caps the series (but five calls are made if they fit into 2 s). */
+ * the caller sets no cap, it caps the series (but five calls are made if they fit into 2 s).
+ * sample_s: how long a sample lasts at least. */
 void pp_series_start(pp_series *series, const pp_measure_options *options, double share_s,
-                     double call_s);
+                     double call_s, double sample_s);
 /* Takes in one sample: `elapsed_s` for series->repeat calls. */
 void pp_series_add(pp_series *series, double elapsed_s);
 
@@ -81,6 +88,13 @@ pp_status pp_canary_start(pp_canary *canary, const pp_backend *backend, const pp
 /* After the last: tells on_drift if it takes another time now than before, or never was steady. */
 void pp_canary_report(pp_canary *canary, const pp_measure_options *options);
 void pp_canary_stop(pp_canary *canary);
+
+/* ---- measure_action.c ---- */
+
+/* Times what an action costs its rank by itself: asking a device for work, and hearing of its end.
+ * Nothing where calls return when they are done. */
+pp_status pp_measure_action(const pp_measure_options *options, const pp_backend *backend,
+                            const pp_backend_seat *seat, pp_error *error);
 
 /* ---- measure_links.c ---- */
 

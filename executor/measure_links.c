@@ -93,7 +93,7 @@ static pp_status measure_size(table_tennis *game, const pp_measure_options *opti
         PP_TRY(round_trips(game, 3, &elapsed, error));
         least_s = fmin(least_s, elapsed / 3);
     }
-    pp_series_start(series, options, BUDGET_S / SIZES, least_s);
+    pp_series_start(series, options, BUDGET_S / SIZES, least_s, PP_SAMPLE_S);
     while (!series->done) {
         if (pp_stop_signal()) return pp_measure_interrupted(error);
         PP_TRY(round_trips(game, series->repeat, &elapsed, error));

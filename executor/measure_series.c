@@ -1,10 +1,11 @@
 /* When is a thing measured well enough: a series of samples and the interval of its median.
  *
- * A sample is the mean of `repeat` calls, so many that it lasts at least 100 µs and the clock's own
- * cost does not count. The series ends when the 95 % confidence interval of the median (from order
- * statistics, so nothing is assumed about the noise) is narrow enough and the machine was steady
- * meanwhile, or when the cap is reached. A least duration keeps a short quiet moment from passing
- * for the truth.
+ * A sample is the mean of `repeat` calls, so many that it lasts as long as the caller says and what
+ * a sample costs by itself does not count: reading the clock, and on a device asking for the first
+ * call and hearing of the end of the last, which cost a stage once and not once a layer. The series
+ * ends when the 95 % confidence interval of the median (from order statistics, so nothing is
+ * assumed about the noise) is narrow enough and the machine was steady meanwhile, or when the cap
+ * is reached. A least duration keeps a short quiet moment from passing for the truth.
  *
  * Steady: the interval holds for samples that scatter about one value. Of a clock that falls it
  * knows nothing, and it narrows all the same. So the two halves of the series are compared by their
@@ -19,7 +20,6 @@
 #include <math.h>
 #include <string.h>
 
-#define SAMPLE_S 1e-4
 #define LEAST_SAMPLES 9
 #define LEAST_S 0.02
 #define DEFAULT_INTERVAL 0.02
@@ -29,9 +29,9 @@
 #define CERTAIN 3 /* standard deviations: chance alone does this once in 370 times */
 
 void pp_series_start(pp_series *series, const pp_measure_options *options, double share_s,
-                     double call_s) {
+                     double call_s, double sample_s) {
     double default_cap_s = fmin(LARGEST_CAP_S, fmax(share_s, FEWEST_CALLS * call_s));
-    double repeat = ceil(SAMPLE_S / fmax(call_s, SAMPLE_S / REPEAT_MAX));
+    double repeat = ceil(sample_s / fmax(call_s, sample_s / REPEAT_MAX));
     series->wanted = options->interval > 0 ? options->interval : DEFAULT_INTERVAL;
     series->cap_s = options->cap_s > 0 ? options->cap_s : default_cap_s;
     series->repeat = (int)repeat;

@@ -247,12 +247,27 @@ static const void *addend(const sitting *s, int member, int64_t from, size_t siz
     return s->party->landing;
 }
 
+/* Of two gradients in reach: into the party's own, since the order of two addends is all one. */
+static void sum_two(sitting *s, unsigned char *own) {
+    const pp_reduce_group *group = s->group;
+    int64_t from = slice_start(group, s->index), end = slice_start(group, s->index + 1);
+    int64_t at = from * pp_dtype_bytes(s->reduce->dtype);
+    const pp_reduce_member *other = &group->members[group->members[0].gradient == own];
+    if (end > from)
+        s->party->backend->add(s->party->backend_state, s->reduce->dtype, own + at,
+                               other->gradient + at, end - from);
+}
+
 static void sum_slice(sitting *s) {
     const pp_backend *backend = s->party->backend;
     void *state = s->party->backend_state, *buffer = s->party->buffer;
     int64_t width = pp_dtype_bytes(s->reduce->dtype), chunk = s->party->buffer_bytes / width;
     int64_t end = slice_start(s->group, s->index + 1);
     unsigned char *own = party_gradient(s->reduce, s->group, s->index);
+    if (s->group->member_count == 2 && !s->parcels) {
+        sum_two(s, own);
+        return;
+    }
     for (int64_t from = slice_start(s->group, s->index); from < end; from += chunk) {
         int64_t count = end - from < chunk ? end - from : chunk;
         size_t size_bytes = (size_t)(count * width);

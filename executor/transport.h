@@ -47,6 +47,7 @@ typedef struct pp_message {
     double sent_s;      /* when the emulated link gets it (pp_now_s) */
     const struct pp_backend *backend; /* whose memory the parts and the slot are; NULL: the host's */
     void *backend_state;              /* of the caller */
+    int begun;                        /* what `begin` has returned for it, or 0 */
     bool held;          /* the receiver does not see it before `show`; one of a channel at a time */
     bool landed;        /* it came from another process: its parts are in the host's memory, and it
                            came out of the link at sent_s */
@@ -85,6 +86,10 @@ typedef struct pp_transport_ops {
     /* The same for a list of tensors. */
     pp_status (*send_message)(pp_transport *transport, int channel, const pp_message *message,
                               pp_error *error);
+    /* Asks the sender's backend for a message's copies, behind the work that is still filling its
+     * parts and instead of in send_message, which is called when all that is done. 0: not now.
+     * NULL: never. */
+    int (*begin)(pp_transport *transport, int channel, const pp_message *message);
     /* The message that the channel holds back leaves. */
     pp_status (*show)(pp_transport *transport, int channel, pp_error *error);
     /* Waits at most timeout_s for the message of `microbatch`: true if it is there. Returns early

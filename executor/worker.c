@@ -57,6 +57,7 @@ typedef struct work {
     const pp_action *place; /* in the schedule */
     const action_rule *rule;
     double ready_s;  /* replay: when all it needs has arrived */
+    int begun;       /* what the transport says of a message that has begun to leave */
     bool held;       /* what it makes is shown later: the other half of its pair is to come … */
     int channel;     /* … there; -1: nothing */
     double behind_s; /* … and, under replay, is planned to take so long */
@@ -227,15 +228,18 @@ static void give_memory(work *w) {
     }
 }
 
-static pp_status send(work *w, bool backward, pp_error *error) {
+/* To the stage behind or before; -1: there is none. */
+static int receiver_of(const work *w, bool backward) {
+    return backward ? w->stage->previous : w->stage->next;
+}
+
+static pp_message message_of(work *w, bool backward) {
     pp_worker *worker = w->worker;
     pp_job *job = worker->job;
-    int to = backward ? w->stage->previous : w->stage->next;
-    if (to < 0) return PP_OK;
-    double start_s = pp_now_s();
     pp_message message = {.microbatch = w->action.microbatch,
                           .parts = w->stage->parts,
                           .sent_s = w->end_s,
+                          .begun = w->begun,
                           .held = w->held};
     if (job->layouts) {
         message.backend = job->backend;
@@ -245,8 +249,31 @@ static pp_status send(work *w, bool backward, pp_error *error) {
         message.part_count =
             pp_stage_outgoing(&w->stage->run, &memory, backward, samples, w->stage->parts);
     } else {
-        message.size_bytes = (size_t)job->border_bytes[backward ? to : w->stage->stage];
+        int border = backward ? receiver_of(w, true) : w->stage->stage;
+        message.size_bytes = (size_t)job->border_bytes[border];
     }
+    return message;
+}
+
+/* While the device is at work: its copies follow at once, without the host in between. */
+static void begin_send(work *w) {
+    pp_job *job = w->worker->job;
+    bool backward = w->rule->sends_gradients;
+    int to = receiver_of(w, backward);
+    bool sends = backward || w->rule->sends_outputs;
+    if (!sends || to < 0 || !job->backend->device_memory || !job->transport_ops->begin) return;
+    pp_message message = message_of(w, backward);
+    int channel = pp_job_channel(job, to, w->worker->replica, backward);
+    w->begun = job->transport_ops->begin(job->transport, channel, &message);
+}
+
+static pp_status send(work *w, bool backward, pp_error *error) {
+    pp_worker *worker = w->worker;
+    pp_job *job = worker->job;
+    int to = receiver_of(w, backward);
+    if (to < 0) return PP_OK;
+    double start_s = pp_now_s();
+    pp_message message = message_of(w, backward);
     int channel = pp_job_channel(job, to, worker->replica, backward);
     PP_TRY(job->transport_ops->send_message(job->transport, channel, &message, error));
     if (w->held) w->channel = channel;
@@ -397,6 +424,7 @@ static pp_status compute(work *w, pp_error *error) {
     atomic_fetch_add(&job->watch.computing, 1);
     if (job->layouts) {
         run_layers(w);
+        begin_send(w);
         make_next_data(w);
         status = job->backend->finish(worker->backend_state, error);
         end_s = w->end_s = pp_now_s();

@@ -83,6 +83,13 @@ static pp_status open_stage(pp_worker *worker, pp_worker_stage *stage, int s, pp
     return job->layouts ? open_layers(worker, stage, blocks, error) : PP_OK;
 }
 
+/* What the host writes and a device fetches. */
+static void *open_host(pp_worker *worker, size_t size_bytes) {
+    const pp_backend *backend = worker->job->backend;
+    return backend->host_allocate ? backend->host_allocate(size_bytes)
+                                  : pp_arena_allocate(&worker->arena, size_bytes, 1);
+}
+
 /* Memory of the host that a device sees through a copy of its own. */
 static void *open_copy(pp_worker *worker, const void *host, size_t size_bytes) {
     const pp_backend *backend = worker->job->backend;
@@ -102,12 +109,10 @@ static pp_status open_loader(pp_worker *worker, pp_error *error) {
     int64_t rows = job->plan->microbatch_size * job->shape.sequence;
     loader->label_bytes = (size_t)rows * sizeof(int32_t);
     loader->feature_bytes = (size_t)(rows * job->shape.columns * pp_dtype_bytes(job->plan->dtype));
-    if (tokens) loader->tokens = PP_NEW(&worker->arena, int32_t, rows);
-    if (targets) loader->targets = PP_NEW(&worker->arena, int32_t, rows);
-    if (features)
-        loader->features = pp_arena_allocate(&worker->arena, 2 * loader->feature_bytes, 1);
+    if (tokens) loader->tokens = open_host(worker, loader->label_bytes);
+    if (targets) loader->targets = open_host(worker, loader->label_bytes);
+    if (features) loader->features = open_host(worker, 2 * loader->feature_bytes);
     loader->made = loader->loaded = -1;
-    if (worker->arena.failed) return pp_fail_memory(error);
     loader->seen_tokens = open_copy(worker, loader->tokens, loader->label_bytes);
     loader->seen_targets = open_copy(worker, loader->targets, loader->label_bytes);
     loader->seen_features = open_copy(worker, loader->features, loader->feature_bytes);
@@ -116,9 +121,10 @@ static pp_status open_loader(pp_worker *worker, pp_error *error) {
     return complete ? PP_OK : pp_fail_memory(error);
 }
 
-static void close_copy(pp_worker *worker, const void *host, void *seen, size_t size_bytes) {
-    if (seen && seen != host)
-        worker->job->backend->release(worker->backend_state, seen, size_bytes);
+static void close_copy(pp_worker *worker, void *host, void *seen, size_t size_bytes) {
+    const pp_backend *backend = worker->job->backend;
+    if (seen && seen != host) backend->release(worker->backend_state, seen, size_bytes);
+    if (host && backend->host_allocate) backend->host_release(host);
 }
 
 static void close_loader(pp_worker *worker) {

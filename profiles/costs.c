@@ -68,6 +68,7 @@ struct pp_costs {
     pp_link intra;
     const pp_fit *link; /* NULL: not measured */
     double overhead_s;
+    bool contended; /* something measured takes longer beside neighbours than alone */
     uint64_t hash;
     char note[256];
     pp_arena arena;
@@ -125,9 +126,9 @@ typedef struct measurements {
     pp_session session; /* the newest that matches */
     pp_sample *samples;
     size_t count;
-    size_t used;   /* by a fit */
-    int neighbours; /* beside whom the layers used were timed */
-    double *x, *y; /* [count] scratch */
+    size_t used;            /* by a fit */
+    pp_condition condition; /* under which the layers used were timed */
+    double *x, *y;          /* [count] scratch */
 } measurements;
 
 static int compare_to(const pp_sample *sample, const char *signature, int phase) {
@@ -148,6 +149,35 @@ static size_t lower_bound(const measurements *all, const char *signature, int ph
     return low;
 }
 
+/* The median of a series' samples under one condition; 0: there are none. */
+static double median_under(const measurements *all, size_t first, size_t end, int64_t microbatch,
+                           pp_condition condition, double *scratch) {
+    size_t count = 0;
+    for (size_t i = first; i < end; i++) {
+        const pp_sample *sample = &all->samples[i];
+        if (sample->microbatch == microbatch && pp_taken_under(sample, condition))
+            scratch[count++] = sample->duration_s;
+    }
+    return count > 0 ? pp_median_of(scratch, count).median : 0;
+}
+
+/* How much of its time beside busy neighbours something takes while they are idle for a share of
+ * the time: ranks that share a device's memory slow each other down only while they are at work.
+ * Linear between alone and beside. */
+static double rest_factor(const measurements *all, pp_costs *costs, size_t first, size_t end,
+                          int64_t microbatch, pp_condition beside, double *scratch) {
+    pp_condition alone = {beside.slices, 0};
+    if (beside.neighbours == 0) return 1;
+    double alone_s = median_under(all, first, end, microbatch, alone, scratch);
+    double beside_s = median_under(all, first, end, microbatch, beside, scratch);
+    if (!(alone_s > 0) || alone_s >= beside_s) return 1;
+    costs->contended = true;
+    double idle = all->request->idle_share;
+    double factor = 1 - idle * (1 - alone_s / beside_s);
+    if (idle > 0) costs->hash = pp_hash(costs->hash, &factor, sizeof factor);
+    return factor;
+}
+
 /* Fits the samples of (signature, phase); *fit stays NULL if there are none. Steps of the optimizer
  * and the cost of an action do not depend on the microbatch: x is 0 for them. */
 static pp_status fit_samples(measurements *all, pp_costs *costs, const char *signature,
@@ -157,18 +187,24 @@ static pp_status fit_samples(measurements *all, pp_costs *costs, const char *sig
     size_t end = lower_bound(all, signature, (int)phase + 1);
     *fit = NULL;
     if (first == end) return PP_OK;
-    int neighbours =
-        pp_nearest_neighbours(&all->samples[first], &all->samples[end], all->request->neighbours);
+    pp_condition condition =
+        pp_nearest_condition(&all->samples[first], &all->samples[end], all->request->neighbours);
     size_t count = 0;
+    int64_t rated = -1; /* whose factor it is */
+    double factor = 1;
     for (size_t i = first; i < end; i++) {
         const pp_sample *sample = &all->samples[i];
-        if (sample->neighbours != neighbours) continue;
+        if (!pp_taken_under(sample, condition)) continue;
+        if (sample->microbatch != rated)
+            factor =
+                rest_factor(all, costs, first, end, sample->microbatch, condition, all->y + count);
+        rated = sample->microbatch;
         all->x[count] = by_size ? (double)sample->microbatch : 0;
-        all->y[count++] = sample->duration_s;
+        all->y[count++] = factor * sample->duration_s;
         costs->hash = pp_store_sample_checksum(costs->hash, 0, sample);
     }
     all->used += count;
-    if (phase == PP_PHASE_FORWARD) all->neighbours = neighbours;
+    if (phase == PP_PHASE_FORWARD) all->condition = condition;
     pp_fit *made = PP_NEW(&costs->arena, pp_fit, 1);
     if (!made) return pp_fail_memory(error);
     *fit = made;
@@ -298,10 +334,9 @@ static pp_status load_samples(measurements *all, pp_error *error) {
     return all->x && all->y ? PP_OK : pp_fail_memory(error);
 }
 
-/* N neighbours on a device that is not a CPU had N + 1 slices of it. */
 static void warn_of_slices(const measurements *all) {
-    const int taken = all->neighbours, wanted = all->request->neighbours;
-    if (taken == 0 || taken == wanted || strcmp(all->session.backend, "cpu") == 0) return;
+    const int taken = all->condition.slices - 1, wanted = all->request->neighbours;
+    if (taken <= 0 || taken == wanted) return;
     pp_log(PP_LOG_WARNING, "profiles",
            "%s was measured on slices, %d of the device, where the plan's ranks are %d: times will "
            "not hold unless the ranks get such slices; measure with 'ppsim profile --neighbours "
@@ -323,8 +358,12 @@ static pp_status fit_everything(measurements *all, pp_costs *costs, pp_error *er
     PP_TRY(fit_samples(all, costs, LINK_SIGNATURE, PP_PHASE_TRANSFER, &costs->link, error));
     PP_TRY(fit_samples(all, costs, ACTION_SIGNATURE, PP_PHASE_OVERHEAD, &overhead, error));
     if (overhead) costs->overhead_s = pp_fit_at(overhead, 0);
-    snprintf(costs->note, sizeof costs->note, "profile %s: %s, %.10s, %zu samples",
-             all->request->db, all->session.device, all->session.date, all->used);
+    char idle[64] = "";
+    if (costs->contended && all->request->idle_share > 0)
+        snprintf(idle, sizeof idle, ", neighbours idle for %.0f %% of the time",
+                 100 * all->request->idle_share);
+    snprintf(costs->note, sizeof costs->note, "profile %s: %s, %.10s, %zu samples%s",
+             all->request->db, all->session.device, all->session.date, all->used, idle);
     return PP_OK;
 }
 
@@ -729,6 +768,10 @@ pp_cost pp_costs_transfer(const pp_costs *costs, pp_link link, int64_t bytes) {
     if (costs->link && is_intra(costs, link)) return from_fit(costs->link, (double)bytes);
     double seconds = link.latency_s + (double)bytes / link.bandwidth_bytes_per_s;
     return (pp_cost){seconds, 1, PP_COST_MODELLED};
+}
+
+bool pp_costs_contended(const pp_costs *costs) {
+    return costs->contended;
 }
 
 double pp_costs_overhead(const pp_costs *costs) {

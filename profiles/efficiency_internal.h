@@ -26,9 +26,15 @@ pp_status pp_efficiency_fit(const pp_analytic *prior, const pp_work_point *point
 /* Larger microbatches are passed over: their tensors cannot be. */
 #define PP_WORK_ELEMENTS_MAX 4503599627370496.0 /* 2^52 */
 
-/* The number of busy neighbours among these samples that is nearest to what is wanted; of two, the
- * fewer. */
-int pp_nearest_neighbours(const pp_sample *first, const pp_sample *end, int wanted);
+/* How a sample was taken. */
+typedef struct pp_condition {
+    int slices, neighbours;
+} pp_condition;
+
+/* Among these samples: beside as many busy neighbours as wanted, or nearly; of two, the fewer. What
+ * a slice does alone is not meant, unless there is nothing else. */
+pp_condition pp_nearest_condition(const pp_sample *first, const pp_sample *end, int wanted);
+bool pp_taken_under(const pp_sample *sample, pp_condition condition);
 
 /* Fills points [count] from samples as a store gives them (sorted) and returns how many there are:
  * one for each (signature, phase, microbatch) of a layer whose work is known. scratch : [count] */

@@ -47,7 +47,7 @@ pp_status pp_store_sessions(pp_store *store, pp_session **sessions, size_t *coun
 
 /* Samples of a session, or (session_id 0) of all sessions on one device: of those that match
  * backend and device (NULL: any) and dtype, the sessions on the backend and device of the newest,
- * since times of two devices are not of one kind. Of each (signature, phase, microbatch,
+ * since times of two devices are not of one kind. Of each (signature, phase, microbatch, slices,
  * neighbours) the raw samples of the newest session that measured it. Sorted by that key, then as
  * they were measured; *samples is the caller's (pp_free). Rows whose checksum does not hold are
  * PP_E_INPUT, naming row and file. */
@@ -110,7 +110,9 @@ typedef struct pp_costs_request {
     pp_dtype dtype;
     const char *db;            /* NULL: everything modelled */
     const char *backend;       /* whose samples; NULL: whatever the store has, newest first */
-    int neighbours;            /* busy ranks beside each, at most; nearest measured is taken */
+    int neighbours;            /* ranks beside each; the nearest number measured is taken */
+    double idle_share;         /* of the time these are idle: where the db has times beside them and
+                                  alone, a layer takes that share of the way from one to the other */
     bool model_missing;        /* layers that the db lacks are modelled */
 } pp_costs_request;
 
@@ -153,6 +155,8 @@ int pp_costs_alike(const pp_costs *costs, int kind);
 /* One transfer of `bytes` over a link of the cluster: measured (local transport) where the store has
  * it and both devices share a node, else latency + bytes / bandwidth. */
 pp_cost pp_costs_transfer(const pp_costs *costs, pp_link link, int64_t bytes);
+/* The idle_share matters: some layer was measured alone and beside neighbours, and differs. */
+bool pp_costs_contended(const pp_costs *costs);
 /* The worker's own cost per action; 0 where not measured. */
 double pp_costs_overhead(const pp_costs *costs);
 /* What the plan says of its costs: weakest source, of one kind of device or of all that the cluster

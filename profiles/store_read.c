@@ -167,6 +167,15 @@ static pp_status append_sample(const pp_store *store, sqlite3_stmt *statement,
     return PP_OK;
 }
 
+/* Who measures beside N neighbours on a device that is not a CPU has one of N + 1 slices of it, and
+ * keeps it while the neighbours rest. */
+static void tell_slices(const pp_session *session, loaded *items, size_t count) {
+    int slices = 1;
+    for (size_t i = 0; i < count && strcmp(session->backend, "cpu") != 0; i++)
+        if (items[i].sample.neighbours >= slices) slices = items[i].sample.neighbours + 1;
+    for (size_t i = 0; i < count; i++) items[i].sample.slices = slices;
+}
+
 static pp_status read_samples(pp_store *store, const pp_session *session, sample_list *list,
                               pp_error *error) {
     sqlite3_stmt *statement;
@@ -186,6 +195,7 @@ static pp_status read_samples(pp_store *store, const pp_session *session, sample
             break;
     sqlite3_finalize(statement);
     PP_TRY(status);
+    tell_slices(session, &list->items[before], list->count - before);
     if (list->count - before == (size_t)session->sample_count) return PP_OK;
     return pp_fail(error, PP_E_INPUT, store->path,
                    "session %lld is damaged (%zu of its %lld samples are there); `ppsim profile "
@@ -201,6 +211,7 @@ static int compare_keys(const loaded *a, const loaded *b) {
     if (a->sample.phase != b->sample.phase) return a->sample.phase < b->sample.phase ? -1 : 1;
     if (a->sample.microbatch != b->sample.microbatch)
         return a->sample.microbatch < b->sample.microbatch ? -1 : 1;
+    if (a->sample.slices != b->sample.slices) return a->sample.slices < b->sample.slices ? -1 : 1;
     return (a->sample.neighbours > b->sample.neighbours) -
            (a->sample.neighbours < b->sample.neighbours);
 }

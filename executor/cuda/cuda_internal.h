@@ -43,7 +43,9 @@ typedef struct pp_cuda_queue {
     void *workspace; /* cuBLAS's own, so that it allocates nothing inside a step */
     float *scratch;  /* of kernels */
     int64_t scratch_count;
-    double *loss;    /* of the last microbatch, on the device */
+    double *loss;    /* of the last microbatch, on the device … */
+    double *seen;    /* … and where the host sees it (pinned) once the queue is waited for … */
+    double *fetched; /* … and who wants it then; NULL: nobody */
     void *attention; /* what cudnn_attention.c keeps, or NULL */
     bool tf32;      /* fp32 products in TF32 */
     char note[160]; /* the first failure that is not CUDA's sticky one; "" if none */

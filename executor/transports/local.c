@@ -4,7 +4,7 @@
  * is at the same time the receiver's saved input, so nothing is copied twice. A channel is one
  * border in one direction and has one sender and one receiver. Its slots go around:
  *
- *     free --send_message--> filling --copied--> full --receive--> taken --release--> free
+ *     free --begin or send_message--> filling --copied--> full --receive--> taken --release--> free
  *
  * What is held back is full but for `show`.
  *
@@ -134,39 +134,59 @@ double pp_local_link_ready_s(pp_transport *transport, int number, const pp_messa
     return ready_s;
 }
 
-/* The copies have been made when this returns: the receiver may look. */
-static pp_status copy_parts(unsigned char *target, size_t slot_bytes, const pp_message *message,
-                            pp_error *error) {
+static void copy_parts(const channel *used, const slot *target, const pp_message *message) {
     const pp_backend *backend = message->backend;
-    for (int i = 0; i < message->part_count; i++) {
+    for (int i = 0; target->bytes && i < message->part_count; i++) {
         const pp_message_part *part = &message->parts[i];
-        assert(part->slot_offset + part->size_bytes <= slot_bytes);
+        unsigned char *to = target->bytes + part->slot_offset;
+        assert(part->slot_offset + part->size_bytes <= used->request.slot_bytes);
         if (backend)
-            (message->landed ? backend->upload : backend->copy)(
-                message->backend_state, target + part->slot_offset, part->bytes, part->size_bytes);
+            (message->landed ? backend->upload : backend->copy)(message->backend_state, to,
+                                                                part->bytes, part->size_bytes);
         else
-            memcpy(target + part->slot_offset, part->bytes, part->size_bytes);
+            memcpy(to, part->bytes, part->size_bytes);
     }
-    (void)slot_bytes;
-    return backend ? backend->finish(message->backend_state, error) : PP_OK;
+    (void)used;
 }
 
-static pp_status local_send_message(pp_transport *transport, int number, const pp_message *message,
-                                    pp_error *error) {
-    channel *used = &transport->channels[number];
+/* A free slot, which is being filled from now on; NULL: there is none. */
+static slot *claim_slot(channel *used) {
     pthread_mutex_lock(&used->mutex);
     int index = find_slot(used, SLOT_FREE, NULL);
     if (index >= 0) used->slots[index].state = SLOT_FILLING;
     pthread_mutex_unlock(&used->mutex);
-    if (index < 0)
+    return index >= 0 ? &used->slots[index] : NULL;
+}
+
+static int local_begin(pp_transport *transport, int number, const pp_message *message) {
+    channel *used = &transport->channels[number];
+    slot *claimed = claim_slot(used);
+    if (!claimed) return 0;
+    copy_parts(used, claimed, message);
+    return 1 + (int)(claimed - used->slots);
+}
+
+/* The slot with the message in it: the receiver may look. */
+static pp_status fill_slot(channel *used, const pp_message *message, slot **filled,
+                           pp_error *error) {
+    *filled = message->begun ? &used->slots[message->begun - 1] : claim_slot(used);
+    if (!*filled)
         return pp_fail(error, PP_E_FAILED, NULL,
                        "stage %d has no free slot among %d for microbatch %u of stage %d: the "
                        "slots were counted wrongly, please report this schedule",
                        used->request.to_stage, used->request.slot_count, message->microbatch,
                        used->request.from_stage);
-    slot *filled = &used->slots[index];
-    if (filled->bytes)
-        PP_TRY(copy_parts(filled->bytes, used->request.slot_bytes, message, error));
+    if (message->begun) return PP_OK;
+    copy_parts(used, *filled, message);
+    bool asked = message->backend && (*filled)->bytes;
+    return asked ? message->backend->finish(message->backend_state, error) : PP_OK;
+}
+
+static pp_status local_send_message(pp_transport *transport, int number, const pp_message *message,
+                                    pp_error *error) {
+    channel *used = &transport->channels[number];
+    slot *filled;
+    PP_TRY(fill_slot(used, message, &filled, error));
     double ready_s = pp_local_link_ready_s(transport, number, message);
 
     pthread_mutex_lock(&used->mutex);
@@ -264,6 +284,7 @@ const pp_transport_ops pp_transport_local = {
     .attach = local_attach,
     .send = local_send,
     .send_message = local_send_message,
+    .begin = local_begin,
     .show = local_show,
     .poll = local_poll,
     .receive = local_receive,

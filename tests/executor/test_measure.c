@@ -401,7 +401,7 @@ Test(series, repeats_short_calls) {
         int repeat;
     } cases[] = {{1, 1}, {1e-4, 1}, {0.9e-4, 2}, {1e-5, 10}, {1e-6, 100}, {0, 100000}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        pp_series_start(&series, &options, 1, cases[i].call_s);
+        pp_series_start(&series, &options, 1, cases[i].call_s, PP_SAMPLE_S);
         cr_assert(abs(series.repeat - cases[i].repeat) <= 1, "%g s: %d", cases[i].call_s,
                   series.repeat);
     }
@@ -409,23 +409,23 @@ Test(series, repeats_short_calls) {
 
 Test(series, defaults_are_those_of_the_contract) {
     pp_measure_options none = {0};
-    pp_series_start(&series, &none, 0.5, 1e-3);
+    pp_series_start(&series, &none, 0.5, 1e-3, PP_SAMPLE_S);
     cr_assert(series.wanted == 0.02 && series.cap_s == 0.5);
-    pp_series_start(&series, &none, 0.5, 0.2);
+    pp_series_start(&series, &none, 0.5, 0.2, PP_SAMPLE_S);
     cr_assert(series.cap_s == 1, "room for five calls");
-    pp_series_start(&series, &none, 0.5, 30);
+    pp_series_start(&series, &none, 0.5, 30, PP_SAMPLE_S);
     cr_assert(series.cap_s == 2, "but never more than 2 s");
-    pp_series_start(&series, &none, 50, 1e-3);
+    pp_series_start(&series, &none, 50, 1e-3, PP_SAMPLE_S);
     cr_assert(series.cap_s == 2);
     none.cap_s = 7;
-    pp_series_start(&series, &none, 0.5, 1e-3);
+    pp_series_start(&series, &none, 0.5, 1e-3, PP_SAMPLE_S);
     cr_assert(series.cap_s == 7, "the caller's cap is taken as it is");
 }
 
 /* 1 … 20 in any order: the 95 % interval of the median is from the 6th to the 15th value. */
 Test(series, interval_by_hand) {
     pp_measure_options options = {.interval = 1e-6, .cap_s = 210 - 1e-9};
-    pp_series_start(&series, &options, 1, 1);
+    pp_series_start(&series, &options, 1, 1, PP_SAMPLE_S);
     for (int i = 0; i < 20; i++) {
         cr_assert(!series.done);
         pp_series_add(&series, 1 + (i * 7) % 20);
@@ -436,15 +436,15 @@ Test(series, interval_by_hand) {
 
 Test(series, quiet_ends_early_noisy_at_the_cap) {
     pp_measure_options options = {.interval = 0.02, .cap_s = 1};
-    pp_series_start(&series, &options, 1, 1e-3);
+    pp_series_start(&series, &options, 1, 1e-3, PP_SAMPLE_S);
     while (!series.done) pp_series_add(&series, 1e-3);
     cr_assert(!series.capped && series.count <= 25 && series.interval == 0);
 
-    pp_series_start(&series, &options, 1, 1e-3);
+    pp_series_start(&series, &options, 1, 1e-3, PP_SAMPLE_S);
     for (int i = 0; !series.done; i++) pp_series_add(&series, i % 2 ? 1e-3 : 5e-3);
     cr_assert(series.capped && series.spent_s >= 1 && series.count < PP_SERIES_SAMPLES);
 
-    pp_series_start(&series, &options, 1, 1e-4);
+    pp_series_start(&series, &options, 1, 1e-4, PP_SAMPLE_S);
     for (int i = 0; !series.done; i++) pp_series_add(&series, i % 2 ? 1e-6 : 5e-6);
     cr_assert(series.capped && series.count == PP_SERIES_SAMPLES);
 }
@@ -453,7 +453,7 @@ Test(series, quiet_ends_early_noisy_at_the_cap) {
 Test(series, long_series_are_still_looked_at) {
     pp_measure_options options = {.interval = 0.01, .cap_s = 100};
     pp_random_key key = pp_random_key_make(5, "noise", 0);
-    pp_series_start(&series, &options, 1, 1e-3);
+    pp_series_start(&series, &options, 1, 1e-3, PP_SAMPLE_S);
     for (uint64_t i = 0; !series.done; i++)
         pp_series_add(&series, 1e-3 * (1 + 0.1 * pp_random_normal(key, i)));
     cr_assert(!series.capped && series.count > 256 && series.count < 1500, "%d", series.count);

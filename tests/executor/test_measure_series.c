@@ -20,7 +20,7 @@ typedef double machine(pp_random_key key, uint64_t i);
 static void run_series(machine *takes_ms, uint64_t seed, uint64_t trial, double cap_s) {
     pp_measure_options options = {.interval = WANTED, .cap_s = cap_s};
     pp_random_key key = pp_random_key_make(seed, "series", trial);
-    pp_series_start(&series, &options, 1, 1e-3);
+    pp_series_start(&series, &options, 1, 1e-3, PP_SAMPLE_S);
     for (uint64_t i = 0; !series.done; i++) pp_series_add(&series, 1e-3 * takes_ms(key, i));
 }
 
@@ -163,7 +163,7 @@ Test(series_truth, few_samples_know_no_interval) {
     pp_measure_options options = {.interval = WANTED};
     for (int n = 1; n <= 7; n++) {
         options.cap_s = 1e-3 * n - 1e-9;
-        pp_series_start(&series, &options, 1, 1e-3);
+        pp_series_start(&series, &options, 1, 1e-3, PP_SAMPLE_S);
         while (!series.done) pp_series_add(&series, 1e-3);
         cr_assert(series.count == n && series.capped);
         cr_assert(n < 6 ? isinf(series.interval) : series.interval == 0, "%d: %g", n,

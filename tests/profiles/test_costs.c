@@ -169,9 +169,8 @@ static double machine(size_t signature, pp_phase phase, int64_t samples, int nei
     return (base + 2e-4 * (double)(signature + 1) * (double)samples) * (1 + 0.1 * neighbours);
 }
 
-static void add_machine_session(const char *db, const pp_model *model, pp_dtype dtype,
-                                int neighbours, bool with_weights) {
-    pp_sample samples[400];
+static size_t machine_samples(pp_sample *samples, const pp_model *model, int neighbours,
+                              bool with_weights, double scale) {
     size_t count = 0;
     for (int i = 0; i < model->layer_count; i++) {
         char signature[PP_SIGNATURE_LENGTH];
@@ -183,20 +182,33 @@ static void add_machine_session(const char *db, const pp_model *model, pp_dtype 
             for (int64_t size = 1; size <= 4; size *= 2)
                 for (int repeat = -1; repeat <= 1; repeat++) {
                     int64_t x = phase == PP_PHASE_OPTIMIZER ? 1 : size;
-                    double seconds = machine((size_t)layer->op, (pp_phase)phase, x, neighbours);
+                    double seconds =
+                        scale * machine((size_t)layer->op, (pp_phase)phase, x, neighbours);
                     samples[count++] = sample_make(signature, (pp_phase)phase, x, neighbours,
                                                    seconds * (1 + 1e-12 * repeat));
                 }
         }
     }
+    return count;
+}
+
+static void add_session(const char *db, const char *backend, pp_dtype dtype,
+                        const pp_sample *samples, size_t count) {
+    pp_session session = session_make(backend, dtype);
+    pp_store *store = store_must_open(db, false);
+    cr_assert_eq(pp_store_add(store, &session, samples, count, NULL), PP_OK);
+    pp_store_close(store);
+}
+
+static void add_machine_session(const char *db, const pp_model *model, pp_dtype dtype,
+                                int neighbours, bool with_weights) {
+    pp_sample samples[400];
+    size_t count = machine_samples(samples, model, neighbours, with_weights, 1);
     for (int64_t bytes = 1024; bytes <= 1 << 20; bytes *= 32)
         samples[count++] =
             sample_make("link", PP_PHASE_TRANSFER, bytes, 0, 3e-6 + (double)bytes / 4e9);
     samples[count++] = sample_make("action", PP_PHASE_OVERHEAD, 0, 0, 7e-7);
-    pp_session session = session_make("cpu", dtype);
-    pp_store *store = store_must_open(db, false);
-    cr_assert_eq(pp_store_add(store, &session, samples, count, NULL), PP_OK);
-    pp_store_close(store);
+    add_session(db, "cpu", dtype, samples, count);
 }
 
 /* What was measured of an opaque layer wins over what the model says of it, and says which phases
@@ -279,6 +291,51 @@ Test(costs, measured_times_come_back) {
     pp_cluster_free(cluster);
     scratch_remove(&made);
     cr_assert_eq(pp_live_bytes(), 0);
+}
+
+/* A device that was measured whole, and in quarters, alone and beside the other three. */
+Test(costs, neighbours_that_rest) {
+    scratch made = scratch_make();
+    pp_model *model = model_must_read(model_text);
+    pp_cluster *cluster = cluster_must_read(cluster_text);
+    static pp_sample samples[800];
+    size_t count = machine_samples(samples, model, 0, true, 1);
+    add_session(made.db, "cuda", PP_FP32, samples, count);
+    count = machine_samples(samples, model, 0, true, 4);
+    count += machine_samples(samples + count, model, 3, true, 4);
+    add_session(made.db, "cuda", PP_FP32, samples, count);
+    static const struct {
+        int neighbours;
+        double idle, whole, alone, beside;
+    } cases[] = {{0, 0, 1, 0, 0},   {0, 0.5, 1, 0, 0},  {3, 0, 0, 0, 4}, {2, 0, 0, 0, 4},
+                 {3, 0.5, 0, 2, 2}, {7, 0.25, 0, 1, 3}, {3, 1, 0, 4, 0}};
+    uint64_t hashes[sizeof cases / sizeof *cases];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        pp_costs *costs = costs_must_open(&(pp_costs_request){.model = model,
+                                                              .cluster = cluster,
+                                                              .dtype = PP_FP32,
+                                                              .db = made.db,
+                                                              .neighbours = cases[i].neighbours,
+                                                              .idle_share = cases[i].idle});
+        for (int64_t size = 1; size <= 6; size++) {
+            double alone = machine(PP_OP_LINEAR, PP_PHASE_INPUT, size, 0);
+            double beside = machine(PP_OP_LINEAR, PP_PHASE_INPUT, size, 3);
+            expect_near(pp_costs_layer(costs, 2, PP_PHASE_INPUT, size).seconds,
+                        (cases[i].whole + cases[i].alone) * alone + cases[i].beside * beside,
+                        "input");
+        }
+        cr_expect_eq(pp_costs_contended(costs), cases[i].neighbours > 0);
+        bool told = strstr(pp_costs_note(costs), "idle for");
+        cr_expect_eq(told, cases[i].neighbours > 0 && cases[i].idle > 0, "%s",
+                     pp_costs_note(costs));
+        hashes[i] = pp_costs_hash(costs);
+        pp_costs_close(costs);
+    }
+    cr_expect(hashes[0] == hashes[1] && hashes[2] == hashes[3] && hashes[2] != hashes[4] &&
+              hashes[4] != hashes[6]);
+    pp_model_free(model);
+    pp_cluster_free(cluster);
+    scratch_remove(&made);
 }
 
 static void expect_refused(const pp_costs_request *request, const char *part, const char *cure) {
