@@ -16,7 +16,9 @@
 #include <stdio.h>
 
 #define SETS_MAX 6
-#define SETS_BYTES ((int64_t)64 << 20) /* more sets than fill this tell nothing new */
+/* More sets than fill this tell nothing new: some times the last cache, of a CPU and of a device. */
+#define SETS_BYTES ((int64_t)64 << 20)
+#define DEVICE_SETS_BYTES ((int64_t)512 << 20)
 #define INPUTS_MAX 16
 #define PATTERN 16384 /* random numbers that fill everything, over and over */
 
@@ -105,7 +107,8 @@ static int64_t shared_bytes(const pp_bench *bench) {
 
 static void choose_set_count(pp_bench *bench) {
     int64_t each = set_bytes(bench);
-    int64_t count = each > 0 ? SETS_BYTES / each : SETS_MAX;
+    int64_t all = bench->request.backend->device_memory ? DEVICE_SETS_BYTES : SETS_BYTES;
+    int64_t count = each > 0 ? all / each : SETS_MAX;
     bench->set_count = count < 1 ? 1 : count > SETS_MAX ? SETS_MAX : (int)count;
 }
 

@@ -245,7 +245,7 @@ static pp_recompute choose_policy(pp_work *work, int stage, int first, int last,
     while (*excess > 0 && work->failure == PP_OK) {
         policy = next_policy(policy, last - first + 1);
         if (policy < 0) break;
-        int64_t bytes, other = excess_under(work, policy, stage, first, last, &bytes);
+        int64_t bytes = 0, other = excess_under(work, policy, stage, first, last, &bytes);
         if (other >= *excess) continue;
         *excess = other;
         *need = bytes;

@@ -37,7 +37,7 @@ typedef struct part {
 /* Changes `count` parts together, at most PARTS_MAX. */
 static pp_status try_change(const trial *t, const part *parts, int count, pp_change *change,
                             pp_error *error) {
-    double kept[PARTS_MAX], made_s, *const to[2] = {&change->slower_s, &change->faster_s};
+    double kept[PARTS_MAX], made_s = 0, *const to[2] = {&change->slower_s, &change->faster_s};
     bool nothing = true;
     for (int i = 0; i < count; i++) {
         kept[i] = *parts[i].cost;
