@@ -85,6 +85,9 @@ PP_DEVICE float lanes_max(lanes l, float x) {
 
 /* ---- sums of squares ----------------------------------------------------------------------- */
 
+/* Packs of a row that a lane keeps at most (arithmetic_rows.h). */
+enum { KEPT = 8 };
+
 /* Rows are added up in so many parts, and the parts in order. */
 enum { PP_COLUMN_PARTS = 64 };
 

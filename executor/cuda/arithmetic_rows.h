@@ -11,24 +11,37 @@ typedef struct NAME(pack) {
     float v[MANY];
 } NAME(pack);
 
+/* A pack as it lies in memory. */
+typedef union NAME(raw) {
+    store part[MANY];
+#ifdef __CUDACC__
+    uint4 whole;
+#endif
+} NAME(raw);
+
 /* The elements from x on, of which `left` are there; 0 for the others. aligned: x is a multiple of
  * 16 bytes. */
-PP_DEVICE NAME(pack) NAME(load_pack)(const store *x, int64_t left, bool aligned) {
-    NAME(pack) p;
+PP_DEVICE NAME(raw) NAME(load_raw)(const store *x, int64_t left, bool aligned) {
+    NAME(raw) r;
 #ifdef __CUDACC__
     if (aligned && left >= MANY) {
-        union {
-            uint4 whole;
-            store part[MANY];
-        } raw;
-        raw.whole = *(const uint4 *)x;
-        UNROLL for (int k = 0; k < MANY; k++) p.v[k] = load(raw.part + k);
-        return p;
+        r.whole = *(const uint4 *)x;
+        return r;
     }
 #endif
     (void)aligned;
-    UNROLL for (int k = 0; k < MANY; k++) p.v[k] = k < left ? load(x + k) : 0;
+    UNROLL for (int k = 0; k < MANY; k++) r.part[k] = k < left ? x[k] : (store)0;
+    return r;
+}
+
+PP_DEVICE NAME(pack) NAME(unpack)(NAME(raw) r) {
+    NAME(pack) p;
+    UNROLL for (int k = 0; k < MANY; k++) p.v[k] = load(r.part + k);
     return p;
+}
+
+PP_DEVICE NAME(pack) NAME(load_pack)(const store *x, int64_t left, bool aligned) {
+    return NAME(unpack)(NAME(load_raw)(x, left, aligned));
 }
 
 PP_DEVICE void NAME(save_pack)(store *x, int64_t left, bool aligned, NAME(pack) p) {
@@ -57,116 +70,129 @@ PP_DEVICE void NAME(save_pack)(store *x, int64_t left, bool aligned, NAME(pack) 
 #define TAKE(x, i, end) NAME(load_pack)((x) + (i), (end) - (i), aligned)
 #define GIVE(x, i, end, p) NAME(save_pack)((x) + (i), (end) - (i), aligned, p)
 
+#define RAW(x, i, end) NAME(load_raw)((x) + (i), (end) - (i), aligned)
+
+/* `for` each stretch of KEPT packs of this lane, and each pack of it. All packs of a stretch are
+ * asked for before the first is looked at, so that their ways from memory overlap; and a row of one
+ * stretch stays with its lanes for the passes to come. A longer one is read anew. */
+#define STRETCHES(start, end)                                                                      \
+    for (int64_t start = (int64_t)l.index * MANY; start < (end);                                   \
+         start += (int64_t)KEPT * l.count * MANY)
+#define PACKS_KEPT(j, i, start, end)                                                               \
+    UNROLL for (int j = 0; j < KEPT; j++) for (int64_t i = (start) + (int64_t)j * l.count * MANY;  \
+                                               i < (end); i = (end))
+
+PP_DEVICE bool NAME(is_kept)(lanes l, int64_t count) {
+    return count <= (int64_t)KEPT * l.count * MANY;
+}
+
+/* y = scale · normal + shift; shift may be NULL. */
 PP_DEVICE void NAME(norm_forward_row)(lanes l, bool aligned, int64_t dim, bool centred,
-                                      const store *x, store *normal, float *rstd) {
+                                      const store *x, const store *scale, const store *shift,
+                                      store *normal, float *rstd, store *y) {
+    const bool kept = NAME(is_kept)(l, dim);
+    NAME(raw) row[KEPT];
     float sum = 0, squares = 0;
-    if (centred) {
-        PACKS(i, dim) {
-            NAME(pack) p = TAKE(x, i, dim);
+    STRETCHES(start, dim) {
+        PACKS_KEPT(j, i, start, dim) row[j] = RAW(x, i, dim);
+        PACKS_KEPT(j, i, start, dim) {
+            NAME(pack) p = NAME(unpack)(row[j]);
             EACH(k, dim - i) sum += p.v[k];
         }
-        sum = lanes_sum(l, sum);
     }
-    float mean = sum / (float)dim;
-    PACKS(i, dim) {
-        NAME(pack) p = TAKE(x, i, dim);
-        EACH(k, dim - i) squares += (p.v[k] - mean) * (p.v[k] - mean);
+    float mean = centred ? lanes_sum(l, sum) / (float)dim : 0;
+    STRETCHES(start, dim) {
+        if (!kept) PACKS_KEPT(j, i, start, dim) row[j] = RAW(x, i, dim);
+        PACKS_KEPT(j, i, start, dim) {
+            NAME(pack) p = NAME(unpack)(row[j]);
+            EACH(k, dim - i) squares += (p.v[k] - mean) * (p.v[k] - mean);
+        }
     }
-    float scale = 1.0f / sqrtf(lanes_sum(l, squares) / (float)dim + 1e-5f);
-    PACKS(i, dim) {
-        NAME(pack) p = TAKE(x, i, dim);
-        EACH(k, dim - i) p.v[k] = (p.v[k] - mean) * scale;
-        GIVE(normal, i, dim, p);
+    float inverse = 1.0f / sqrtf(lanes_sum(l, squares) / (float)dim + 1e-5f);
+    STRETCHES(start, dim) {
+        if (!kept) PACKS_KEPT(j, i, start, dim) row[j] = RAW(x, i, dim);
+        PACKS_KEPT(j, i, start, dim) {
+            NAME(pack) p = NAME(unpack)(row[j]), s = TAKE(scale, i, dim);
+            EACH(k, dim - i) p.v[k] = (p.v[k] - mean) * inverse;
+            GIVE(normal, i, dim, p);
+            EACH(k, dim - i) p.v[k] *= s.v[k];
+            if (shift) {
+                NAME(pack) more = TAKE(shift, i, dim);
+                EACH(k, dim - i) p.v[k] += more.v[k];
+            }
+            GIVE(y, i, dim, p);
+        }
     }
-    if (l.index == 0) *rstd = scale;
+    if (l.index == 0) *rstd = inverse;
 }
 
 PP_DEVICE void NAME(norm_input_row)(lanes l, bool aligned, int64_t dim, bool centred,
                                     const store *dy, const store *scale, const store *normal,
                                     float rstd, const store *residual, store *dx, bool accumulate) {
+    const bool kept = NAME(is_kept)(l, dim);
+    NAME(raw) row[KEPT], row_normal[KEPT];
     float sum = 0, sum_normal = 0;
-    PACKS(i, dim) {
-        NAME(pack) d = TAKE(dy, i, dim), s = TAKE(scale, i, dim), n = TAKE(normal, i, dim);
-        EACH(k, dim - i) {
-            float g = d.v[k] * s.v[k];
-            sum += g;
-            sum_normal += g * n.v[k];
+    STRETCHES(start, dim) {
+        PACKS_KEPT(j, i, start, dim) {
+            row[j] = RAW(dy, i, dim);
+            row_normal[j] = RAW(normal, i, dim);
+        }
+        PACKS_KEPT(j, i, start, dim) {
+            NAME(pack) d = NAME(unpack)(row[j]), n = NAME(unpack)(row_normal[j]);
+            NAME(pack) s = TAKE(scale, i, dim);
+            EACH(k, dim - i) {
+                float g = d.v[k] * s.v[k];
+                sum += g;
+                sum_normal += g * n.v[k];
+            }
         }
     }
     float mean = centred ? lanes_sum(l, sum) / (float)dim : 0;
     float mean_normal = lanes_sum(l, sum_normal) / (float)dim;
-    PACKS(i, dim) {
-        NAME(pack) d = TAKE(dy, i, dim), s = TAKE(scale, i, dim), n = TAKE(normal, i, dim);
-        EACH(k, dim - i) d.v[k] = (d.v[k] * s.v[k] - mean - n.v[k] * mean_normal) * rstd;
-        if (residual) {
-            NAME(pack) more = TAKE(residual, i, dim);
-            EACH(k, dim - i) d.v[k] += more.v[k];
+    STRETCHES(start, dim) {
+        if (!kept) PACKS_KEPT(j, i, start, dim) {
+                row[j] = RAW(dy, i, dim);
+                row_normal[j] = RAW(normal, i, dim);
+            }
+        PACKS_KEPT(j, i, start, dim) {
+            NAME(pack) d = NAME(unpack)(row[j]), n = NAME(unpack)(row_normal[j]);
+            NAME(pack) s = TAKE(scale, i, dim);
+            EACH(k, dim - i) d.v[k] = (d.v[k] * s.v[k] - mean - n.v[k] * mean_normal) * rstd;
+            if (residual) {
+                NAME(pack) more = TAKE(residual, i, dim);
+                EACH(k, dim - i) d.v[k] += more.v[k];
+            }
+            if (accumulate) {
+                NAME(pack) more = TAKE(dx, i, dim);
+                EACH(k, dim - i) d.v[k] += more.v[k];
+            }
+            GIVE(dx, i, dim, d);
         }
-        if (accumulate) {
-            NAME(pack) more = TAKE(dx, i, dim);
-            EACH(k, dim - i) d.v[k] += more.v[k];
-        }
-        GIVE(dx, i, dim, d);
     }
 }
 
-/* The largest of a row, and Σ e^(x - largest), to all lanes. */
+/* The largest of a row, and Σ e^(x - largest), to all lanes, in one pass: a lane whose largest
+ * grows scales what it has summed. */
 PP_DEVICE void NAME(row_softmax)(lanes l, bool aligned, int64_t count, const store *x, float *max,
                                  float *sum) {
-    *max = -INFINITY, *sum = 0;
-    PACKS(i, count) {
-        NAME(pack) p = TAKE(x, i, count);
-        EACH(k, count - i) *max = fmaxf(*max, p.v[k]);
-    }
-    *max = lanes_max(l, *max);
-    PACKS(i, count) {
-        NAME(pack) p = TAKE(x, i, count);
-        EACH(k, count - i) *sum += expf(p.v[k] - *max);
-    }
-    *sum = lanes_sum(l, *sum);
-}
-
-/* e^(x - max) in place, their sum, and -log softmax[target] (0 where the target is below 0, which
- * leaves the row alone). */
-PP_DEVICE void NAME(logits_forward_row)(lanes l, bool aligned, int64_t classes, int32_t target,
-                                        store *x, float *row_sum, float *loss) {
-    if (target < 0) {
-        if (l.index == 0) *loss = 0;
-        return;
-    }
-    float max = -INFINITY, sum = 0;
-    float logit = load(x + target);
-    PACKS(i, classes) {
-        NAME(pack) p = TAKE(x, i, classes);
-        EACH(k, classes - i) max = fmaxf(max, p.v[k]);
-    }
-    max = lanes_max(l, max);
-    PACKS(i, classes) {
-        NAME(pack) p = TAKE(x, i, classes);
-        EACH(k, classes - i) {
-            p.v[k] = expf(p.v[k] - max);
-            sum += p.v[k];
+    float largest = -INFINITY, total = 0;
+    NAME(raw) row[KEPT];
+    STRETCHES(start, count) {
+        PACKS_KEPT(j, i, start, count) row[j] = RAW(x, i, count);
+        PACKS_KEPT(j, i, start, count) {
+            NAME(pack) p = NAME(unpack)(row[j]);
+            float before = largest;
+            EACH(k, count - i) largest = fmaxf(largest, p.v[k]);
+            if (largest > before) total *= expf(before - largest);
+            EACH(k, count - i) total += expf(p.v[k] - largest);
         }
-        GIVE(x, i, classes, p);
     }
-    sum = lanes_sum(l, sum);
-    if (l.index != 0) return;
-    *row_sum = sum;
-    *loss = logf(sum) - (logit - max);
+    *max = lanes_max(l, largest);
+    *sum = lanes_sum(l, total > 0 ? total * expf(largest - *max) : 0);
 }
 
-PP_DEVICE void NAME(logits_input_row)(lanes l, bool aligned, int64_t classes, int32_t target,
-                                      float scale, store *x, float row_sum) {
-    PACKS(i, classes) {
-        NAME(pack) p = TAKE(x, i, classes);
-        EACH(k, classes - i) {
-            p.v[k] = target < 0 ? 0 : p.v[k] * (scale / row_sum);
-            if (i + k == target) p.v[k] -= scale;
-        }
-        GIVE(x, i, classes, p);
-    }
-}
-
+/* log Σ e^x, and -log softmax[target] (0 where the target is below 0, which leaves the row alone).
+ */
 PP_DEVICE void NAME(class_loss_forward_row)(lanes l, bool aligned, int64_t classes, int32_t target,
                                             const store *x, float *row_log_sum, float *loss) {
     if (target < 0) {
@@ -180,20 +206,25 @@ PP_DEVICE void NAME(class_loss_forward_row)(lanes l, bool aligned, int64_t class
     *loss = logf(sum) - (load(x + target) - max);
 }
 
+/* dx may be x. */
 PP_DEVICE void NAME(class_loss_input_row)(lanes l, bool aligned, int64_t classes, int32_t target,
                                           float scale, const store *x, float row_log_sum, store *dx,
                                           bool accumulate) {
-    PACKS(i, classes) {
-        NAME(pack) p = TAKE(x, i, classes);
-        EACH(k, classes - i) {
-            p.v[k] = target < 0 ? 0 : scale * expf(p.v[k] - row_log_sum);
-            if (i + k == target) p.v[k] -= scale;
+    NAME(raw) row[KEPT];
+    STRETCHES(start, classes) {
+        PACKS_KEPT(j, i, start, classes) row[j] = RAW(x, i, classes);
+        PACKS_KEPT(j, i, start, classes) {
+            NAME(pack) p = NAME(unpack)(row[j]);
+            EACH(k, classes - i) {
+                p.v[k] = target < 0 ? 0 : scale * expf(p.v[k] - row_log_sum);
+                if (i + k == target) p.v[k] -= scale;
+            }
+            if (accumulate) {
+                NAME(pack) more = TAKE(dx, i, classes);
+                EACH(k, classes - i) p.v[k] += more.v[k];
+            }
+            GIVE(dx, i, classes, p);
         }
-        if (accumulate) {
-            NAME(pack) more = TAKE(dx, i, classes);
-            EACH(k, classes - i) p.v[k] += more.v[k];
-        }
-        GIVE(dx, i, classes, p);
     }
 }
 
@@ -223,6 +254,9 @@ PP_DEVICE void NAME(softmax_input_row)(lanes l, bool aligned, int64_t sequence, 
 }
 
 #undef PACKS
+#undef STRETCHES
+#undef RAW
+#undef PACKS_KEPT
 #undef EACH
 #undef TAKE
 #undef GIVE

@@ -10,7 +10,7 @@
 typedef struct pp_choice_key {
     int64_t rows, in, out;
     int64_t heads, kv_heads;
-    int32_t bf16, gelu, causal;
+    int32_t bf16, epilogue, causal;
     int32_t device, multiprocessors; /* of the slice; 0: all */
     int32_t unused;                  /* 0: keys are compared byte by byte */
 } pp_choice_key;

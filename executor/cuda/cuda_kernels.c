@@ -105,6 +105,29 @@ void linear_gelu(int64_t rows, int64_t in, int64_t out, const real *x, const rea
                                        .activated = activated});
 }
 
+void linear_join(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
+                 const real *bias, const real *residual, real *y) {
+    pp_linear_run(LAUNCH, &(pp_linear){.rows = rows,
+                                       .in = in,
+                                       .out = out,
+                                       .x = x,
+                                       .weight = weight,
+                                       .bias = bias,
+                                       .residual = residual,
+                                       .y = y});
+}
+
+void linear_gelu_input(int64_t rows, int64_t in, int64_t out, const real *dy, const real *weight,
+                       const real *before, real *dx) {
+    pp_linear_back_run(LAUNCH, &(pp_linear_back){.rows = rows,
+                                                 .in = in,
+                                                 .out = out,
+                                                 .dy = dy,
+                                                 .weight = weight,
+                                                 .before = before,
+                                                 .dx = dx});
+}
+
 void linear_add(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight, real *y) {
     NAME(times_weight)(rows, in, out, x, weight, y, true);
 }
@@ -143,8 +166,9 @@ void linear_weight(int64_t rows, int64_t in, int64_t out, const real *x, const r
 
 /* ---- norm.c, rms.c, rotary.c, activate.c --------------------------------------------------- */
 
-void norm_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd) {
-    pp_launch_norm_forward(LAUNCH, rows, dim, true, x, normal, STATISTIC(rstd));
+void norm_forward(int64_t rows, int64_t dim, const real *x, const real *scale, const real *shift,
+                  real *normal, real *rstd, real *y) {
+    pp_launch_norm_forward(LAUNCH, rows, dim, true, x, scale, shift, normal, STATISTIC(rstd), y);
 }
 
 void norm_apply(int64_t rows, int64_t dim, const real *normal, const real *scale, const real *shift,
@@ -163,8 +187,9 @@ void norm_weight(int64_t rows, int64_t dim, const real *dy, const real *normal,
     NAME(sum_columns)(rows, dim, dy, normal, shift_gradient, scale_gradient);
 }
 
-void rms_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd) {
-    pp_launch_norm_forward(LAUNCH, rows, dim, false, x, normal, STATISTIC(rstd));
+void rms_forward(int64_t rows, int64_t dim, const real *x, const real *scale, real *normal,
+                 real *rstd, real *y) {
+    pp_launch_norm_forward(LAUNCH, rows, dim, false, x, scale, NULL, normal, STATISTIC(rstd), y);
 }
 
 void rms_apply(int64_t rows, int64_t dim, const real *normal, const real *scale, real *y) {
@@ -293,28 +318,29 @@ void logits_make_weight(const pp_layer_call *call, const real *normed, const rea
 
 void logits_forward(const pp_layer_call *call, real *logits, real *row_sum) {
     const int64_t rows = pp_call_rows(call);
-    pp_launch_logits_forward(LAUNCH, rows, call->layer->vocabulary,
-                             pp_layer_logits_stride(call->layer), call->targets, logits,
-                             STATISTIC(row_sum), pp_cuda_scratch(rows), pp_cuda_loss());
+    pp_launch_class_loss_forward(LAUNCH, rows, call->layer->vocabulary,
+                                 pp_layer_logits_stride(call->layer), call->targets, logits,
+                                 STATISTIC(row_sum), pp_cuda_scratch(rows), pp_cuda_loss());
     pp_cuda_fetch_loss(call->loss);
 }
 
 void logits_input(const pp_layer_call *call, real *logits, const real *row_sum) {
-    pp_launch_logits_input(LAUNCH, pp_call_rows(call), call->layer->vocabulary,
-                           pp_layer_logits_stride(call->layer), call->targets,
-                           (float)call->gradient_scale, logits, STATISTIC(row_sum));
+    pp_launch_class_loss_input(
+        LAUNCH, pp_call_rows(call), call->layer->vocabulary, pp_layer_logits_stride(call->layer),
+        call->targets, (float)call->gradient_scale, logits, STATISTIC(row_sum), logits, false);
 }
 
 void class_loss_forward(const pp_layer_call *call, const real *x, real *row_log_sum) {
-    const int64_t rows = pp_call_rows(call);
-    pp_launch_class_loss_forward(LAUNCH, rows, call->layer->dim, call->targets, x,
+    const int64_t rows = pp_call_rows(call), classes = call->layer->dim;
+    pp_launch_class_loss_forward(LAUNCH, rows, classes, classes, call->targets, x,
                                  STATISTIC(row_log_sum), pp_cuda_scratch(rows), pp_cuda_loss());
     pp_cuda_fetch_loss(call->loss);
 }
 
 void class_loss_input(const pp_layer_call *call, const real *x, const real *row_log_sum, real *dx,
                       bool accumulate) {
-    pp_launch_class_loss_input(LAUNCH, pp_call_rows(call), call->layer->dim, call->targets,
+    const int64_t classes = call->layer->dim;
+    pp_launch_class_loss_input(LAUNCH, pp_call_rows(call), classes, classes, call->targets,
                                (float)call->gradient_scale, x, STATISTIC(row_log_sum), dx,
                                accumulate);
 }

@@ -21,19 +21,30 @@ typedef struct pp_gemm {
 
 void pp_cuda_gemm(pp_launch l, const pp_gemm *gemm);
 
-/* A linear layer with a bias, and GELU where it is wanted: y = x weight^T + bias [rows, out], and
- * activated = gelu(y); NULL: not wanted. weight [out, in]. */
+/* A linear layer with a bias, and what stands before or behind it: y = [residual +] x weight^T +
+ * bias [rows, out], and activated = gelu(y); NULL: not wanted, and only one of them. weight [out,
+ * in]. y may be residual. */
 typedef struct pp_linear {
     int64_t rows, in, out;
-    const void *x, *weight, *bias;
+    const void *x, *weight, *bias, *residual;
     void *y, *activated;
 } pp_linear;
 
+/* Back through it to what gelu was applied to: dx = (dy weight) · gelu'(before) [rows, in]. */
+typedef struct pp_linear_back {
+    int64_t rows, in, out;
+    const void *dy, *weight, *before;
+    void *dx;
+} pp_linear_back;
+
 /* In one kernel, where that was asked for (cuda_fused.c); false: nothing is done, take the parts. */
 bool pp_cuda_linear(pp_launch l, const pp_linear *linear);
-/* As kernels of their own: the bias, the product, GELU. */
+bool pp_cuda_linear_back(pp_launch l, const pp_linear_back *back);
+/* As kernels of their own: what is added, the product, GELU. */
 void pp_linear_in_parts(pp_launch l, const pp_linear *linear);
+void pp_linear_back_in_parts(pp_launch l, const pp_linear_back *back);
 /* Either way. */
 void pp_linear_run(pp_launch l, const pp_linear *linear);
+void pp_linear_back_run(pp_launch l, const pp_linear_back *back);
 
 #endif

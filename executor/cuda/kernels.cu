@@ -11,11 +11,14 @@
 enum {
     BLOCK = 256,         /* threads of most kernels */
     MOST_BLOCKS = 65536, /* of a grid */
-    MOST_WARPS = 32,     /* of a block */
-    WARPS = 4,           /* of a block whose warps have a row each */
-    SUM_LANES = 32,      /* block of column_parts */
+    MOST_THREADS = 512,  /* of a block that shares a row: some of them wait while others read */
+    MOST_WARPS = MOST_THREADS / 32,
+    WARPS = 4,      /* of a block whose warps have a row each */
+    SUM_LANES = 32, /* block of column_parts */
     SUM_ROWS = 8,
-    TOKENS = 1024 /* that a block compares with at a time */
+    SUM_AHEAD = 4,
+    CHAINED = 64, /* threads of chain_tokens */
+    TOKENS = 1024 /* that they compare with at a time */
 };
 
 #define store float
@@ -54,22 +57,28 @@ static __global__ void sum_parts(const double *parts, double *sum) {
     *sum = sum_in_order(PP_SQUARE_PARTS, parts);
 }
 
-/* For each row the next with the same token, or -1, and whether it is the token's first. */
+/* For each row the next with the same token, or -1, and whether it is the token's first. Tokens are
+ * looked at four at a time, and closer only where one of them is the row's. */
 static __global__ void chain_tokens(int64_t rows, const int32_t *tokens, int32_t *next,
                                     int32_t *is_first) {
-    __shared__ int32_t tile[TOKENS];
-    const int64_t r = (int64_t)blockIdx.x * BLOCK + threadIdx.x;
+    __shared__ __align__(16) int32_t tile[TOKENS];
+    const int64_t r = (int64_t)blockIdx.x * CHAINED + threadIdx.x;
     const int32_t token = r < rows ? tokens[r] : -1;
     int32_t following = -1, first = 1;
     for (int64_t from = 0; from < rows; from += TOKENS) {
         __syncthreads();
-        for (int i = threadIdx.x; i < TOKENS; i += BLOCK)
+        for (int i = threadIdx.x; i < TOKENS; i += CHAINED)
             tile[i] = from + i < rows ? tokens[from + i] : -1;
         __syncthreads();
-        for (int i = 0; i < TOKENS; i++) {
-            if (tile[i] != token) continue;
-            if (from + i < r) first = 0;
-            if (from + i > r && following < 0) following = (int32_t)(from + i);
+#pragma unroll 8
+        for (int i = 0; i < TOKENS; i += 4) {
+            const int4 four = *(const int4 *)(tile + i);
+            if (four.x != token && four.y != token && four.z != token && four.w != token) continue;
+            for (int k = i; k < i + 4; k++) {
+                if (tile[k] != token) continue;
+                if (from + k < r) first = 0;
+                if (from + k > r && following < 0) following = (int32_t)(from + k);
+            }
         }
     }
     if (r >= rows) return;
@@ -106,7 +115,7 @@ static dim3 block_for(pp_launch l, int64_t columns) {
     const int64_t packs = (columns + many(l) - 1) / many(l);
     if (packs <= 32 * 8) return dim3(32, WARPS);
     unsigned threads = 64;
-    while (threads < 1024 && (int64_t)threads * 2 <= packs) threads *= 2;
+    while (threads < MOST_THREADS && (int64_t)threads * 2 <= packs) threads *= 2;
     return dim3(threads, 1);
 }
 
@@ -218,9 +227,10 @@ void pp_launch_column_sums(pp_launch l, int64_t rows, int64_t columns, const voi
 }
 
 void pp_launch_norm_forward(pp_launch l, int64_t rows, int64_t dim, bool centred, const void *x,
-                            void *normal, float *rstd) {
-    BY_ROW(norm_forward, rows, dim, rows, dim, rows_aligned(l, dim, x, normal), centred, x, normal,
-           rstd);
+                            const void *scale, const void *shift, void *normal, float *rstd,
+                            void *y) {
+    BY_ROW(norm_forward, rows, dim, rows, dim, rows_aligned(l, dim, x, scale, shift, normal, y),
+           centred, x, scale, shift, normal, rstd, y);
 }
 
 void pp_launch_norm_apply(pp_launch l, int64_t rows, int64_t dim, const void *normal,
@@ -266,8 +276,8 @@ void pp_launch_add_positions(pp_launch l, int64_t rows, int64_t dim, int64_t per
 void pp_launch_scatter_tokens(pp_launch l, int64_t rows, int64_t dim, const int32_t *tokens,
                               const void *dy, int32_t *chains, void *gradient) {
     if (rows == 0) return;
-    chain_tokens<<<(unsigned)((rows + BLOCK - 1) / BLOCK), BLOCK, 0, (cudaStream_t)l.stream>>>(
-        rows, tokens, chains, chains + rows);
+    chain_tokens<<<(unsigned)((rows + CHAINED - 1) / CHAINED), CHAINED, 0,
+                   (cudaStream_t)l.stream>>>(rows, tokens, chains, chains + rows);
     BY_ROW(scatter_tokens, rows, dim, rows, dim, rows_aligned(l, dim, dy, gradient), tokens, chains,
            chains + rows, dy, gradient);
 }
@@ -280,34 +290,19 @@ void pp_launch_scatter_positions(pp_launch l, int64_t rows, int64_t dim, int64_t
 
 /* ---- losses -------------------------------------------------------------------------------- */
 
-void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
-                              const int32_t *targets, void *logits, float *row_sum, float *losses,
-                              double *loss) {
-    BY_ROW(logits_forward, rows, classes, rows, classes, rows_aligned(l, stride, logits), stride,
-           targets, logits, row_sum, losses);
-    sum_losses<<<1, BLOCK, 0, (cudaStream_t)l.stream>>>(rows, losses, loss);
-}
-
-void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
-                            const int32_t *targets, float scale, void *logits,
-                            const float *row_sum) {
-    BY_ROW(logits_input, rows, classes, rows, classes, rows_aligned(l, stride, logits), stride,
-           targets, scale, logits, row_sum);
-}
-
-void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,
+void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
                                   const int32_t *targets, const void *x, float *row_log_sum,
                                   float *losses, double *loss) {
-    BY_ROW(class_loss_forward, rows, classes, rows, classes, rows_aligned(l, classes, x), targets,
-           x, row_log_sum, losses);
+    BY_ROW(class_loss_forward, rows, classes, rows, classes, rows_aligned(l, stride, x), stride,
+           targets, x, row_log_sum, losses);
     sum_losses<<<1, BLOCK, 0, (cudaStream_t)l.stream>>>(rows, losses, loss);
 }
 
-void pp_launch_class_loss_input(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                                float scale, const void *x, const float *row_log_sum, void *dx,
-                                bool accumulate) {
-    BY_ROW(class_loss_input, rows, classes, rows, classes, rows_aligned(l, classes, x, dx), targets,
-           scale, x, row_log_sum, dx, accumulate);
+void pp_launch_class_loss_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                                const int32_t *targets, float scale, const void *x,
+                                const float *row_log_sum, void *dx, bool accumulate) {
+    BY_ROW(class_loss_input, rows, classes, rows, classes, rows_aligned(l, stride, x, dx), stride,
+           targets, scale, x, row_log_sum, dx, accumulate);
 }
 
 /* ---- attention ----------------------------------------------------------------------------- */

@@ -246,11 +246,13 @@ static __global__ void NAME(rotate)(int64_t samples, int64_t sequence, int64_t h
 }
 
 static __global__ void NAME(norm_forward)(int64_t rows, int64_t dim, bool aligned, bool centred,
-                                          const void *x, void *normal, float *rstd) {
+                                          const void *x, const void *scale, const void *shift,
+                                          void *normal, float *rstd, void *y) {
     LANES;
     EACH_ROW(r, rows) {
         NAME(norm_forward_row)
-        (l, aligned, dim, centred, IN(x) + r * dim, OUT(normal) + r * dim, rstd + r);
+        (l, aligned, dim, centred, IN(x) + r * dim, IN(scale), IN(shift), OUT(normal) + r * dim,
+         rstd + r, OUT(y) + r * dim);
     }
 }
 
@@ -266,44 +268,26 @@ static __global__ void NAME(norm_input)(int64_t rows, int64_t dim, bool aligned,
     }
 }
 
-static __global__ void NAME(logits_forward)(int64_t rows, int64_t classes, bool aligned,
-                                            int64_t stride, const int32_t *targets, void *logits,
-                                            float *row_sum, float *losses) {
-    LANES;
-    EACH_ROW(r, rows) {
-        NAME(logits_forward_row)
-        (l, aligned, classes, targets[r], OUT(logits) + r * stride, row_sum + r, losses + r);
-    }
-}
-
-static __global__ void NAME(logits_input)(int64_t rows, int64_t classes, bool aligned,
-                                          int64_t stride, const int32_t *targets, float scale,
-                                          void *logits, const float *row_sum) {
-    LANES;
-    EACH_ROW(r, rows) {
-        NAME(logits_input_row)
-        (l, aligned, classes, targets[r], scale, OUT(logits) + r * stride, row_sum[r]);
-    }
-}
-
+/* Rows of x, and of dx, are `stride` apart. */
 static __global__ void NAME(class_loss_forward)(int64_t rows, int64_t classes, bool aligned,
-                                                const int32_t *targets, const void *x,
-                                                float *row_log_sum, float *losses) {
+                                                int64_t stride, const int32_t *targets,
+                                                const void *x, float *row_log_sum, float *losses) {
     LANES;
     EACH_ROW(r, rows) {
         NAME(class_loss_forward_row)
-        (l, aligned, classes, targets[r], IN(x) + r * classes, row_log_sum + r, losses + r);
+        (l, aligned, classes, targets[r], IN(x) + r * stride, row_log_sum + r, losses + r);
     }
 }
 
 static __global__ void NAME(class_loss_input)(int64_t rows, int64_t classes, bool aligned,
-                                              const int32_t *targets, float scale, const void *x,
-                                              const float *row_log_sum, void *dx, bool accumulate) {
+                                              int64_t stride, const int32_t *targets, float scale,
+                                              const void *x, const float *row_log_sum, void *dx,
+                                              bool accumulate) {
     LANES;
     EACH_ROW(r, rows) {
         NAME(class_loss_input_row)
-        (l, aligned, classes, targets[r], scale, IN(x) + r * classes, row_log_sum[r],
-         OUT(dx) + r * classes, accumulate);
+        (l, aligned, classes, targets[r], scale, IN(x) + r * stride, row_log_sum[r],
+         OUT(dx) + r * stride, accumulate);
     }
 }
 
@@ -327,7 +311,8 @@ static __global__ void NAME(softmax_input)(int64_t rows, int64_t sequence, bool 
 /* ---- sums down the rows -------------------------------------------------------------------- */
 
 /* A block sums SUM_LANES packs of columns over one part of the rows; its rows of threads take every
- * SUM_ROWS-th row, and what they found is added up in order.
+ * SUM_ROWS-th row, SUM_AHEAD of them on their way at a time, and what they found is added up in
+ * order.
  * parts, by_parts : [PP_COLUMN_PARTS, columns]; one of them may be NULL. */
 static __global__ void NAME(column_parts)(int64_t rows, int64_t columns, bool aligned,
                                           const void *x, const void *by, float *parts,
@@ -338,12 +323,22 @@ static __global__ void NAME(column_parts)(int64_t rows, int64_t columns, bool al
     const int64_t left = columns - c;
     pack sum = {{0}}, by_sum = {{0}};
     for (int64_t r = part_begin(rows, (int)blockIdx.y, PP_COLUMN_PARTS) + threadIdx.y;
-         r < to && left > 0; r += SUM_ROWS) {
-        pack p = TAKE(x, r * columns + c);
-        EACH(k) sum.v[k] += p.v[k];
-        if (!by) continue;
-        pack factor = TAKE(by, r * columns + c);
-        EACH(k) by_sum.v[k] += p.v[k] * factor.v[k];
+         r < to && left > 0; r += SUM_AHEAD * SUM_ROWS) {
+        NAME(raw) ahead[SUM_AHEAD], by_ahead[SUM_AHEAD];
+        UNROLL for (int a = 0; a < SUM_AHEAD; a++) {
+            const int64_t at = (r + a * SUM_ROWS) * columns + c;
+            if (r + a * SUM_ROWS < to) ahead[a] = NAME(load_raw)(IN(x) + at, left, aligned);
+            if (r + a * SUM_ROWS < to && by)
+                by_ahead[a] = NAME(load_raw)(IN(by) + at, left, aligned);
+        }
+        UNROLL for (int a = 0; a < SUM_AHEAD; a++) {
+            if (r + a * SUM_ROWS >= to) continue;
+            pack p = NAME(unpack)(ahead[a]);
+            EACH(k) sum.v[k] += p.v[k];
+            if (!by) continue;
+            pack factor = NAME(unpack)(by_ahead[a]);
+            EACH(k) by_sum.v[k] += p.v[k] * factor.v[k];
+        }
     }
     EACH(k) {
         found[0][threadIdx.y][threadIdx.x * MANY + k] = sum.v[k];

@@ -62,9 +62,10 @@ void pp_launch_fill_rows(pp_launch l, int64_t rows, int64_t columns, const void 
  * PP_COLUMN_PARTS, columns] scratch. */
 void pp_launch_column_sums(pp_launch l, int64_t rows, int64_t columns, const void *x,
                            const void *by, float *parts, void *sums, void *by_sums);
-/* centred: a layer norm; else a root-mean-square norm. */
+/* centred: a layer norm; else a root-mean-square norm. y: as norm_apply makes it. */
 void pp_launch_norm_forward(pp_launch l, int64_t rows, int64_t dim, bool centred, const void *x,
-                            void *normal, float *rstd);
+                            const void *scale, const void *shift, void *normal, float *rstd,
+                            void *y);
 /* shift NULL: none. */
 void pp_launch_norm_apply(pp_launch l, int64_t rows, int64_t dim, const void *normal,
                           const void *scale, const void *shift, void *y);
@@ -89,19 +90,13 @@ void pp_launch_scatter_positions(pp_launch l, int64_t rows, int64_t dim, int64_t
 /* ---- losses -------------------------------------------------------------------------------- */
 
 /* losses : [rows] scratch; *loss gets their sum, in row order. Targets below 0 are ignored. Rows of
- * logits are `stride` apart. */
-void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
-                              const int32_t *targets, void *logits, float *row_sum, float *losses,
-                              double *loss);
-void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
-                            const int32_t *targets, float scale, void *logits,
-                            const float *row_sum);
-void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,
+ * x and dx are `stride` apart; dx may be x unless it accumulates. */
+void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
                                   const int32_t *targets, const void *x, float *row_log_sum,
                                   float *losses, double *loss);
-void pp_launch_class_loss_input(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                                float scale, const void *x, const float *row_log_sum, void *dx,
-                                bool accumulate);
+void pp_launch_class_loss_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                                const int32_t *targets, float scale, const void *x,
+                                const float *row_log_sum, void *dx, bool accumulate);
 
 /* ---- attention ----------------------------------------------------------------------------- */
 

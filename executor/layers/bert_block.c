@@ -94,16 +94,16 @@ static void NAME(forward)(const pp_layer_call *call) {
     attend_forward(&attend);
     linear_forward(rows, dim, dim, t[ATTENDED], t[ATTENTION_WEIGHT], t[ATTENTION_BIAS], t[BRANCH]);
     NAME(join)(call, AFTER_ATTENTION, ATTENTION_MASK, rows * dim, x);
-    norm_forward(rows, dim, t[BRANCH], t[NORM1_NORMAL], t[NORM1_RSTD]);
-    norm_apply(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORM1_OUTPUT]);
+    norm_forward(rows, dim, t[BRANCH], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORM1_NORMAL],
+                 t[NORM1_RSTD], t[NORM1_OUTPUT]);
 
     linear_gelu(rows, dim, hidden, t[NORM1_OUTPUT], t[EXPAND_WEIGHT], t[EXPAND_BIAS], t[EXPANDED],
                 t[ACTIVATED]);
     linear_forward(rows, hidden, dim, t[ACTIVATED], t[CONTRACT_WEIGHT], t[CONTRACT_BIAS],
                    t[BRANCH]);
     NAME(join)(call, AFTER_MLP, CONTRACT_MASK, rows * dim, t[NORM1_OUTPUT]);
-    norm_forward(rows, dim, t[BRANCH], t[NORM2_NORMAL], t[NORM2_RSTD]);
-    norm_apply(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[OUTPUT]);
+    norm_forward(rows, dim, t[BRANCH], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORM2_NORMAL],
+                 t[NORM2_RSTD], t[OUTPUT]);
 }
 
 /* The gradient that a branch receives: that of the sum it went into, dropped. */
@@ -123,9 +123,8 @@ static void NAME(mlp_input)(const pp_layer_call *call) {
     norm_input(rows, dim, call->output_gradient, t[NORM2_SCALE], t[NORM2_NORMAL], t[NORM2_RSTD],
                NULL, t[RESIDUAL_GRADIENT], false);
     NAME(part)(call, CONTRACT_MASK, rows * dim, t[CONTRACT_GRADIENT]);
-    linear_input(rows, hidden, dim, t[CONTRACT_GRADIENT], t[CONTRACT_WEIGHT], t[EXPAND_GRADIENT],
-                 false);
-    gelu_input(rows * hidden, t[EXPANDED], t[EXPAND_GRADIENT], t[EXPAND_GRADIENT], false);
+    linear_gelu_input(rows, hidden, dim, t[CONTRACT_GRADIENT], t[CONTRACT_WEIGHT], t[EXPANDED],
+                      t[EXPAND_GRADIENT]);
     copy_or_add(rows * dim, t[RESIDUAL_GRADIENT], t[NORM1_GRADIENT], false);
     linear_input(rows, dim, hidden, t[EXPAND_GRADIENT], t[EXPAND_WEIGHT], t[NORM1_GRADIENT], true);
 }

@@ -29,8 +29,8 @@ static void NAME(forward)(const pp_layer_call *call) {
     gather_tokens(rows, dim, call->tokens, t[TOKEN_WEIGHT], sum);
     add_positions(rows, dim, rows / call->samples, t[POSITION_WEIGHT], sum);
     add_positions(rows, dim, 1, t[SEGMENT_WEIGHT], sum);
-    norm_forward(rows, dim, sum, t[NORM_NORMAL], t[NORM_RSTD]);
-    norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[OUTPUT]);
+    norm_forward(rows, dim, sum, t[NORM_SCALE], t[NORM_SHIFT], t[NORM_NORMAL], t[NORM_RSTD],
+                 t[OUTPUT]);
     if (pp_call_drops(call)) drop(call, 0, dim, t[OUTPUT], t[OUTPUT]);
 }
 

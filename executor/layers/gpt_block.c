@@ -79,11 +79,19 @@ static attend_call NAME(attend_of)(const pp_layer_call *call) {
     return attend;
 }
 
-/* Adds the branch to the residual stream in OUTPUT, dropped. */
-static void NAME(join)(const pp_layer_call *call, int site, int mask, int64_t count) {
-    real *branch = call->tensors[BRANCH];
-    if (pp_call_drops(call)) drop_rows(call, (uint64_t)site, branch, call->tensors[mask]);
-    copy_or_add(count, branch, call->tensors[OUTPUT], true);
+/* The end of a branch: OUTPUT = stream + dropout(linear layer of x); `stream` may be OUTPUT. */
+static void NAME(join)(const pp_layer_call *call, int site, int mask, int64_t in, const real *x,
+                       int weight, int bias, const real *stream) {
+    void *const *t = call->tensors;
+    const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
+    if (!pp_call_drops(call)) {
+        linear_join(rows, in, dim, x, t[weight], t[bias], stream, t[OUTPUT]);
+        return;
+    }
+    linear_forward(rows, in, dim, x, t[weight], t[bias], t[BRANCH]);
+    drop_rows(call, (uint64_t)site, t[BRANCH], t[mask]);
+    if (stream != t[OUTPUT]) copy_or_add(rows * dim, stream, t[OUTPUT], false);
+    copy_or_add(rows * dim, t[BRANCH], t[OUTPUT], true);
 }
 
 static void NAME(forward)(const pp_layer_call *call) {
@@ -93,21 +101,20 @@ static void NAME(forward)(const pp_layer_call *call) {
     const real *x = pp_call_input(call);
     attend_call attend = NAME(attend_of)(call);
 
-    norm_forward(rows, dim, x, t[NORM1_NORMAL], t[NORM1_RSTD]);
-    norm_apply(rows, dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_SHIFT], t[NORM1_OUTPUT]);
+    norm_forward(rows, dim, x, t[NORM1_SCALE], t[NORM1_SHIFT], t[NORM1_NORMAL], t[NORM1_RSTD],
+                 t[NORM1_OUTPUT]);
     linear_forward(rows, dim, 3 * dim, t[NORM1_OUTPUT], t[QKV_WEIGHT], t[QKV_BIAS], t[QKV]);
     attend_forward(&attend);
-    linear_forward(rows, dim, dim, t[ATTENDED], t[ATTENTION_WEIGHT], t[ATTENTION_BIAS], t[BRANCH]);
-    copy_or_add(rows * dim, x, t[OUTPUT], false);
-    NAME(join)(call, AFTER_ATTENTION, ATTENTION_MASK, rows * dim);
+    NAME(join)
+    (call, AFTER_ATTENTION, ATTENTION_MASK, dim, t[ATTENDED], ATTENTION_WEIGHT, ATTENTION_BIAS, x);
 
-    norm_forward(rows, dim, t[OUTPUT], t[NORM2_NORMAL], t[NORM2_RSTD]);
-    norm_apply(rows, dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORM2_OUTPUT]);
+    norm_forward(rows, dim, t[OUTPUT], t[NORM2_SCALE], t[NORM2_SHIFT], t[NORM2_NORMAL],
+                 t[NORM2_RSTD], t[NORM2_OUTPUT]);
     linear_gelu(rows, dim, hidden, t[NORM2_OUTPUT], t[EXPAND_WEIGHT], t[EXPAND_BIAS], t[EXPANDED],
                 t[ACTIVATED]);
-    linear_forward(rows, hidden, dim, t[ACTIVATED], t[CONTRACT_WEIGHT], t[CONTRACT_BIAS],
-                   t[BRANCH]);
-    NAME(join)(call, AFTER_MLP, CONTRACT_MASK, rows * dim);
+    NAME(join)
+    (call, AFTER_MLP, CONTRACT_MASK, hidden, t[ACTIVATED], CONTRACT_WEIGHT, CONTRACT_BIAS,
+     t[OUTPUT]);
 }
 
 /* The gradient that a branch receives: that of the residual stream, dropped. */
@@ -125,9 +132,8 @@ static void NAME(mlp_input)(const pp_layer_call *call) {
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     const int64_t hidden = pp_layer_hidden(call->layer);
     NAME(part)(call, CONTRACT_MASK, rows * dim, call->output_gradient, t[CONTRACT_GRADIENT]);
-    linear_input(rows, hidden, dim, t[CONTRACT_GRADIENT], t[CONTRACT_WEIGHT], t[EXPAND_GRADIENT],
-                 false);
-    gelu_input(rows * hidden, t[EXPANDED], t[EXPAND_GRADIENT], t[EXPAND_GRADIENT], false);
+    linear_gelu_input(rows, hidden, dim, t[CONTRACT_GRADIENT], t[CONTRACT_WEIGHT], t[EXPANDED],
+                      t[EXPAND_GRADIENT]);
     linear_input(rows, dim, hidden, t[EXPAND_GRADIENT], t[EXPAND_WEIGHT], t[NORM2_GRADIENT], false);
     norm_input(rows, dim, t[NORM2_GRADIENT], t[NORM2_SCALE], t[NORM2_NORMAL], t[NORM2_RSTD],
                call->output_gradient, t[RESIDUAL_GRADIENT], false);

@@ -33,14 +33,22 @@ void linear_gelu(int64_t rows, int64_t in, int64_t out, const real *x, const rea
                  const real *bias, real *y, real *activated);
 void linear_add(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
                 real *y); /* y += */
+/* y = residual + a linear layer; y may be residual. */
+void linear_join(int64_t rows, int64_t in, int64_t out, const real *x, const real *weight,
+                 const real *bias, const real *residual, real *y);
 void linear_input(int64_t rows, int64_t in, int64_t out, const real *dy, const real *weight,
                   real *dx, bool accumulate);
+/* From dy to the gradient of what gelu was applied to before the layer. */
+void linear_gelu_input(int64_t rows, int64_t in, int64_t out, const real *dy, const real *weight,
+                       const real *before, real *dx);
 void linear_weight(int64_t rows, int64_t in, int64_t out, const real *x, const real *dy,
                    real *weight_gradient, real *bias_gradient);
 
 /* norm.c */
 real row_sum_squares(int64_t dim, const real *x);
-void norm_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd);
+/* y as norm_apply makes it; y may be x. */
+void norm_forward(int64_t rows, int64_t dim, const real *x, const real *scale, const real *shift,
+                  real *normal, real *rstd, real *y);
 void norm_apply(int64_t rows, int64_t dim, const real *normal, const real *scale, const real *shift,
                 real *y);
 /* dx = [dx +] [residual +] gradient of the norm's input. residual may be NULL. */
@@ -50,7 +58,8 @@ void norm_weight(int64_t rows, int64_t dim, const real *dy, const real *normal,
                  real *scale_gradient, real *shift_gradient);
 
 /* rms.c : likewise, with `normal` = x · rstd. */
-void rms_forward(int64_t rows, int64_t dim, const real *x, real *normal, real *rstd);
+void rms_forward(int64_t rows, int64_t dim, const real *x, const real *scale, real *normal,
+                 real *rstd, real *y);
 void rms_apply(int64_t rows, int64_t dim, const real *normal, const real *scale, real *y);
 void rms_input(int64_t rows, int64_t dim, const real *dy, const real *scale, const real *normal,
                const real *rstd, const real *residual, real *dx, bool accumulate);
@@ -89,9 +98,8 @@ void logits_make_input(const pp_layer_call *call, const real *logits, const real
                        real *normed_gradient);
 void logits_make_weight(const pp_layer_call *call, const real *normed, const real *logits,
                         real *weight_gradient, real *bias_gradient);
-/* The logits against the call's targets. F turns each row into e^(x - row
- * maximum), with its sum beside it, and stores the sum of -log softmax[target]; I turns that into
- * the gradient of the logits. */
+/* The logits against the call's targets. F stores the sum of -log softmax[target] and may turn the
+ * rows and row_sum into whatever it likes, from which I makes the gradient of the logits. */
 void logits_forward(const pp_layer_call *call, real *logits, real *row_sum);
 void logits_input(const pp_layer_call *call, real *logits, const real *row_sum);
 

@@ -90,8 +90,7 @@ static void NAME(forward)(const pp_layer_call *call) {
     real *y = t[OUTPUT];
     attend_call attend = NAME(attend_of)(call);
 
-    rms_forward(w.rows, w.dim, x, t[NORM1_NORMAL], t[NORM1_RSTD]);
-    rms_apply(w.rows, w.dim, t[NORM1_NORMAL], t[NORM1_SCALE], t[NORM1_OUTPUT]);
+    rms_forward(w.rows, w.dim, x, t[NORM1_SCALE], t[NORM1_NORMAL], t[NORM1_RSTD], t[NORM1_OUTPUT]);
     linear_forward(w.rows, w.dim, w.qkv, t[NORM1_OUTPUT], t[QKV_WEIGHT],
                    call->layer->qkv_bias ? t[QKV_BIAS] : NULL, t[QKV]);
     NAME(turn)(call, false, t[QKV]);
@@ -99,8 +98,7 @@ static void NAME(forward)(const pp_layer_call *call) {
     copy_or_add(w.rows * w.dim, x, y, false);
     linear_add(w.rows, w.queries, w.dim, t[ATTENDED], t[ATTENTION_WEIGHT], y);
 
-    rms_forward(w.rows, w.dim, y, t[NORM2_NORMAL], t[NORM2_RSTD]);
-    rms_apply(w.rows, w.dim, t[NORM2_NORMAL], t[NORM2_SCALE], t[NORM2_OUTPUT]);
+    rms_forward(w.rows, w.dim, y, t[NORM2_SCALE], t[NORM2_NORMAL], t[NORM2_RSTD], t[NORM2_OUTPUT]);
     linear_forward(w.rows, w.dim, w.hidden, t[NORM2_OUTPUT], t[GATE_WEIGHT], NULL, t[GATE]);
     linear_forward(w.rows, w.dim, w.hidden, t[NORM2_OUTPUT], t[UP_WEIGHT], NULL, t[UP]);
     swiglu_forward(w.rows * w.hidden, t[GATE], t[UP], t[ACTIVATED]);

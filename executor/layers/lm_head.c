@@ -20,8 +20,8 @@ enum {
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    norm_forward(rows, dim, pp_call_input(call), t[NORM_NORMAL], t[NORM_RSTD]);
-    norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
+    norm_forward(rows, dim, pp_call_input(call), t[NORM_SCALE], t[NORM_SHIFT], t[NORM_NORMAL],
+                 t[NORM_RSTD], t[NORMED]);
     logits_make(call, t[NORMED], t[TOKEN_WEIGHT], NULL, t[LOGITS]);
     logits_forward(call, t[LOGITS], t[ROW_SUM]);
 }

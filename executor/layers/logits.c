@@ -1,8 +1,9 @@
 /* The end of a language model: softmax cross-entropy of logits over the vocabulary.
  *
  * The logits are the largest tensor of a model, so one buffer serves three lives: F leaves
- * e^(logit - row maximum) in it and the row's sum beside it, I turns it into the gradient of the
- * logits in place (so I runs once for each F), W multiplies with that. */
+ * e^(logit - row maximum) in it and the row's sum beside it (a device, which is short of memory
+ * bandwidth and not of exponentials, leaves the logits and log Σ e^logit), I turns it into the
+ * gradient of the logits in place (so I runs once for each F), W multiplies with that. */
 #define PP_THIS_FILE "executor/layers/logits.c"
 #ifndef PP_REAL_PASS
 #include <assert.h>

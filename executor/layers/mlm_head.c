@@ -30,8 +30,8 @@ static void NAME(forward)(const pp_layer_call *call) {
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
     linear_gelu(rows, dim, dim, pp_call_input(call), t[TRANSFORM_WEIGHT], t[TRANSFORM_BIAS],
                 t[TRANSFORMED], t[ACTIVATED]);
-    norm_forward(rows, dim, t[ACTIVATED], t[NORM_NORMAL], t[NORM_RSTD]);
-    norm_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORM_SHIFT], t[NORMED]);
+    norm_forward(rows, dim, t[ACTIVATED], t[NORM_SCALE], t[NORM_SHIFT], t[NORM_NORMAL],
+                 t[NORM_RSTD], t[NORMED]);
     logits_make(call, t[NORMED], t[TOKEN_WEIGHT], t[TOKEN_BIAS], t[LOGITS]);
     logits_forward(call, t[LOGITS], t[ROW_SUM]);
 }

@@ -26,16 +26,20 @@ PP_VECTOR real row_sum_squares(int64_t dim, const real *x) {
     return fold_lanes(lane);
 }
 
-PP_VECTOR void norm_forward(int64_t rows, int64_t dim, const real *restrict x,
-                            real *restrict normal, real *restrict rstd) {
+PP_VECTOR void norm_forward(int64_t rows, int64_t dim, const real *x, const real *restrict scale,
+                            const real *restrict shift, real *restrict normal, real *restrict rstd,
+                            real *y) {
     const real one = 1, epsilon = (real)1e-5;
-    for (int64_t r = 0; r < rows; r++, x += dim, normal += dim) {
+    for (int64_t r = 0; r < rows; r++, x += dim, normal += dim, y += dim) {
         real mean = NAME(row_sum)(dim, x) / (real)dim;
         for (int64_t i = 0; i < dim; i++) normal[i] = x[i] - mean;
         real variance = row_sum_squares(dim, normal) / (real)dim;
-        real scale = one / real_sqrt(variance + epsilon);
-        for (int64_t i = 0; i < dim; i++) normal[i] *= scale;
-        rstd[r] = scale;
+        real inverse = one / real_sqrt(variance + epsilon);
+        for (int64_t i = 0; i < dim; i++) {
+            normal[i] *= inverse;
+            y[i] = normal[i] * scale[i] + shift[i];
+        }
+        rstd[r] = inverse;
     }
 }
 

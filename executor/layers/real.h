@@ -41,6 +41,8 @@
 #define linear_forward NAME(pp_linear_forward)
 #define linear_gelu NAME(pp_linear_gelu)
 #define linear_add NAME(pp_linear_add)
+#define linear_join NAME(pp_linear_join)
+#define linear_gelu_input NAME(pp_linear_gelu_input)
 #define linear_input NAME(pp_linear_input)
 #define linear_weight NAME(pp_linear_weight)
 #define norm_forward NAME(pp_norm_forward)

@@ -7,13 +7,16 @@
 
 #ifdef real
 
-PP_VECTOR void rms_forward(int64_t rows, int64_t dim, const real *restrict x, real *restrict normal,
-                           real *restrict rstd) {
+PP_VECTOR void rms_forward(int64_t rows, int64_t dim, const real *x, const real *restrict scale,
+                           real *restrict normal, real *restrict rstd, real *y) {
     const real one = 1, epsilon = (real)1e-5;
-    for (int64_t r = 0; r < rows; r++, x += dim, normal += dim) {
-        real scale = one / real_sqrt(row_sum_squares(dim, x) / (real)dim + epsilon);
-        for (int64_t i = 0; i < dim; i++) normal[i] = x[i] * scale;
-        rstd[r] = scale;
+    for (int64_t r = 0; r < rows; r++, x += dim, normal += dim, y += dim) {
+        real inverse = one / real_sqrt(row_sum_squares(dim, x) / (real)dim + epsilon);
+        for (int64_t i = 0; i < dim; i++) {
+            normal[i] = x[i] * inverse;
+            y[i] = normal[i] * scale[i];
+        }
+        rstd[r] = inverse;
     }
 }
 

@@ -11,8 +11,8 @@ enum { NORM_SCALE, TOKEN_WEIGHT, NORM_NORMAL, NORM_RSTD, ROW_SUM, LOGITS, NORM_G
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    rms_forward(rows, dim, pp_call_input(call), t[NORM_NORMAL], t[NORM_RSTD]);
-    rms_apply(rows, dim, t[NORM_NORMAL], t[NORM_SCALE], t[NORMED]);
+    rms_forward(rows, dim, pp_call_input(call), t[NORM_SCALE], t[NORM_NORMAL], t[NORM_RSTD],
+                t[NORMED]);
     logits_make(call, t[NORMED], t[TOKEN_WEIGHT], NULL, t[LOGITS]);
     logits_forward(call, t[LOGITS], t[ROW_SUM]);
 }

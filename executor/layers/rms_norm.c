@@ -10,8 +10,7 @@ enum { SCALE, OUTPUT, NORMAL, RSTD };
 static void NAME(forward)(const pp_layer_call *call) {
     void *const *t = call->tensors;
     const int64_t dim = call->layer->dim, rows = pp_call_rows(call);
-    rms_forward(rows, dim, pp_call_input(call), t[NORMAL], t[RSTD]);
-    rms_apply(rows, dim, t[NORMAL], t[SCALE], t[OUTPUT]);
+    rms_forward(rows, dim, pp_call_input(call), t[SCALE], t[NORMAL], t[RSTD], t[OUTPUT]);
 }
 
 static void NAME(input)(const pp_layer_call *call) {

@@ -196,11 +196,14 @@ void pp_launch_column_sums(pp_launch l, int64_t rows, int64_t columns, const voi
 }
 
 void pp_launch_norm_forward(pp_launch l, int64_t rows, int64_t dim, bool centred, const void *x,
-                            void *normal, float *rstd) {
+                            const void *scale, const void *shift, void *normal, float *rstd,
+                            void *y) {
     rstd = fake_host(rstd);
+    scale = fake_host(scale);
+    shift = shift ? fake_host(shift) : NULL;
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(norm_forward_row, alone, true, dim, centred, row_of(l, x, r, dim),
-                row_of(l, normal, r, dim), rstd + r);
+        BY_TYPE(norm_forward_row, alone, true, dim, centred, row_of(l, x, r, dim), scale, shift,
+                row_of(l, normal, r, dim), rstd + r, row_of(l, y, r, dim));
 }
 
 void pp_launch_norm_apply(pp_launch l, int64_t rows, int64_t dim, const void *normal,
@@ -282,46 +285,25 @@ static void sum_losses(int64_t rows, const float *losses, double *loss) {
     for (int64_t r = 0; r < rows; r++) *loss += (double)losses[r];
 }
 
-void pp_launch_logits_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
-                              const int32_t *targets, void *logits, float *row_sum, float *losses,
-                              double *loss) {
-    targets = fake_host(targets);
-    row_sum = fake_host(row_sum);
-    for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(logits_forward_row, alone, true, classes, targets[r], row_of(l, logits, r, stride),
-                row_sum + r, losses + r);
-    sum_losses(rows, losses, loss);
-}
-
-void pp_launch_logits_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
-                            const int32_t *targets, float scale, void *logits,
-                            const float *row_sum) {
-    targets = fake_host(targets);
-    row_sum = fake_host(row_sum);
-    for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(logits_input_row, alone, true, classes, targets[r], scale,
-                row_of(l, logits, r, stride), row_sum[r]);
-}
-
-void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes,
+void pp_launch_class_loss_forward(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
                                   const int32_t *targets, const void *x, float *row_log_sum,
                                   float *losses, double *loss) {
     targets = fake_host(targets);
     row_log_sum = fake_host(row_log_sum);
     for (int64_t r = 0; r < rows; r++)
-        BY_TYPE(class_loss_forward_row, alone, true, classes, targets[r], row_of(l, x, r, classes),
+        BY_TYPE(class_loss_forward_row, alone, true, classes, targets[r], row_of(l, x, r, stride),
                 row_log_sum + r, losses + r);
     sum_losses(rows, losses, loss);
 }
 
-void pp_launch_class_loss_input(pp_launch l, int64_t rows, int64_t classes, const int32_t *targets,
-                                float scale, const void *x, const float *row_log_sum, void *dx,
-                                bool accumulate) {
+void pp_launch_class_loss_input(pp_launch l, int64_t rows, int64_t classes, int64_t stride,
+                                const int32_t *targets, float scale, const void *x,
+                                const float *row_log_sum, void *dx, bool accumulate) {
     targets = fake_host(targets);
     row_log_sum = fake_host(row_log_sum);
     for (int64_t r = 0; r < rows; r++)
         BY_TYPE(class_loss_input_row, alone, true, classes, targets[r], scale,
-                row_of(l, x, r, classes), row_log_sum[r], row_of(l, dx, r, classes), accumulate);
+                row_of(l, x, r, stride), row_log_sum[r], row_of(l, dx, r, stride), accumulate);
 }
 
 /* ---- attention ----------------------------------------------------------------------------- */
@@ -374,8 +356,21 @@ bool pp_cuda_linear(pp_launch l, const pp_linear *linear) {
     for (int64_t i = 0; i < linear->rows; i++)
         for (int64_t j = 0; j < linear->out; j++) {
             float sum = dot(l, &g, 0, i, j) + get(l, linear->bias, j);
+            if (linear->residual) sum += get(l, linear->residual, i * linear->out + j);
             put(l, linear->y, i * linear->out + j, sum);
             if (linear->activated) put(l, linear->activated, i * linear->out + j, gelu(sum));
+        }
+    return true;
+}
+
+bool pp_cuda_linear_back(pp_launch l, const pp_linear_back *back) {
+    if (!fake_epilogues || back->in % 8 != 0) return false;
+    pp_gemm g = {
+        .k = back->out, .a = back->dy, .lda = back->out, .b = back->weight, .ldb = back->in};
+    for (int64_t i = 0; i < back->rows; i++)
+        for (int64_t j = 0; j < back->in; j++) {
+            int64_t at = i * back->in + j;
+            put(l, back->dx, at, dot(l, &g, 0, i, j) * gelu_slope(get(l, back->before, at)));
         }
     return true;
 }

@@ -187,7 +187,7 @@ Test(cuda_layers, the_faster_way_is_kept) {
     enum { CASES = sizeof cases / sizeof *cases };
     for (int round = 0; round < 2; round++)
         for (int i = 0; i < CASES; i++) {
-            pp_choice_key key = {.rows = 8, .in = 16, .out = 8 * i, .gelu = 1};
+            pp_choice_key key = {.rows = 8, .in = 16, .out = 8 * i, .epilogue = 1};
             two_ways ways = {cases[i].fused_s, cases[i].parts_s, 0}, late = {2, 1, 0};
             pp_choice choice = pp_choose(&key, time_of, round ? &late : &ways);
             cr_assert_eq(choice.fused, cases[i].fused, "case %d", i);
