@@ -9,14 +9,15 @@
  *
  * Every set has run F before its I, and I before its W, so what they read is what they expect. The
  * optimizer step clears the gradients, as a real step does; its rate is so small that the weights
- * stay what they are. */
+ * stay what they are. Sets have weights of their own, as the layers of a stage have. */
 #include "executor/cuda/arithmetic.h"
 #include "executor/measure_internal.h"
 
 #include <stdio.h>
 
 #define SETS_MAX 6
-/* More sets than fill this tell nothing new: some times the last cache, of a CPU and of a device. */
+/* More sets than fill this tell nothing new: some times the last cache, of a CPU and of a device.
+ */
 #define SETS_BYTES ((int64_t)64 << 20)
 #define DEVICE_SETS_BYTES ((int64_t)512 << 20)
 #define INPUTS_MAX 16
@@ -27,6 +28,14 @@ typedef struct bench_set {
     void *inputs[INPUTS_MAX], *input_gradients[INPUTS_MAX];
     void *output_gradient;
 } bench_set;
+
+/* Of one layer, in blocks as a stage has them: the tensors follow each other. A stage has other
+ * layers too, so that these are cold when their turn comes. */
+typedef struct bench_weights {
+    unsigned char *parameters, *gradients;
+    void *states[PP_OPTIMIZER_STATES_MAX];
+    void *gradient_of[PP_LAYER_TENSORS];
+} bench_weights;
 
 typedef struct block {
     void *bytes;
@@ -43,13 +52,15 @@ struct pp_bench {
     bench_set sets[SETS_MAX];
     int set_count;
     int turn[PP_PHASE_COUNT]; /* calls so far: the next takes set turn % set_count */
-    void *gradients[PP_LAYER_TENSORS], *states[PP_LAYER_TENSORS][PP_OPTIMIZER_STATES_MAX];
+    bench_weights weights[SETS_MAX];
+    int weights_count; /* set i has weights i % weights_count */
     int32_t *tokens, *targets;
     double loss;
     pp_status status; /* the first failure of a call … */
     pp_error error;   /* … and what the device said */
     int64_t step;
-    block blocks[PP_LAYER_TENSORS * (SETS_MAX + 4) + 2 * SETS_MAX * INPUTS_MAX + SETS_MAX + 2];
+    block blocks[SETS_MAX * (PP_LAYER_TENSORS + 2 * INPUTS_MAX + PP_OPTIMIZER_STATES_MAX + 3) +
+                 PP_LAYER_TENSORS + 2];
     int block_count;
 };
 
@@ -95,21 +106,29 @@ static int64_t set_bytes(const pp_bench *bench) {
     return sum;
 }
 
-static int64_t shared_bytes(const pp_bench *bench) {
+static int64_t role_bytes(const pp_bench *bench, pp_tensor_role role) {
     int64_t sum = 0;
-    for (int t = 0; t < bench->tensor_count; t++) {
-        int64_t bytes = pp_tensor_bytes(&bench->tensors[t]);
-        if (bench->tensors[t].role == PP_TENSOR_PARAMETER) sum += 4 * bytes;
-        if (bench->tensors[t].role == PP_TENSOR_WORKSPACE) sum += bytes;
-    }
+    for (int t = 0; t < bench->tensor_count; t++)
+        if (bench->tensors[t].role == role) sum += pp_tensor_bytes(&bench->tensors[t]);
     return sum;
 }
 
+/* Weights, gradients and at most so much for states. */
+static int64_t shared_bytes(const pp_bench *bench) {
+    int64_t states = bench->request.dtype == PP_BF16 ? 6 : 2;
+    return (2 + states) * bench->weights_count * role_bytes(bench, PP_TENSOR_PARAMETER) +
+           role_bytes(bench, PP_TENSOR_WORKSPACE);
+}
+
+static int count_for(int64_t all, int64_t each, int most) {
+    int64_t count = each > 0 ? all / each : most;
+    return count < 1 ? 1 : count > most ? most : (int)count;
+}
+
 static void choose_set_count(pp_bench *bench) {
-    int64_t each = set_bytes(bench);
     int64_t all = bench->request.backend->device_memory ? DEVICE_SETS_BYTES : SETS_BYTES;
-    int64_t count = each > 0 ? all / each : SETS_MAX;
-    bench->set_count = count < 1 ? 1 : count > SETS_MAX ? SETS_MAX : (int)count;
+    bench->set_count = count_for(all, set_bytes(bench), SETS_MAX);
+    bench->weights_count = count_for(all, role_bytes(bench, PP_TENSOR_PARAMETER), bench->set_count);
 }
 
 /* Memory that can be had without swapping; 0: not known. */
@@ -151,26 +170,55 @@ static void *take(pp_bench *bench, int64_t size_bytes) {
     return bytes;
 }
 
+static bench_weights *weights_of(pp_bench *bench, int set) {
+    return &bench->weights[set % bench->weights_count];
+}
+
 /* States are fp32 beside bf16. */
 static int64_t state_bytes(const pp_bench *bench, int64_t parameter_bytes) {
     return bench->request.dtype == PP_BF16 ? 2 * parameter_bytes : parameter_bytes;
 }
 
+/* Where a parameter stands in a block of weights; of the tensor behind the last: the block's bytes.
+ */
+static int64_t parameter_offset(const pp_bench *bench, int tensor) {
+    int64_t offset = 0;
+    for (int t = 0; t < tensor; t++)
+        if (bench->tensors[t].role == PP_TENSOR_PARAMETER)
+            offset += (pp_tensor_bytes(&bench->tensors[t]) + 63) / 64 * 64;
+    return offset;
+}
+
+static bool take_weights(pp_bench *bench, bench_weights *w) {
+    int64_t bytes = parameter_offset(bench, bench->tensor_count);
+    w->parameters = take(bench, bytes);
+    w->gradients = take(bench, bytes);
+    if (!w->parameters || !w->gradients) return false;
+    for (int k = 0; k < pp_optimizer_states(PP_ADAMW, bench->request.dtype); k++) {
+        w->states[k] = take(bench, state_bytes(bench, bytes));
+        if (!w->states[k]) return false;
+    }
+    for (int t = 0; t < bench->tensor_count; t++)
+        if (bench->tensors[t].role == PP_TENSOR_PARAMETER)
+            w->gradient_of[t] = w->gradients + parameter_offset(bench, t);
+    return true;
+}
+
 static bool take_shared(pp_bench *bench) {
+    for (int i = 0; i < bench->weights_count; i++)
+        if (!take_weights(bench, &bench->weights[i])) return false;
     for (int t = 0; t < bench->tensor_count; t++) {
-        const pp_tensor *tensor = &bench->tensors[t];
-        int64_t bytes = pp_tensor_bytes(tensor);
-        if (in_every_set(tensor->role)) continue;
-        void *buffer = take(bench, bytes);
-        if (!buffer) return false;
-        for (int set = 0; set < bench->set_count; set++) bench->sets[set].tensors[t] = buffer;
-        if (tensor->role != PP_TENSOR_PARAMETER) continue;
-        bench->gradients[t] = take(bench, bytes);
-        if (!bench->gradients[t]) return false;
-        for (int k = 0; k < pp_optimizer_states(PP_ADAMW, bench->request.dtype); k++) {
-            bench->states[t][k] = take(bench, state_bytes(bench, bytes));
-            if (!bench->states[t][k]) return false;
+        pp_tensor_role role = bench->tensors[t].role;
+        void *workspace = NULL;
+        if (in_every_set(role)) continue;
+        if (role == PP_TENSOR_WORKSPACE) {
+            workspace = take(bench, pp_tensor_bytes(&bench->tensors[t]));
+            if (!workspace) return false;
         }
+        for (int set = 0; set < bench->set_count; set++)
+            bench->sets[set].tensors[t] =
+                workspace ? workspace
+                          : weights_of(bench, set)->parameters + parameter_offset(bench, t);
     }
     bench->tokens = take(bench, rows(bench) * 4);
     bench->targets = take(bench, rows(bench) * 4);
@@ -256,6 +304,17 @@ static void fill_sets(pp_bench *bench, const double *pattern, void *typed) {
         fill(bench, typed, bench->sets[s].output_gradient, bench->output_bytes);
 }
 
+/* All alike, since drawing them takes long. */
+static void fill_weights(pp_bench *bench, pp_random_key key) {
+    const pp_backend *backend = bench->request.backend;
+    if (!pp_layer_needs_get(bench->layer->op).has_weights) return;
+    bench->ops->initialise(bench->layer, key, bench->sets[0].tensors);
+    for (int i = 1; i < bench->weights_count; i++)
+        backend->copy(bench->request.state, bench->weights[i].parameters,
+                      bench->weights[0].parameters,
+                      (size_t)parameter_offset(bench, bench->tensor_count));
+}
+
 static pp_status fill_everything(pp_bench *bench, pp_error *error) {
     double *pattern = pp_allocate_zeroed(2 * PATTERN, sizeof *pattern);
     if (!pattern) return pp_fail_memory(error);
@@ -264,19 +323,19 @@ static pp_status fill_everything(pp_bench *bench, pp_error *error) {
     fill_sets(bench, pattern, pattern + PATTERN);
     pp_free(pattern);
     PP_TRY(fill_labels(bench, error));
-    if (pp_layer_needs_get(bench->layer->op).has_weights)
-        bench->ops->initialise(bench->layer, key, bench->sets[0].tensors);
+    fill_weights(bench, key);
     return PP_OK;
 }
 
 /* ---- calls ---- */
 
-static void run_function(pp_bench *bench, bench_set *set, pp_layer_function *function) {
+static void run_function(pp_bench *bench, int number, pp_layer_function *function) {
     static const bool accumulate[INPUTS_MAX];
+    bench_set *set = &bench->sets[number];
     pp_layer_call call = {.layer = bench->layer,
                           .samples = bench->request.samples,
                           .tensors = set->tensors,
-                          .gradients = bench->gradients,
+                          .gradients = weights_of(bench, number)->gradient_of,
                           .inputs = (const void *const *)set->inputs,
                           .input_count = bench->input_count,
                           .output_gradient = set->output_gradient,
@@ -291,20 +350,16 @@ static void run_function(pp_bench *bench, bench_set *set, pp_layer_function *fun
     function(&call);
 }
 
-static void run_optimizer(pp_bench *bench) {
+static void run_optimizer(pp_bench *bench, int number) {
     const pp_backend *backend = bench->request.backend;
+    bench_weights *w = weights_of(bench, number);
     pp_optimizer_settings settings = pp_optimizer_defaults(PP_ADAMW);
     settings.learning_rate = 1e-12;
-    bench->step++;
-    for (int t = 0; t < bench->tensor_count; t++) {
-        const pp_tensor *tensor = &bench->tensors[t];
-        if (tensor->role != PP_TENSOR_PARAMETER) continue;
-        backend->step(bench->request.state, &settings, bench->request.dtype, bench->step,
-                      tensor->rows * tensor->columns, bench->sets[0].tensors[t],
-                      bench->gradients[t], bench->states[t]);
-        backend->fill(bench->request.state, bench->gradients[t], 0,
-                      (size_t)pp_tensor_bytes(tensor));
-    }
+    int64_t bytes = parameter_offset(bench, bench->tensor_count);
+    backend->step(bench->request.state, &settings, bench->request.dtype, ++bench->step,
+                  bytes / pp_dtype_bytes(bench->request.dtype), w->parameters, w->gradients,
+                  w->states);
+    backend->fill(bench->request.state, w->gradients, 0, (size_t)bytes);
 }
 
 bool pp_bench_has(const pp_bench *bench, pp_phase phase) {
@@ -323,11 +378,11 @@ bool pp_bench_has(const pp_bench *bench, pp_phase phase) {
 }
 
 void pp_bench_run(pp_bench *bench, pp_phase phase) {
-    bench_set *set = &bench->sets[bench->turn[phase]++ % bench->set_count];
+    int set = bench->turn[phase]++ % bench->set_count;
     if (phase == PP_PHASE_FORWARD) run_function(bench, set, bench->ops->forward);
     if (phase == PP_PHASE_INPUT) run_function(bench, set, bench->ops->input);
     if (phase == PP_PHASE_WEIGHT) run_function(bench, set, bench->ops->weight);
-    if (phase == PP_PHASE_OPTIMIZER) run_optimizer(bench);
+    if (phase == PP_PHASE_OPTIMIZER) run_optimizer(bench, set);
 }
 
 bool pp_bench_on_device(const pp_bench *bench) {

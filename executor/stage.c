@@ -147,19 +147,41 @@ void pp_stage_run_initialise(pp_stage_run *run, pp_optimizer optimizer, uint64_t
     }
 }
 
-static void step_layer(const pp_stage_run *run, const pp_stage_layer *layer,
-                       const pp_optimizer_settings *settings, int64_t step) {
-    int states = pp_optimizer_states(settings->kind, run->dtype);
-    for (int t = 0; t < layer->tensor_count; t++) {
-        if (!layer->owned[t]) continue;
+/* Tensors whose weights, gradients and states follow each other everywhere, with what is between
+ * them: a step of many small tensors costs a device a start for each. */
+typedef struct stretch {
+    unsigned char *parameters, *gradients;
+    void *const *states;
+    int64_t bytes; /* of the weights; 0: none */
+} stretch;
+
+static void step_stretch(const pp_stage_run *run, const stretch *s,
+                         const pp_optimizer_settings *settings, int64_t step) {
+    if (s->bytes > 0)
         run->backend->step(run->backend_state, settings, run->dtype, step,
-                           element_count(&layer->tensors[t]), layer->parameters[t],
-                           layer->gradients[t], layer->states + t * states);
-    }
+                           s->bytes / pp_dtype_bytes(run->dtype), s->parameters, s->gradients,
+                           s->states);
 }
 
 void pp_stage_step(pp_stage_run *run, const pp_optimizer_settings *settings, int64_t step) {
-    for (int i = 0; i < run->layer_count; i++) step_layer(run, &run->layers[i], settings, step);
+    int states = pp_optimizer_states(settings->kind, run->dtype);
+    stretch s = {.bytes = 0};
+    for (int i = 0; i < run->layer_count; i++) {
+        const pp_stage_layer *layer = &run->layers[i];
+        for (int t = 0; t < layer->tensor_count; t++) {
+            if (!layer->owned[t]) continue;
+            unsigned char *parameters = layer->parameters[t], *gradients = layer->gradients[t];
+            int64_t next = (s.bytes + 63) / 64 * 64; /* where the layout puts what follows */
+            if (s.bytes == 0 || parameters != s.parameters + next ||
+                gradients != s.gradients + next) {
+                step_stretch(run, &s, settings, step);
+                s = (stretch){parameters, gradients, layer->states + t * states, 0};
+                next = 0;
+            }
+            s.bytes = next + pp_tensor_bytes(&layer->tensors[t]);
+        }
+    }
+    step_stretch(run, &s, settings, step);
     clear(run, run->gradients, run->layout->bytes.gradients);
 }
 

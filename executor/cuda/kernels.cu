@@ -11,7 +11,7 @@
 enum {
     BLOCK = 256,         /* threads of most kernels */
     MOST_BLOCKS = 65536, /* of a grid */
-    MOST_THREADS = 512,  /* of a block that shares a row: some of them wait while others read */
+    MOST_THREADS = 256,  /* of a block that shares a row: while some blocks wait, others read */
     MOST_WARPS = MOST_THREADS / 32,
     WARPS = 4,      /* of a block whose warps have a row each */
     SUM_LANES = 32, /* block of column_parts */
