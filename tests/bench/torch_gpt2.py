@@ -1,10 +1,13 @@
 """GPT-2 trained by PyTorch on this machine's GPU, as a reference for `ppsim run` of one rank.
 
-usage: torch_gpt2.py LAYERS HEADS DIM MICROBATCH MICROBATCHES [STEPS] [--eager]
+usage: torch_gpt2.py LAYERS HEADS DIM MICROBATCH MICROBATCHES [STEPS] [--eager] [--wait FILE]
 
 The same model (T = 1024, 50257 tokens, tied head), batch and arithmetic: bf16 products under
 autocast with fp32 parameters, fused attention, fused AdamW, gradients accumulated over the
-microbatches; compiled unless --eager. Prints the median step and the tokens per second."""
+microbatches; compiled unless --eager. Prints the median step and the tokens per second. With --wait it
+prints `warm` after the steps that compile, and goes on once FILE is there: so that compiling does
+not disturb what else is measured."""
+import os
 import statistics
 import sys
 import time
@@ -14,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 SEQUENCE, VOCABULARY = 1024, 50257
+WARM_STEPS = 3
 
 
 class Block(nn.Module):
@@ -51,6 +55,11 @@ class GPT2(nn.Module):
 
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--eager"]
+    wait = None
+    if "--wait" in arguments:
+        at = arguments.index("--wait")
+        wait = arguments[at + 1]
+        del arguments[at : at + 2]
     layers, heads, dim, microbatch, microbatches = map(int, arguments[:5])
     steps = int(arguments[5]) if len(arguments) > 5 else 12
     model = GPT2(layers, heads, dim).cuda()
@@ -60,8 +69,12 @@ def main():
     tokens = torch.randint(VOCABULARY, shape, device="cuda")
     targets = torch.randint(VOCABULARY, shape, device="cuda")
     times = []
-    for _ in range(steps):
+    for number in range(steps):
         torch.cuda.synchronize()
+        if wait and number == WARM_STEPS:
+            print("warm", flush=True)
+            while not os.path.exists(wait):
+                time.sleep(0.1)
         begun = time.perf_counter()
         for m in range(microbatches):
             with torch.autocast("cuda", dtype=torch.bfloat16):
@@ -71,7 +84,7 @@ def main():
         optimizer.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
-    step = statistics.median(times[3:])
+    step = statistics.median(times[WARM_STEPS:])
     count = microbatch * microbatches * SEQUENCE
     print(
         f"PyTorch {torch.__version__} on {torch.cuda.get_device_name()}: "
