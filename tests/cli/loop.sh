@@ -189,16 +189,22 @@ expect 0 'profile profile.db' plan --model gpt-nano --cluster cluster.json --ran
 step() { sed -n 's/.*"iteration_time": \([^,]*\),.*/\1/p' "$1"; }
 [ -n "$(step plan.json)" ] && [ "$(step plan.json)" = "$(step again.json)" ] || fail "the recorded profile predicts another step"
 
-# … and on a GPU: the memory of every rank held, and one rank's time
-gpu=$recorded/../h100-gpt2-124m
-for k in 1 2 4 8; do
-    for schedule in gpipe 1f1b; do
-        case $k in 1) tolerance=3% ;; *) tolerance=40% ;; esac
-        expect 0 'within' validate "$gpu/plan-$k-$schedule.json" --measured "$gpu/run-$k-$schedule.json" --tolerance $tolerance
-        [ "$(grep -c 'peak memory .*+0.00 %$' out)" -eq "$k" ] || fail "the memory of $k ranks under $schedule is not as recorded"
-        expect 0 'profile' plan --model gpt2-124m --no-dropout --cluster "$gpu/cluster-$k.json" -K "$k" --dp 1 --tp 1 --batch 16 --dtype bf16 --microbatches 8 --recompute none --schedule $schedule --db "$gpu/slices-$k.db" --out again.json
-        [ "$(step "$gpu/plan-$k-$schedule.json")" = "$(step again.json)" ] || fail "the profile of $k slices predicts another step under $schedule"
+# … and on a GPU: every rank's memory as it was, the step within 3 % (two under zb-h1 are not yet)
+for gpu in "$recorded/../h200-gpt2-124m" "$recorded/../h200-gpt2-774m"; do
+    for plan in "$gpu"/plan-*.json; do
+        name=$(basename "$plan" .json)
+        name=${name#plan-}
+        ranks=${name%%-*}
+        case $gpu/$name in */h200-gpt2-124m/2-8-zb-h1) tolerance=4% ;; */h200-gpt2-774m/4-8-zb-h1) tolerance=8% ;; *) tolerance=3% ;; esac
+        expect 0 'within' validate "$plan" --measured "$gpu/run-$name.json" --tolerance $tolerance
+        [ "$(grep -c 'peak memory .*+0.00 %$' out)" -eq "$ranks" ] || fail "the memory of $name is not as recorded"
     done
+done
+gpu=$recorded/../h200-gpt2-124m
+for name in 1-8-gpipe 2-8-zb-h1 4-8-1f1b 8-8-gpipe; do
+    k=${name%%-*}
+    expect 0 'profile' plan --model gpt2-124m --no-dropout --cluster "$gpu/cluster-$k.json" -K "$k" --dp 1 --tp 1 --batch 16 --dtype bf16 --microbatches 8 --recompute none --schedule "${name#*-*-}" --db "$gpu/slices-$k.db" --out again.json
+    echo "$(step "$gpu/plan-$name.json") $(step again.json)" | awk '{ off = $2 / $1 - 1; exit !(NF == 2 && off < 1e-9 && off > -1e-9) }' || fail "the profile of $k slices predicts another step under ${name#*-*-}"
 done
 
 # curves, drawn; a value without a plan is there with its reason
