@@ -435,8 +435,7 @@ static void tell_unrunnable(const pp_plan *plan, pp_text *text) {
     const struct {
         bool is;
         const char *what;
-    } reasons[] = {{plan->chains > 1, "two chains of stages"},
-                   {plan->slices > 1, "microbatches cut along the sequence"},
+    } reasons[] = {{plan->slices > 1, "microbatches cut along the sequence"},
                    {plan->tp > 1, "layers divided over devices"},
                    {plan->zero > 0 && plan->dp > 1, "sharded optimizer state"}};
     const char *before = "note         run cannot execute this plan yet: ";

@@ -75,9 +75,11 @@ static bool is_first(const pp_model *model, int layer, const pp_tensor *tensor) 
     return true;
 }
 
-/* The weights of a stage; list NULL: counts them. */
-static int list_weights(const pp_stage_run *run, const pp_model *model, pp_clip_weight *list) {
+/* The weights of a stage, unless it is a copy of another; list NULL: counts them. */
+static int list_weights(const pp_stage_run *run, const pp_plan *plan, pp_clip_weight *list) {
+    const pp_model *model = plan->model;
     int count = 0;
+    if (run->stage >= plan->stage_count / plan->chains) return 0;
     for (int i = 0; i < run->layer_count; i++) {
         const pp_stage_layer *layer = &run->layers[i];
         for (int t = 0; t < layer->tensor_count; t++) {
@@ -99,17 +101,16 @@ static size_t sums_bytes(const pp_worker *worker) {
 
 pp_status pp_clip_open(pp_worker *worker, pp_error *error) {
     const pp_job *job = worker->job;
-    const pp_model *model = job->plan->model;
     worker->gradient_factor = 1;
     if (!(job->clip.limit > 0) || !job->layouts || worker->replica > 0) return PP_OK;
     for (int i = 0; i < worker->stage_count; i++)
-        worker->weight_count += list_weights(&worker->stages[i].run, model, NULL);
+        worker->weight_count += list_weights(&worker->stages[i].run, job->plan, NULL);
     worker->weights = PP_NEW(&worker->arena, pp_clip_weight, worker->weight_count);
     worker->seen_sums = PP_NEW(&worker->arena, double, worker->weight_count);
     if (worker->arena.failed) return pp_fail_memory(error);
     int at = 0;
     for (int i = 0; i < worker->stage_count; i++)
-        at += list_weights(&worker->stages[i].run, model, worker->weights + at);
+        at += list_weights(&worker->stages[i].run, job->plan, worker->weights + at);
     if (at == 0) return PP_OK;
     worker->sums = job->backend->allocate(worker->backend_state, sums_bytes(worker));
     return worker->sums ? PP_OK : pp_fail_memory(error);

@@ -1,7 +1,8 @@
 /* REDUCE_GRAD: the gradients of weights that several layers or replicas share are added up.
  *
  * Model: a group is one weight; its members are the gradients that layers (of one tie) and replicas
- * hold separately. The sum is always taken in the order (layer, replica), never in order of
+ * hold separately, and copies of a stage in other chains. The sum is always taken in the order
+ * (layer, chain, replica), never in order of
  * arrival, and with one gradient per member even where members share a rank: so its bits depend on
  * neither K nor timing, and replicas of a weight stay equal for ever.
  *
@@ -37,7 +38,7 @@ static int tied_tensor(const pp_layer *layer) {
 typedef struct group_builder {
     pp_reduce *reduce;
     const pp_model *model;
-    const int *stage_of_layer, *placement;
+    const int *stage_of_layer;
     pp_arena *arena;
 } group_builder;
 
@@ -51,28 +52,32 @@ static void add_party(pp_reduce_group *group, int party) {
 }
 
 static void add_member(const group_builder *b, pp_reduce_group *group, int layer, int tensor) {
-    int stage = b->stage_of_layer[layer], rank = b->placement[stage], dp = b->reduce->dp;
-    for (int d = 0; d < dp; d++) {
-        group->members[group->member_count++] = (pp_reduce_member){
-            .layer = layer, .stage = stage, .rank = rank, .replica = d, .tensor = tensor};
-        add_party(group, rank * dp + d);
+    const pp_reduce *reduce = b->reduce;
+    for (int c = 0; c < reduce->chains; c++) {
+        int stage = b->stage_of_layer[layer] + c * reduce->chain_stages;
+        int rank = reduce->placement[stage];
+        for (int d = 0; d < reduce->dp; d++) {
+            group->members[group->member_count++] = (pp_reduce_member){
+                .layer = layer, .stage = stage, .rank = rank, .replica = d, .tensor = tensor};
+            add_party(group, rank * reduce->dp + d);
+        }
     }
 }
 
 /* A group of the weight (layer, tensor) and all that share it, unless there is nobody to share. */
 static void add_group(const group_builder *b, int layer, int tensor, const pp_tensor *what) {
     const pp_layer *layers = b->model->layers;
-    int sharers = 1;
+    int sharers = 1, holders = b->reduce->dp * b->reduce->chains;
     for (int i = 0; i < b->model->layer_count; i++) {
         if (i == layer || !what->tied || !same_weight(&layers[layer], &layers[i])) continue;
         if (i < layer) return; /* the group of that one holds this */
         sharers++;
     }
-    if (sharers * b->reduce->dp == 1) return;
+    if (sharers * holders == 1) return;
     pp_reduce_group *group = &b->reduce->groups[b->reduce->group_count];
     group->count = what->rows * what->columns;
-    group->members = PP_NEW(b->arena, pp_reduce_member, sharers * b->reduce->dp);
-    group->parties = PP_NEW(b->arena, int, sharers * b->reduce->dp);
+    group->members = PP_NEW(b->arena, pp_reduce_member, sharers * holders);
+    group->parties = PP_NEW(b->arena, int, sharers *holders);
     if (b->arena->failed) return;
     add_member(b, group, layer, tensor);
     for (int i = layer + 1; what->tied && i < b->model->layer_count; i++)
@@ -95,11 +100,14 @@ static void add_groups(const group_builder *b, bool count_only, int *count) {
     }
 }
 
-pp_status pp_reduce_init(pp_reduce *reduce, const pp_model *model, const int *stage_of_layer,
-                         const int *placement, int dp, pp_dtype dtype, pp_arena *arena,
-                         pp_error *error) {
-    *reduce = (pp_reduce){.dp = dp, .dtype = dtype};
-    group_builder b = {reduce, model, stage_of_layer, placement, arena};
+pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stage_of_layer,
+                         pp_arena *arena, pp_error *error) {
+    *reduce = (pp_reduce){.dp = plan->dp,
+                          .chains = plan->chains,
+                          .chain_stages = plan->stage_count / plan->chains,
+                          .placement = plan->placement,
+                          .dtype = plan->dtype};
+    group_builder b = {reduce, plan->model, stage_of_layer, arena};
     int capacity = 0;
     add_groups(&b, true, &capacity);
     reduce->groups = PP_NEW(arena, pp_reduce_group, capacity);
@@ -134,11 +142,13 @@ void pp_reduce_deinit(pp_reduce *reduce) {
     *reduce = (pp_reduce){0};
 }
 
-void pp_reduce_attach(pp_reduce *reduce, int layer, int tensor, int replica, void *gradient) {
+void pp_reduce_attach(pp_reduce *reduce, int stage, int layer, int tensor, int replica,
+                      void *gradient) {
     for (int g = 0; g < reduce->group_count; g++)
         for (int i = 0; i < reduce->groups[g].member_count; i++) {
             pp_reduce_member *member = &reduce->groups[g].members[i];
-            if (member->layer == layer && member->tensor == tensor && member->replica == replica)
+            if (member->stage == stage && member->layer == layer && member->tensor == tensor &&
+                member->replica == replica)
                 member->gradient = gradient;
         }
 }

@@ -1,11 +1,12 @@
-/* Adding up gradients of shared weights: ties between stages and data-parallel replicas. */
+/* Adding up gradients of shared weights: ties between stages, copies of stages in other chains, and
+ * data-parallel replicas. */
 #ifndef PPSIM_EXECUTOR_REDUCE_INTERNAL_H
 #define PPSIM_EXECUTOR_REDUCE_INTERNAL_H
 
 #include "executor/backend.h"
 #include "executor/processes_internal.h"
 
-/* One gradient that takes part, of one (layer, replica). */
+/* One gradient that takes part, of one (layer, chain, replica). */
 typedef struct pp_reduce_member {
     int layer, stage, rank, replica;
     int tensor;
@@ -15,7 +16,7 @@ typedef struct pp_reduce_member {
 /* Gradients of one weight; after the reduction each holds the sum of all. */
 typedef struct pp_reduce_group {
     int64_t count;             /* elements of each */
-    pp_reduce_member *members; /* ascending (layer, replica): the order of the sum */
+    pp_reduce_member *members; /* ascending (layer, chain, replica): the order of the sum */
     int member_count;
     int *parties; /* rank · dp + replica of those who take part, ascending */
     int party_count;
@@ -28,22 +29,25 @@ typedef struct pp_reduce {
     pp_reduce_group *groups; /* every rank goes through its groups in this order */
     int group_count;
     int gates_ready; /* groups whose gate is initialised */
-    int dp;
+    int dp, chains, chain_stages;
+    const int *placement; /* [stages] */
     pp_dtype dtype;
     pp_processes *processes; /* NULL: all parties are here */
     const int *process_of;   /* [parties] */
     atomic_bool aborted;
 } pp_reduce;
 
-/* The groups of a model: placement: [stages]; stage_of_layer: [layers]. */
-pp_status pp_reduce_init(pp_reduce *reduce, const pp_model *model, const int *stage_of_layer,
-                         const int *placement, int dp, pp_dtype dtype, pp_arena *arena,
-                         pp_error *error);
+/* The groups of a plan; stage_of_layer: [layers], in the first chain. */
+pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stage_of_layer,
+                         pp_arena *arena, pp_error *error);
 /* Several processes reduce together: party p runs in process_of[p]. Before the first step. */
 void pp_reduce_spread(pp_reduce *reduce, pp_processes *processes, const int *process_of);
 void pp_reduce_deinit(pp_reduce *reduce);
-/* Tells where the gradient of (layer, tensor, replica) is. Thread-safe for different members. */
-void pp_reduce_attach(pp_reduce *reduce, int layer, int tensor, int replica, void *gradient);
+/* Tells where the gradient of (stage, layer, tensor, replica) is. Thread-safe for different
+ * members.
+ */
+void pp_reduce_attach(pp_reduce *reduce, int stage, int layer, int tensor, int replica,
+                      void *gradient);
 /* Index of the last group that this stage has a member in, or -1: none. */
 int pp_reduce_last_of(const pp_reduce *reduce, int stage);
 

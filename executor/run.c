@@ -83,28 +83,52 @@ int pp_job_channel(const pp_job *job, int stage, int replica, bool backward) {
     return 2 * (stage * job->plan->dp + replica) + (backward ? 1 : 0);
 }
 
+/* Of the first chain; copies follow a chain's stages further on. */
 static const int *stages_of_layers(pp_job *job) {
     const pp_plan *plan = job->plan;
     int *stage_of = PP_NEW(&job->arena, int, plan->model->layer_count);
-    for (int s = 0; stage_of && s < plan->stage_count; s++)
+    for (int s = 0; stage_of && s < plan->stage_count / plan->chains; s++)
         for (int i = plan->stages[s].first; i <= plan->stages[s].last; i++)
             stage_of[plan->order[i]] = s;
     return stage_of;
 }
 
-/* Which stages split their backward, which microbatches have an R. */
-static void read_schedule(const pp_job *job, bool *split) {
+/* A chain's microbatches count from 0; in the batch they stand behind those of the chains before.
+ */
+static pp_status number_microbatches(pp_job *job, pp_error *error) {
+    const pp_schedule *schedule = job->schedule;
+    size_t end = schedule->first_action[schedule->ranks];
+    job->first_microbatch = PP_NEW(&job->arena, int, schedule->stages);
+    job->microbatch_count = PP_NEW(&job->arena, int, schedule->stages);
+    if (job->arena.failed) return pp_fail_memory(error);
+    for (size_t i = 0; i < end; i++)
+        job->microbatch_count[schedule->actions[i].stage] +=
+            schedule->actions[i].kind == PP_FORWARD;
+    int first = 0;
+    for (int c = 0; c < schedule->chain_count; c++) {
+        pp_chain chain = schedule->chains[c];
+        for (int s = chain.first; s <= chain.last; s++) job->first_microbatch[s] = first;
+        first += job->microbatch_count[chain.first];
+    }
+    return PP_OK;
+}
+
+/* Which microbatches have an R; true: the schedule splits backward passes somewhere. Then memory is
+ * laid out for that on every stage, as the planner counts it: dualpipe's pairs have whole ones. */
+static bool read_schedule(const pp_job *job) {
+    bool split = false;
     size_t end = job->schedule->first_action[job->schedule->ranks];
     for (size_t i = 0; i < end; i++) {
         pp_action action = job->schedule->actions[i];
-        if (action.kind == PP_INPUT || action.kind == PP_WEIGHT) split[action.stage] = true;
+        split = split || action.kind == PP_INPUT || action.kind == PP_WEIGHT;
         if (action.kind != PP_RECOMPUTE) continue;
         job->recomputed[(size_t)action.stage * (size_t)job->plan->microbatches +
                         action.microbatch] = true;
     }
+    return split;
 }
 
-static pp_status make_layouts(pp_job *job, const bool *split, pp_error *error) {
+static pp_status make_layouts(pp_job *job, bool split, pp_error *error) {
     const pp_plan *plan = job->plan;
     job->layouts = PP_NEW(&job->arena, pp_stage_layout, plan->stage_count);
     if (!job->layouts) return pp_fail_memory(error);
@@ -116,9 +140,9 @@ static pp_status make_layouts(pp_job *job, const bool *split, pp_error *error) {
                                      .samples = plan->microbatch_size,
                                      .dtype = plan->dtype,
                                      .optimizer = plan->optimizer,
-                                     .split_backward = split[s],
+                                     .split_backward = split,
                                      .recompute = plan->stages[s].recompute,
-                                     .dp = plan->dp};
+                                     .dp = plan->dp * plan->chains};
         PP_TRY(pp_stage_layout_make(&request, &job->arena, &job->layouts[s], error));
         job->bytes[s] = job->layouts[s].bytes;
     }
@@ -132,9 +156,8 @@ static pp_status prepare_memory(pp_job *job, pp_error *error) {
     job->input_slots = PP_NEW(&job->arena, int, stages);
     job->gradient_slots = PP_NEW(&job->arena, int, stages);
     job->recomputed = PP_NEW(&job->arena, bool, (int64_t)stages * plan->microbatches);
-    bool *split = PP_NEW(&job->arena, bool, stages);
     if (job->arena.failed) return pp_fail_memory(error);
-    read_schedule(job, split);
+    bool split = read_schedule(job);
     PP_TRY(pp_schedule_slots(job->schedule, job->input_slots, job->gradient_slots, error));
     if (job->backend->runs_layers) return make_layouts(job, split, error);
     job->border_bytes = PP_NEW(&job->arena, int64_t, stages);
@@ -152,7 +175,7 @@ static pp_status prepare_data(pp_job *job, const int *stage_of_layer, pp_error *
     job->replica_samples = plan->global_batch / plan->dp;
     if (!job->backend->runs_layers) return PP_OK;
     PP_TRY(pp_data_shape_of(plan->model, &job->shape, error));
-    job->loss_rank = plan->placement[stage_of_layer[job->shape.loss_layer]];
+    job->loss_stage = stage_of_layer[job->shape.loss_layer];
     job->gradient_scale = 1.0 / (double)(plan->global_batch * job->shape.targets);
     job->losses = PP_NEW(&job->arena, double, (int64_t)plan->dp * plan->microbatches);
     if (!job->losses) return pp_fail_memory(error);
@@ -271,19 +294,18 @@ static pp_status prepare(pp_job *job, pp_error *error) {
     PP_TRY(pp_devices_seat(job, error));
     PP_TRY(pp_transport_choose(job, error));
     if (job->processes && job->processes->process == 0) PP_TRY(prepare_reports(job, error));
+    PP_TRY(number_microbatches(job, error));
     PP_TRY(prepare_memory(job, error));
     PP_TRY(prepare_data(job, stage_of_layer, error));
     PP_TRY(pp_clip_init(job, error));
     if (job->backend->runs_layers) {
-        PP_TRY(pp_reduce_init(&job->reduce, plan->model, stage_of_layer, plan->placement, plan->dp,
-                              plan->dtype, &job->arena, error));
+        PP_TRY(pp_reduce_init(&job->reduce, plan, stage_of_layer, &job->arena, error));
         if (job->processes) PP_TRY(spread_reductions(job, error));
         PP_TRY(pp_run_check_updates(job->schedule, &job->reduce, error));
     }
     if (job->clip.limit > 0) PP_TRY(pp_run_check_clip(job->schedule, error));
     PP_TRY(pp_devices_check(job, error));
-    PP_TRY(pp_board_init(&job->board, plan->model, stage_of_layer, plan->stage_count, plan->dp,
-                         &job->arena, error));
+    PP_TRY(pp_board_init(&job->board, plan, stage_of_layer, &job->arena, error));
     if (!job->backend->runs_layers) job->board.processes = job->processes;
     return prepare_transport(job, error);
 }
@@ -297,7 +319,7 @@ static void job_init(pp_job *job, const pp_plan *plan, const pp_schedule *schedu
                     .optimizer = pp_optimizer_defaults(plan->optimizer),
                     .steps = options->steps > 0 ? options->steps : 1,
                     .processes = options->processes,
-                    .loss_rank = -1};
+                    .loss_stage = -1};
     if (options->learning_rate > 0) job->optimizer.learning_rate = options->learning_rate;
     job->watch.timeout_s = options->timeout_s > 0 ? options->timeout_s : DEFAULT_TIMEOUT_S;
     pthread_mutex_init(&job->mutex, NULL);

@@ -64,21 +64,19 @@ static pp_status check_layers(const pp_plan *plan, const pp_backend *backend, pp
 }
 
 static pp_status check_shape(const pp_plan *plan, const pp_schedule *schedule, pp_error *error) {
-    if (schedule->chain_count > 1)
-        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
-                       "run cannot drive a bidirectional schedule yet: choose one with a single "
-                       "chain, such as 1f1b");
     if (schedule->slices > 1)
         return pp_fail(error, PP_E_UNSUPPORTED, NULL,
                        "run cannot cut microbatches along the sequence yet: choose a schedule "
                        "without slices, such as 1f1b");
+    int64_t microbatches = pp_schedule_all_microbatches(schedule);
     if (schedule->ranks != plan->ranks || schedule->stages != plan->stage_count ||
-        schedule->microbatches != plan->microbatches)
-        return pp_fail(error, PP_E_INPUT, NULL,
-                       "the schedule is for %d ranks, %d stages and %d microbatches; the plan has "
-                       "%d, %d and %d",
-                       schedule->ranks, schedule->stages, schedule->microbatches, plan->ranks,
-                       plan->stage_count, plan->microbatches);
+        schedule->chain_count != plan->chains || microbatches != plan->microbatches)
+        return pp_fail(
+            error, PP_E_INPUT, NULL,
+            "the schedule is for %d ranks, %d stages in %d chains and %lld microbatches; "
+            "the plan has %d, %d in %d and %d",
+            schedule->ranks, schedule->stages, schedule->chain_count, (long long)microbatches,
+            plan->ranks, plan->stage_count, plan->chains, plan->microbatches);
     for (int s = 0; s < plan->stage_count; s++)
         if (schedule->placement[s] != plan->placement[s])
             return pp_fail(error, PP_E_INPUT, NULL,

@@ -145,23 +145,30 @@ typedef struct worker_report {
     int64_t peak_bytes;
 } worker_report;
 
-static bool makes_loss(const pp_worker *worker) {
-    return worker->rank == worker->job->loss_rank;
-}
+/* Where and how many losses a worker makes in a chain. */
+typedef struct made_losses {
+    double *first;
+    size_t bytes;
+} made_losses;
 
-static size_t losses_bytes(const pp_job *job) {
-    return (size_t)job->plan->microbatches * sizeof(double);
-}
-
-static double *losses_of(const pp_job *job, const pp_worker *worker) {
-    return job->losses + (size_t)worker->replica * (size_t)job->plan->microbatches;
+static made_losses losses_of(const pp_job *job, const pp_worker *worker, int chain) {
+    const pp_plan *plan = job->plan;
+    int stage = job->loss_stage + chain * (plan->stage_count / plan->chains);
+    if (job->loss_stage < 0 || plan->placement[stage] != worker->rank)
+        return (made_losses){NULL, 0};
+    return (made_losses){job->losses + worker->replica * plan->microbatches +
+                             job->first_microbatch[stage],
+                         (size_t)job->microbatch_count[stage] * sizeof(double)};
 }
 
 static size_t report_bytes(const pp_job *job, int process) {
     size_t bytes = sizeof(step_report);
-    for (int i = 0; i < job->worker_count; i++)
-        if (job->workers[i].process == process)
-            bytes += sizeof(worker_report) + (makes_loss(&job->workers[i]) ? losses_bytes(job) : 0);
+    for (int i = 0; i < job->worker_count; i++) {
+        if (job->workers[i].process != process) continue;
+        bytes += sizeof(worker_report);
+        for (int c = 0; c < job->plan->chains; c++)
+            bytes += losses_of(job, &job->workers[i], c).bytes;
+    }
     return bytes;
 }
 
@@ -176,9 +183,11 @@ static void write_report(pp_job *job, int step, unsigned char *to) {
         report.step.end_s = pp_to_run_clock(job->processes, report.step.end_s);
         memcpy(to, &report, sizeof report);
         to += sizeof report;
-        if (!makes_loss(worker)) continue;
-        memcpy(to, losses_of(job, worker), losses_bytes(job));
-        to += losses_bytes(job);
+        for (int c = 0; c < job->plan->chains; c++) {
+            made_losses made = losses_of(job, worker, c);
+            if (made.bytes > 0) memcpy(to, made.first, made.bytes);
+            to += made.bytes;
+        }
     }
 }
 
@@ -199,9 +208,11 @@ static pp_status hear_report(void *context, int process, const void *bytes, size
         from += sizeof report;
         worker->steps[job->step] = report.step; /* process 0's clock is the run's */
         worker->peak_bytes = report.peak_bytes;
-        if (!makes_loss(worker)) continue;
-        memcpy(losses_of(job, worker), from, losses_bytes(job));
-        from += losses_bytes(job);
+        for (int c = 0; c < job->plan->chains; c++) {
+            made_losses made = losses_of(job, worker, c);
+            if (made.bytes > 0) memcpy(made.first, from, made.bytes);
+            from += made.bytes;
+        }
     }
     return PP_OK;
 }

@@ -64,6 +64,15 @@ typedef struct work {
     double end_s;    /* when what it makes leaves; replay: on the plan's time line */
 } work;
 
+/* The microbatch of an action, as it is counted in the batch. */
+static int microbatch_of(const pp_job *job, pp_action action) {
+    return job->first_microbatch[action.stage] + (int)action.microbatch;
+}
+
+static int64_t samples_of(const pp_job *job, pp_action action) {
+    return pp_plan_samples(job->plan, microbatch_of(job, action));
+}
+
 /* ---- spans --------------------------------------------------------------------------------- */
 
 static void record(pp_worker *worker, pp_lane lane, pp_action action, double start_s,
@@ -245,9 +254,8 @@ static pp_message message_of(work *w, bool backward) {
         message.backend = job->backend;
         message.backend_state = worker->backend_state;
         pp_stage_memory memory = regions(w);
-        int64_t samples = pp_plan_samples(job->plan, (int)w->action.microbatch);
-        message.part_count =
-            pp_stage_outgoing(&w->stage->run, &memory, backward, samples, w->stage->parts);
+        message.part_count = pp_stage_outgoing(&w->stage->run, &memory, backward,
+                                               samples_of(job, w->action), w->stage->parts);
     } else {
         int border = backward ? receiver_of(w, true) : w->stage->stage;
         message.size_bytes = (size_t)job->border_bytes[border];
@@ -288,7 +296,7 @@ static pp_worker_stage *stage_of(pp_worker *worker, pp_action action) {
     return &worker->stages[worker->local[action.stage]];
 }
 
-static int64_t first_sample(const pp_worker *worker, uint32_t microbatch) {
+static int64_t first_sample(const pp_worker *worker, int microbatch) {
     return worker->replica * worker->job->replica_samples +
            (int64_t)microbatch * worker->job->plan->microbatch_size;
 }
@@ -317,13 +325,13 @@ static bool reads_data(const pp_stage_run *run) {
 }
 
 /* Tokens, features and targets of a microbatch of a step into the host's buffers. */
-static void make_data(pp_worker *worker, int step, uint32_t microbatch) {
+static void make_data(pp_worker *worker, int step, int microbatch) {
     const pp_job *job = worker->job;
     pp_loader *loader = &worker->loader;
     int64_t number = (int64_t)step * job->plan->microbatches + microbatch;
     if (loader->made == number) return;
     uint64_t first = (uint64_t)(step * job->plan->global_batch + first_sample(worker, microbatch));
-    int64_t samples = pp_plan_samples(job->plan, (int)microbatch);
+    int64_t samples = pp_plan_samples(job->plan, microbatch);
     if (loader->tokens) pp_data_tokens(job->data, first, samples, loader->tokens);
     if (loader->targets) pp_data_targets(job->data, first, samples, loader->targets);
     if (loader->features) load_features(job, first, samples, loader->features);
@@ -334,7 +342,7 @@ static void make_data(pp_worker *worker, int step, uint32_t microbatch) {
 static void load_data(work *w) {
     pp_worker *worker = w->worker;
     if (!reads_data(&w->stage->run)) return;
-    make_data(worker, worker->step, w->action.microbatch);
+    make_data(worker, worker->step, microbatch_of(worker->job, w->action));
     if (worker->loader.loaded == worker->loader.made) return;
     show_data(worker, &worker->loader);
     worker->loader.loaded = worker->loader.made;
@@ -349,17 +357,17 @@ static void make_next_data(work *w) {
     if (!job->backend->device_memory) return; /* it reads the host's buffers */
     while (next < end && !pp_action_is_compute(*next)) next++;
     if (next < end && reads_data(&stage_of(worker, *next)->run))
-        make_data(worker, worker->step, next->microbatch);
+        make_data(worker, worker->step, microbatch_of(job, *next));
 }
 
 static void run_layers(work *w) {
     pp_worker *worker = w->worker;
     const pp_job *job = worker->job;
-    uint32_t m = w->action.microbatch;
+    int m = microbatch_of(job, w->action);
     double ignored = 0;
-    double *loss = &job->losses[(size_t)worker->replica * (size_t)job->plan->microbatches + m];
+    double *loss = &job->losses[worker->replica * job->plan->microbatches + m];
     pp_stage_memory memory = regions(w);
-    pp_stage_batch batch = {.samples = pp_plan_samples(job->plan, (int)m),
+    pp_stage_batch batch = {.samples = samples_of(job, w->action),
                             .first_sample = (uint64_t)first_sample(worker, m),
                             .seed = job->options->seed,
                             .step = (uint64_t)worker->step,
@@ -382,7 +390,8 @@ static void wait_until(pp_worker *worker, double until_s) {
         job->backend->wait_until(worker->backend_state, fmin(until_s, now_s + PP_WAIT_SLICE_S));
 }
 
-static double planned_duration_s(const pp_plan *plan, pp_action action) {
+static double planned_duration_s(const pp_job *job, pp_action action) {
+    const pp_plan *plan = job->plan;
     const pp_stage *stage = &plan->stages[action.stage];
     const double durations[PP_ACTION_KIND_COUNT] = {
         [PP_FORWARD] = stage->forward_s,
@@ -394,7 +403,7 @@ static double planned_duration_s(const pp_plan *plan, pp_action action) {
         [PP_STEP] = stage->optimizer_s,
     };
     bool last =
-        pp_action_is_compute(action) && action.microbatch + 1 == (uint32_t)plan->microbatches;
+        pp_action_is_compute(action) && microbatch_of(job, action) + 1 == plan->microbatches;
     double scale = last && plan->last_microbatch_scale > 0 ? plan->last_microbatch_scale : 1;
     return durations[action.kind] * scale;
 }
@@ -405,7 +414,7 @@ static double replay_action(pp_worker *worker, pp_action action, double ready_s,
     double start_s = fmax(worker->scheduled_s, ready_s);
     wait_until(worker, start_s);
     *started_s = pp_now_s();
-    worker->scheduled_s = start_s + planned_duration_s(worker->job->plan, action);
+    worker->scheduled_s = start_s + planned_duration_s(worker->job, action);
     wait_until(worker, worker->scheduled_s);
     return worker->scheduled_s;
 }
@@ -486,7 +495,7 @@ static pp_status run_compute(pp_worker *worker, const pp_action *actions, pp_err
     }
     record_bytes(worker);
     parts[0].ready_s = ready_s;
-    if (count > 1) parts[0].behind_s = planned_duration_s(job->plan, actions[1]);
+    if (count > 1) parts[0].behind_s = planned_duration_s(job, actions[1]);
     for (int i = 0; i < count; i++) {
         stand_at(worker, &actions[i]);
         PP_TRY(end_work(&parts[i], error));
@@ -669,7 +678,7 @@ static pp_status begin_step(pp_worker *worker, int step) {
     worker->span_count = worker->point_count = 0;
     record_bytes(worker);
     for (int i = 0; i < worker->stage_count; i++)
-        worker->stages[i].backward_left = worker->job->plan->microbatches;
+        worker->stages[i].backward_left = worker->job->microbatch_count[worker->stages[i].stage];
     return PP_OK;
 }
 

@@ -35,7 +35,9 @@ typedef struct pp_job {
     pp_stage_layout *layouts;  /* [stages]; NULL under replay */
     pp_stage_bytes *bytes;     /* [stages] */
     int *input_slots, *gradient_slots; /* [stages] */
-    bool *recomputed;          /* [stages · microbatches] has an R action */
+    int *first_microbatch; /* [stages] where those of the stage's chain begin in the batch … */
+    int *microbatch_count; /* … and how many there are */
+    bool *recomputed;      /* [stages · microbatches of the chain, at most all] has an R action */
     int64_t *border_bytes;     /* [stages] what crosses the border behind; replay */
     pp_data_shape shape;
     pp_data *data;             /* NULL under replay */
@@ -45,7 +47,7 @@ typedef struct pp_job {
     const struct pp_carrier_ops *carrier; /* of the device transport */
     struct pp_processes *processes; /* NULL: one */
     int here_count;            /* workers of this process */
-    int loss_rank;             /* that makes the loss; -1 under replay */
+    int loss_stage;            /* that makes the loss, in the first chain; -1 under replay */
     double clock_error_s;      /* the worst of all processes; process 0 knows */
     pp_reduce reduce;
     pp_board board;
@@ -54,7 +56,7 @@ typedef struct pp_job {
     pp_gate ready, start, finish; /* all workers here and the thread that called pp_run, which with
                                      several processes meets those of the others behind each */
     bool gates_ready;
-    double *losses;            /* [dp · microbatches] written by the stage that makes the loss */
+    double *losses;            /* [dp · microbatches] written by the stages that make the loss */
     pthread_mutex_t mutex;     /* guards error, and observers */
     atomic_bool failed;
     pp_error error;            /* the first cause */

@@ -36,7 +36,7 @@ static void attach_gradients(pp_worker *worker, const pp_stage_run *run) {
         const pp_stage_layer *layer = &run->layers[i];
         for (int t = 0; t < layer->tensor_count; t++)
             if (layer->tensors[t].role == PP_TENSOR_PARAMETER)
-                pp_reduce_attach(&worker->job->reduce, layer->index, t, worker->replica,
+                pp_reduce_attach(&worker->job->reduce, run->stage, layer->index, t, worker->replica,
                                  layer->gradients[t]);
     }
 }

@@ -195,15 +195,8 @@ static bool family_accepts(lister *l, const pp_candidate *c, pp_error *refusal) 
     return c->family->validate(&request, refusal) == PP_OK;
 }
 
-/* Whether the plan is to be run, and `run` cannot drive the family's two chains yet. */
-static bool is_beyond_run(const pp_plan_request *request, const pp_schedule_family *family) {
-    return request->runnable && request->schedule == NULL &&
-           family->placement == PP_PLACE_BIDIRECTIONAL;
-}
-
 /* All numbers of stages on each rank that the family can have. */
 static pp_status list_virtual(lister *l, pp_candidate c) {
-    if (is_beyond_run(l->tables->request, c.family)) return PP_OK;
     int pinned = l->tables->request->virtual_stages, step = c.family->virtual_step;
     int natural = pinned ? pinned : c.family->natural_virtual;
     int most = pinned || step == 0 || l->method->cuts != NULL ? natural : VIRTUAL_MAX;

@@ -62,7 +62,7 @@ fi
 "$ppsim" simulate plan.json --trace simulated.json >/dev/null
 expect 2 'simulated step' validate plan.json --measured simulated.json
 expect 2 'is no trace' validate plan.json --measured plan.json
-expect 0 'uneven actions' validate plan.json --measured recorded.json --tolerance 100000% --explain
+expect 0 'the parts add up' validate plan.json --measured recorded.json --tolerance 100000% --explain
 expect 0 'largest parts' validate plan.json --steps 3 --tolerance 100000% --explain
 "$ppsim" validate plan.json --measured recorded.json --tolerance 100000% --explain --json >why.json
 if command -v python3 >/dev/null; then
