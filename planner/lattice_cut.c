@@ -39,7 +39,12 @@ static double cost_below(const cut *c, int from, int to, double most) {
     return problem->exact(problem->context, c->stage, from, to - 1);
 }
 
-/* Best way to end stage `stage` at ideal `to`, if it is below `best`: of floors, or of costs. */
+static bool must_stop(const cut *c) {
+    return c->problem->stop != NULL && c->problem->stop(c->problem->context);
+}
+
+/* Best way to end stage `stage` at ideal `to`, if it is below `best`: of floors, or of costs. Those
+ * take long enough to ask whether they are still wanted. */
 static double best_below(const cut *c, int to, bool floors, double best, int *choice) {
     const pp_chain_problem *problem = c->problem;
     for (int r = c->rank[to] - 1; r >= 0; r--) {
@@ -48,6 +53,7 @@ static double best_below(const cut *c, int to, bool floors, double best, int *ch
         if (problem->per_weight > 0 && problem->per_weight * between >= best) break;
         if (c->previous[from] >= best || from > to) continue;
         if (!pp_lattice_within(c->lattice, from, to)) continue;
+        if (!floors && must_stop(c)) return INFINITY;
         double cost = floors ? floor_of(c, from, to) : cost_below(c, from, to, best);
         double value = larger(c->previous[from], cost);
         if (value >= best) continue;
@@ -68,8 +74,9 @@ static double best_end(const cut *c, int to, int *choice) {
     return best > least ? best_below(c, to, false, best, choice) : best;
 }
 
-/* current[i] and choice[i] for every ideal that leaves a layer for each other stage. */
-static void fill_stage(const cut *c, double *current, int *choice) {
+/* current[i] and choice[i] for every ideal that leaves a layer for each other stage. False:
+ * stopped. */
+static bool fill_stage(const cut *c, double *current, int *choice) {
     const pp_chain_problem *problem = c->problem;
     const pp_lattice *lattice = c->lattice;
     int behind = problem->stages - 1 - c->stage;
@@ -77,10 +84,12 @@ static void fill_stage(const cut *c, double *current, int *choice) {
         current[i] = INFINITY;
         bool room = lattice->sizes[i] > c->stage && lattice->sizes[i] <= lattice->layers - behind;
         if (!room || (behind == 0 && i < lattice->count - 1)) continue;
+        if (must_stop(c)) return false;
         current[i] = best_end(c, i, &choice[i]);
         if (problem->border == NULL || behind == 0 || current[i] == INFINITY) continue;
         current[i] = larger(current[i], problem->border(problem->context, c->stage, i));
     }
+    return !must_stop(c);
 }
 
 typedef struct weighed {
@@ -117,7 +126,8 @@ static pp_status cut_stages(cut *c, double *previous, double *current, int *choi
     for (int s = 0; s < stages; s++) {
         c->stage = s;
         c->previous = previous;
-        fill_stage(c, current, choice + width * (size_t)s);
+        if (!fill_stage(c, current, choice + width * (size_t)s))
+            return pp_fail(error, PP_E_INTERRUPTED, NULL, "interrupted while searching plans");
         double *swap = previous;
         previous = current;
         current = swap;

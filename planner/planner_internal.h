@@ -18,6 +18,7 @@
 #define PPSIM_PLANNER_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "planner/lattice_internal.h"
 #include "planner/planner.h"
@@ -28,12 +29,14 @@
  * floor  : a lower bound of an interval's cost that never falls when the interval grows.
  * exact  : the cost itself, at least floor, INFINITY where it is not allowed; NULL: floor is it.
  * border : cost of the border between `stage` and the next, which begins at item `next`; counts
- *          like a stage of its own. NULL: none. */
+ *          like a stage of its own. NULL: none.
+ * stop   : nobody waits for the cut any more: it is given up soon. NULL: never. */
 typedef struct pp_chain_problem {
     int items, stages;
     pp_interval_cost *floor;
     pp_interval_cost *exact;
     double (*border)(const void *context, int stage, int next);
+    bool (*stop)(const void *context);
     const void *context;
     /* Not NULL: items and borders are numbers of ideals (lattice.c), an interval first … last is
      * what ideal last + 1 has beyond ideal first, and `items` does not count. Then the weight
@@ -44,8 +47,9 @@ typedef struct pp_chain_problem {
     double per_weight;
 } pp_chain_problem;
 
-/* Fills splits [stages - 1] and *largest. PP_E_NO_FIT when every split costs INFINITY. Workspace
- * from the arena. */
+/* Fills splits [stages - 1] and *largest. PP_E_NO_FIT when every split costs INFINITY,
+ * PP_E_INTERRUPTED when it was given up: only cuts of a lattice take long enough. Workspace from
+ * the arena. */
 pp_status pp_chain_cut(const pp_chain_problem *problem, pp_arena *arena, int *splits,
                        double *largest, pp_error *error);
 /* What pp_chain_cut does where there is a lattice. */
@@ -627,6 +631,9 @@ typedef struct pp_work {
     bool shared;                /* policies were chosen by such shares: there may be better ones */
     int share;                  /* of a rank's limit that each of its stages may use: 1/share */
     double deadline_s;          /* on pp_now_s's clock; 0: none */
+    const atomic_bool *found;   /* some plan is known: cuts need not end beyond the deadline; NULL:
+                                   they   must */
+    bool gave_up;               /* a cut of the candidate did not end: its trial is none */
     int64_t simulations;        /* of this candidate */
     double effort;              /* actions looked at since pp_work_init, of all candidates */
     double bound_s;             /* of pp_work_bound; 0: not asked yet */
@@ -646,7 +653,7 @@ pp_status pp_work_sketch(pp_work *work, pp_error *error);
 /* Takes another view to hand. */
 pp_status pp_work_enter(pp_work *work, pp_view *view, pp_error *error);
 /* Least of the largest pp_bound_stage over all known splits that fit; INFINITY: none does. Leaves
- * the split in work->trial. Proved if work->views->complete. */
+ * the split in work->trial. Proved if work->views->complete. 0 where work->gave_up. */
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error);
 /* The policy that takes least time of those that fit a stage, each copy of it, as layers first …
  * last, and the bytes that it needs by itself on the rank that has least to spare; if none fits,
@@ -667,6 +674,8 @@ pp_status pp_work_time(pp_work *work, double *seconds, pp_error *error);
 pp_status pp_work_try(pp_work *work, pp_error *error);
 /* The time is up, or somebody asked to stop: leave loops with what there is. */
 bool pp_work_must_stop(const pp_work *work);
+/* And nobody waits for what has begun. */
+bool pp_work_gives_up(const pp_work *work);
 /* Finds the best splits by the method, starting from work->trial. No split whose bound reaches
  * `ceiling` is of interest to the caller. */
 pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error);

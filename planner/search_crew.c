@@ -45,6 +45,7 @@ static void set_up(worker *w) {
     if (w->status == PP_OK) w->status = pp_views_share(&w->views, &s->views, &w->footprints, NULL);
     pp_work_init(&w->work, &w->views, &s->method);
     w->work.deadline_s = s->work.deadline_s;
+    w->work.found = &s->found;
 }
 
 static void tear_down(worker *w) {
@@ -77,7 +78,9 @@ static void do_one(worker *w, crew_job *job, outcome *o) {
     o->status = w->status == PP_OK ? job(w->crew->s, &w->work, o) : pp_fail_memory(&o->error);
     o->effort = w->work.effort;
     o->found = o->status == PP_OK && w->work.best_s < INFINITY;
-    if (o->found) o->status = put_aside(w, o);
+    if (!o->found) return;
+    atomic_store(&w->crew->s->found, true);
+    o->status = put_aside(w, o);
 }
 
 /* Takes one after the other until none is left. Called with the mutex held. */

@@ -74,6 +74,7 @@ typedef struct search {
     int archive_count; /* … the fastest first */
     pp_error unsupported; /* why a candidate could not be planned */
     double started_s;
+    atomic_bool found; /* some plan, by whichever thread */
     bool timed_out;
     bool tired;               /* the search has cost enough before all was proved */
     pp_plan_request straight; /* what `request` becomes where --split pipedream needs no replicas */

@@ -80,7 +80,7 @@ static pp_status may_fit(search *s, bool *may) {
     double bound;
     pp_capacity capacity;
     PP_TRY(pp_work_bound(&s->work, &bound, s->error));
-    *may = bound < INFINITY;
+    *may = bound < INFINITY && !s->work.gave_up;
     if (!*may || pp_candidate_each(s->work.candidate) == 1) return PP_OK;
     if (s->views.wide->tables->lattice != NULL) return PP_OK;
     PP_TRY(pp_capacity_find(&s->work, &capacity, s->error));

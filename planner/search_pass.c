@@ -88,14 +88,14 @@ static pp_status bound_splits(search *s, pp_candidate *candidate) {
     return PP_OK;
 }
 
-/* Level 2: with the order and the memory limits. *fits: there is a split. */
+/* Level 2: with the order and the memory limits. *fits: there is a split, and it is known. */
 static pp_status bound_order(search *s, pp_work *work, pp_candidate *candidate, bool *fits,
                              pp_error *error) {
     double bound;
     candidate->level = 2;
     PP_TRY(pp_work_bound(work, &bound, error));
     if (s->views.complete) raise_bound(candidate, bound);
-    *fits = bound < INFINITY;
+    *fits = bound < INFINITY && !work->gave_up;
     return PP_OK;
 }
 

@@ -20,6 +20,9 @@
 #define CUT_EFFORT 5     /* an interval of layers as a stage, in simulated actions */
 #define START_EFFORT 0.5 /* building an order and looking it through, in simulations of it */
 #define RUN_ACTIONS 5e5  /* simulated to find where longer stages go best */
+/* Likewise, a layer of the model while the memory of a stage is laid out. Of a chain few are, since
+ * stages that look alike need the same. */
+#define LAYOUT_EFFORT 25
 enum { RUNS_MIN = 8 };
 
 void pp_work_init(pp_work *work, pp_views *views, const pp_split_method *method) {
@@ -45,6 +48,11 @@ void pp_work_deinit(pp_work *work) {
 bool pp_work_must_stop(const pp_work *work) {
     if (pp_stop_signal() != 0) return true;
     return work->deadline_s > 0 && pp_now_s() > work->deadline_s;
+}
+
+bool pp_work_gives_up(const pp_work *work) {
+    if (pp_stop_signal() != 0) return true;
+    return work->found != NULL && atomic_load(work->found) && pp_work_must_stop(work);
 }
 
 void pp_work_interval(const pp_work *work, const int *splits, int stage, int *first, int *last) {
@@ -124,7 +132,7 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     work->simulations = 0;
     work->share = 1;
     work->bound_s = 0;
-    work->proved = work->shared = false;
+    work->proved = work->shared = work->gave_up = false;
     work->failure = PP_OK;
     PP_TRY(build_order(work, error));
     work->effort += START_EFFORT * (double)work->order->first_action[work->order->ranks];
@@ -196,6 +204,7 @@ static int64_t need_under(pp_work *work, pp_recompute policy, int stage, int fir
     uint64_t key = pp_mix64(pp_mix64(kind, (uint64_t)work->alike[stage]), (uint64_t)policy) | 1;
     int64_t need;
     if (pp_memo_find(&work->needs, key, &need)) return need;
+    if (work->tables->lattice != NULL) work->effort += LAYOUT_EFFORT * work->tables->layers;
     const pp_stage_bytes *bytes = pp_footprint(work->footprints, first, last, mode);
     if (bytes == NULL) {
         work->failure = PP_E_OUT_OF_MEMORY;
@@ -271,19 +280,23 @@ int64_t pp_work_need(pp_work *work, int stage, int first, int last) {
     return need;
 }
 
-/* No layout needs more: all that is held, the largest buffer that a reduction takes, and for every
- * microbatch that can be about all tensors of the layers, their gradients and transients, and all
- * that crosses the borders, there and back. */
+/* No layout without recomputation needs more: all that is held; the largest buffer that a reduction
+ * takes; for every microbatch in flight all tensors of the layers, and where W comes later than I
+ * the gradients that it multiplies with; the slots; and once more for what is at work all tensors,
+ * their gradients and transients, and all that crosses the borders. Each of a border's tensors may
+ * begin at a multiple of 64. */
 static double most_bytes(const pp_work *work, int stage, int first, int last) {
     const pp_timing *timing = work->terms.timing;
     const pp_weights *weights = timing->division.weights;
-    int alive = work->alive[stage] > 0 ? work->alive[stage] : work->candidate->microbatches;
-    int copies = 2 + alive + work->input_slots[stage] + work->gradient_slots[stage];
-    int64_t held = weights->held_bytes[last + 1] - weights->held_bytes[first];
-    int64_t tensors = timing->tensor_bytes[last + 1] - timing->tensor_bytes[first];
-    int64_t crossing = timing->border_bytes[first] + timing->border_bytes[last + 1];
-    double once = 3 * ((double)tensors + (double)crossing) + 64.0 * work->views->base->layers;
-    return (double)held + (1 << 20) + copies * once;
+    double alive = work->alive[stage] > 0 ? work->alive[stage] : work->candidate->microbatches;
+    double held = (double)(weights->held_bytes[last + 1] - weights->held_bytes[first]);
+    double tensors = (double)(timing->tensor_bytes[last + 1] - timing->tensor_bytes[first]);
+    double rounded = 64.0 * work->views->base->layers;
+    double before = (double)timing->border_bytes[first] + rounded;
+    double behind = (double)timing->border_bytes[last + 1] + rounded;
+    double each = work->alive[stage] > 0 ? tensors : 2 * tensors + before + behind;
+    return held + (1 << 20) + alive * each + work->input_slots[stage] * before +
+           work->gradient_slots[stage] * behind + 3 * tensors + before + behind;
 }
 
 /* Every copy of the stage, whatever is kept. */
@@ -303,6 +316,16 @@ bool pp_work_fits(pp_work *work, int stage, int first, int last) {
 /* ---- cuts ---------------------------------------------------------------------------------- */
 
 typedef double stage_measure(const pp_terms *terms, int stage, int first, int last);
+
+/* The work is the context of cuts that do without their own. */
+static bool work_stops(const void *context) {
+    return pp_work_gives_up(context);
+}
+
+static bool is_signalled(const void *context) {
+    (void)context;
+    return pp_stop_signal() != 0;
+}
 
 /* A chain cut by some measure under the memory limits. */
 typedef struct limited_cut {
@@ -339,6 +362,11 @@ static double cut_border(const void *context, int stage, int next) {
     return pp_terms_lane_s(&cut->work->terms, stage, next);
 }
 
+static bool cut_stops(const void *context) {
+    const limited_cut *cut = context;
+    return pp_work_gives_up(cut->work);
+}
+
 static double visit_measure(const pp_terms *terms, int stage, int first, int last) {
     return pp_terms_visit_s(terms, stage, first, last);
 }
@@ -352,7 +380,15 @@ static pp_chain_problem wide_problem(const pp_work *work, const void *context) {
                               .weight = work->terms.timing->whole};
 }
 
-/* Into work->trial. *largest INFINITY: no split fits. */
+/* *largest INFINITY: there is none. */
+static pp_status settle_cut(pp_work *work, pp_status status, double *largest, pp_error *error) {
+    if (status == PP_E_OUT_OF_MEMORY || work->failure != PP_OK) return pp_fail_memory(error);
+    if (status == PP_E_INTERRUPTED) work->gave_up = true;
+    if (status != PP_OK) *largest = INFINITY;
+    return PP_OK;
+}
+
+/* Into work->trial. *largest INFINITY: no split fits, or it gave up. */
 static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, double *largest,
                         pp_error *error) {
     PP_TRY(pp_work_enter(work, work->views->wide, error));
@@ -362,16 +398,16 @@ static pp_status cut_by(pp_work *work, stage_measure *measure, bool borders, dou
     problem.floor = cut_floor;
     problem.exact = cut_exact;
     problem.border = borders ? cut_border : NULL;
+    problem.stop = cut_stops;
     problem.per_weight = measure == visit_measure ? 1 : work->terms.visits[0] * (1 - PP_NEGLIGIBLE);
     pp_status status = pp_chain_cut(&problem, &work->arena, work->trial, largest, NULL);
-    if (status == PP_E_OUT_OF_MEMORY || work->failure != PP_OK) return pp_fail_memory(error);
-    if (status == PP_E_NO_FIT) *largest = INFINITY;
-    return PP_OK;
+    return settle_cut(work, status, largest, error);
 }
 
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {
     work->share = 1;
     PP_TRY(cut_by(work, pp_bound_stage, false, bound, error));
+    if (work->gave_up) *bound = 0;
     if (work->views->complete) work->bound_s = *bound;
     return PP_OK;
 }
@@ -467,13 +503,16 @@ static double visit_anywhere(const void *context, int stage, int first, int last
     return visit_measure(&work->terms, stage, first, last);
 }
 
-/* Into work->trial: the least largest stage, memory and transfers aside. */
+/* Into work->trial: the least largest stage, memory and transfers aside. *largest INFINITY: it gave
+ * up. */
 static pp_status cut_anywhere(pp_work *work, double *largest, pp_error *error) {
     PP_TRY(pp_work_enter(work, work->views->wide, error));
     pp_chain_problem problem = wide_problem(work, work);
     problem.floor = visit_anywhere;
+    problem.stop = work_stops;
     problem.per_weight = 1;
-    return pp_chain_cut(&problem, &work->arena, work->trial, largest, error);
+    pp_status status = pp_chain_cut(&problem, &work->arena, work->trial, largest, NULL);
+    return settle_cut(work, status, largest, error);
 }
 
 /* Into work->trial, in the view of the order that it comes with. *measure INFINITY: no split. */
@@ -581,8 +620,8 @@ static pp_status try_others(pp_work *work, pp_error *error) {
         PP_TRY(try_baseline(work, pp_split_plain(i), error));
     }
     PP_TRY(cut_anywhere(work, &largest, error));
-    PP_TRY(pp_work_try(work, error));
-    return try_pipedream(work, error);
+    if (largest < INFINITY) PP_TRY(pp_work_try(work, error));
+    return work->gave_up ? PP_OK : try_pipedream(work, error);
 }
 
 /* All splits are cuts of one order: of a graph that branches these tools say nothing. */
@@ -624,7 +663,7 @@ static pp_status play(pp_work *work, double ceiling, pp_error *error) {
 pp_status pp_work_sketch(pp_work *work, pp_error *error) {
     double bound;
     PP_TRY(pp_work_bound(work, &bound, error));
-    if (bound == INFINITY) return PP_OK;
+    if (bound == INFINITY || work->gave_up) return PP_OK;
     if (!pp_split_is_optimal(work->method)) return try_baseline(work, work->method, error);
     return try_cuts(work, error);
 }
@@ -664,8 +703,13 @@ static double slowest(pp_work *work, const int *splits, bool lanes) {
 static pp_status report_seconds(pp_work *work, pp_plan_split *split, pp_error *error) {
     bool optimal = pp_split_is_optimal(work->method);
     split->bottleneck_s = slowest(work, work->splits, optimal);
-    if (optimal) return cut_by(work, visit_measure, true, &split->lower_bound_s, error);
-    return cut_anywhere(work, &split->lower_bound_s, error);
+    work->gave_up = false;
+    if (optimal)
+        PP_TRY(cut_by(work, visit_measure, true, &split->lower_bound_s, error));
+    else
+        PP_TRY(cut_anywhere(work, &split->lower_bound_s, error));
+    if (work->gave_up) split->lower_bound_s = 0; /* it is not known */
+    return PP_OK;
 }
 
 pp_status pp_work_report(pp_work *work, pp_plan_split *split, pp_error *error) {
@@ -708,6 +752,7 @@ pp_status pp_work_least_excess(pp_work *work, int *rank, int64_t *needed, pp_err
     pp_chain_problem problem = wide_problem(work, work);
     problem.floor = excess_floor;
     problem.exact = excess_exact;
+    problem.stop = is_signalled;
     work->share = pp_candidate_each(work->candidate);
     PP_TRY(pp_chain_cut(&problem, &work->arena, work->trial, &excess, error));
     PP_TRY(settle(work, error));

@@ -183,6 +183,32 @@ static void check_splits(const graph *g, const int *splits, double largest, uint
     cr_assert_eq(before, (1u << g->layers) - 1);
 }
 
+static int polls_left;
+
+static bool stop_soon(const void *context) {
+    (void)context;
+    return polls_left-- <= 0;
+}
+
+/* Given up after each number of looks at the clock, until it is through: then with the same answer.
+ */
+static void check_giving_up(pp_chain_problem problem, pp_arena *arena, pp_status wanted,
+                            double largest) {
+    problem.stop = stop_soon;
+    pp_status status = PP_E_INTERRUPTED;
+    for (int polls = 0; status == PP_E_INTERRUPTED; polls = 2 * polls + 1) {
+        int splits[STAGES_MAX];
+        double other = -1;
+        pp_error error = {0};
+        polls_left = polls;
+        status = pp_chain_cut(&problem, arena, splits, &other, &error);
+        if (polls == 0) cr_assert_eq(status, PP_E_INTERRUPTED);
+        if (status == PP_E_INTERRUPTED) cr_assert_not_null(strstr(error.message, "interrupted"));
+        if (status == PP_OK) cr_assert_eq(other, largest);
+    }
+    cr_assert_eq(status, wanted);
+}
+
 static void check_instance(uint64_t seed) {
     graph g = random_graph(seed);
     pp_arena arena;
@@ -211,6 +237,7 @@ static void check_instance(uint64_t seed) {
                            expected);
         check_splits(&g, splits, largest, seed);
     }
+    check_giving_up(problem, &arena, status, largest);
     pp_model_free(model);
     pp_arena_deinit(&arena);
 }
@@ -317,6 +344,14 @@ Test(graphs, plans_of_graphs, .timeout = 120) {
         check_document(best->best);
         reordered += !is_files_order(best->best);
         cr_expect_leq(best->lower_bound_s, best->best->predicted.iteration_time_s * (1 + 1e-12));
+        w.request.limit_s = 1e-9; /* the first plan, and what is known of the others */
+        pp_plan_result *hurried = plan_by(&w, NULL);
+        w.request.limit_s = 0;
+        check_document(hurried->best);
+        cr_expect_geq(hurried->best->predicted.iteration_time_s * (1 + 1e-12),
+                      best->best->predicted.iteration_time_s);
+        cr_expect_leq(hurried->lower_bound_s, best->best->predicted.iteration_time_s * (1 + 1e-12));
+        pp_plan_result_free(hurried);
         for (size_t b = 0; b < sizeof baselines / sizeof *baselines; b++) {
             if (b == 6 && g.layers < 5) continue;
             pp_plan_result *other = plan_by(&w, baselines[b]);
