@@ -436,8 +436,7 @@ static void tell_unrunnable(const pp_plan *plan, pp_text *text) {
         bool is;
         const char *what;
     } reasons[] = {{plan->slices > 1, "microbatches cut along the sequence"},
-                   {plan->tp > 1, "layers divided over devices"},
-                   {plan->zero > 0 && plan->dp > 1, "sharded optimizer state"}};
+                   {plan->tp > 1, "layers divided over devices"}};
     const char *before = "note         run cannot execute this plan yet: ";
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
         if (!reasons[i].is) continue;

@@ -841,6 +841,10 @@ typedef struct pp_layout_request {
 pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena,
                                pp_stage_layout *layout, pp_error *error);
 
+/* Bytes of the optimizer state that one of `shards` replicas keeps of a stage under ZeRO-1
+ * (Rajbhandari et al. 2020): of its parameters, one behind the other, an equal share. */
+int64_t pp_sharded_optimizer_bytes(const pp_stage_bytes *bytes, pp_dtype dtype, int shards);
+
 /* ---- 10 plans ------------------------------------------------------------------------------ */
 
 /* One stage of a plan: an interval of `order`, its times for one full microbatch, its bytes. */

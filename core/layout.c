@@ -448,6 +448,12 @@ static void fill_bytes(builder *b) {
     bytes->reduction = reduced < REDUCTION_CHUNK_BYTES ? reduced : REDUCTION_CHUNK_BYTES;
 }
 
+int64_t pp_sharded_optimizer_bytes(const pp_stage_bytes *bytes, pp_dtype dtype, int shards) {
+    int64_t elements = bytes->parameters / pp_dtype_bytes(dtype);
+    if (elements == 0) return bytes->optimizer;
+    return bytes->optimizer / elements * ((elements + shards - 1) / shards);
+}
+
 /* ---- the whole ----------------------------------------------------------------------------- */
 
 /* Arrays that depend on the number of layers alone. NULLs are seen in arena->failed. */

@@ -109,9 +109,9 @@ typedef struct pp_run_result {
 /* Trains `steps` steps: ranks·dp threads of this process, or of all processes together; then all
  * call it and get the same status, and process 0 alone the whole result. schedule: the plan's
  * compute actions as pp_plan_expand gives them, with or without transfers. Refuses
- * (PP_E_UNSUPPORTED) tp > 1, bf16 on the CPU, opaque layers outside replay, sharded optimizer
- * states. The first cause of a failure (rank, action, microbatch) is the message. A stop request
- * ends after the current action: PP_E_INTERRUPTED, and *result holds the finished steps. */
+ * (PP_E_UNSUPPORTED) tp > 1, bf16 on the CPU, opaque layers outside replay. The first cause of a
+ * failure (rank, action, microbatch) is the message. A stop request ends after the current action:
+ * PP_E_INTERRUPTED, and *result holds the finished steps. */
 pp_status pp_run(const pp_plan *plan, const pp_schedule *schedule, const pp_run_options *options,
                  pp_run_result **result, pp_error *error);
 void pp_run_result_free(pp_run_result *result);

@@ -100,8 +100,51 @@ static void add_groups(const group_builder *b, bool count_only, int *count) {
     }
 }
 
+static int64_t part_start(int64_t count, int parts, int index) {
+    return count / parts * index + count % parts * index / parts;
+}
+
+static bool is_sharded(const pp_plan *plan) {
+    return plan->zero > 0 && plan->dp > 1;
+}
+
+static int64_t elements_of(const pp_plan *plan, const pp_stage_bytes *bytes) {
+    return bytes->parameters / pp_dtype_bytes(plan->dtype);
+}
+
+pp_shard pp_reduce_shard(const pp_plan *plan, const pp_stage_bytes *bytes, int replica) {
+    int64_t count = elements_of(plan, bytes);
+    if (!is_sharded(plan)) return (pp_shard){0, count};
+    return (pp_shard){part_start(count, plan->dp, replica),
+                      part_start(count, plan->dp, replica + 1)};
+}
+
+static pp_status add_handed(pp_reduce *reduce, const pp_plan *plan, const pp_stage_bytes *bytes,
+                            pp_arena *arena, pp_error *error) {
+    if (!is_sharded(plan)) return PP_OK;
+    reduce->handed = PP_NEW(arena, pp_reduce_group, plan->stage_count);
+    if (!reduce->handed) return pp_fail_memory(error);
+    for (int s = 0; s < plan->stage_count; s++) {
+        pp_reduce_group *group = &reduce->handed[s];
+        group->count = elements_of(plan, &bytes[s]);
+        group->members = PP_NEW(arena, pp_reduce_member, plan->dp);
+        group->parties = PP_NEW(arena, int, plan->dp);
+        if (arena->failed) return pp_fail_memory(error);
+        for (int d = 0; d < plan->dp; d++) {
+            group->members[d] = (pp_reduce_member){
+                .layer = -1, .stage = s, .rank = plan->placement[s], .replica = d, .tensor = -1};
+            group->parties[d] = plan->placement[s] * plan->dp + d;
+        }
+        group->member_count = group->party_count = group->here_count = plan->dp;
+        pp_gate_init(&group->gate, plan->dp);
+        reduce->handed_gates_ready++;
+    }
+    reduce->handed_count = plan->stage_count;
+    return PP_OK;
+}
+
 pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stage_of_layer,
-                         pp_arena *arena, pp_error *error) {
+                         const pp_stage_bytes *bytes, pp_arena *arena, pp_error *error) {
     *reduce = (pp_reduce){.dp = plan->dp,
                           .chains = plan->chains,
                           .chain_stages = plan->stage_count / plan->chains,
@@ -118,27 +161,33 @@ pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stag
         pp_gate_init(&reduce->groups[g].gate, reduce->groups[g].party_count);
     }
     reduce->gates_ready = reduce->group_count;
-    return PP_OK;
+    return add_handed(reduce, plan, bytes, arena, error);
+}
+
+static void spread_group(pp_reduce_group *group, const pp_processes *processes,
+                         const int *process_of) {
+    group->here_count = 0;
+    group->leader = -1;
+    for (int k = 0; k < group->party_count; k++) {
+        if (process_of[group->parties[k]] != processes->process) continue;
+        if (group->here_count++ == 0) group->leader = k;
+    }
+    pp_gate_deinit(&group->gate);
+    pp_gate_init(&group->gate, group->here_count);
 }
 
 void pp_reduce_spread(pp_reduce *reduce, pp_processes *processes, const int *process_of) {
     reduce->processes = processes;
     reduce->process_of = process_of;
-    for (int g = 0; g < reduce->group_count; g++) {
-        pp_reduce_group *group = &reduce->groups[g];
-        group->here_count = 0;
-        group->leader = -1;
-        for (int k = 0; k < group->party_count; k++) {
-            if (process_of[group->parties[k]] != processes->process) continue;
-            if (group->here_count++ == 0) group->leader = k;
-        }
-        pp_gate_deinit(&group->gate);
-        pp_gate_init(&group->gate, group->here_count);
-    }
+    for (int g = 0; g < reduce->group_count; g++)
+        spread_group(&reduce->groups[g], processes, process_of);
+    for (int s = 0; s < reduce->handed_count; s++)
+        spread_group(&reduce->handed[s], processes, process_of);
 }
 
 void pp_reduce_deinit(pp_reduce *reduce) {
     for (int g = 0; g < reduce->gates_ready; g++) pp_gate_deinit(&reduce->groups[g].gate);
+    for (int s = 0; s < reduce->handed_gates_ready; s++) pp_gate_deinit(&reduce->handed[s].gate);
     *reduce = (pp_reduce){0};
 }
 
@@ -151,6 +200,10 @@ void pp_reduce_attach(pp_reduce *reduce, int stage, int layer, int tensor, int r
                 member->replica == replica)
                 member->gradient = gradient;
         }
+}
+
+void pp_reduce_attach_weights(pp_reduce *reduce, int stage, int replica, void *parameters) {
+    if (reduce->handed_count > 0) reduce->handed[stage].members[replica].gradient = parameters;
 }
 
 int pp_reduce_last_of(const pp_reduce *reduce, int stage) {
@@ -183,8 +236,7 @@ static unsigned char *party_gradient(const pp_reduce *reduce, const pp_reduce_gr
 }
 
 static int64_t slice_start(const pp_reduce_group *group, int index) {
-    return group->count / group->party_count * index +
-           group->count % group->party_count * index / group->party_count;
+    return part_start(group->count, group->party_count, index);
 }
 
 static bool is_here(const pp_reduce *reduce, int party) {
@@ -438,6 +490,35 @@ static pp_status reduce_spread(sitting *s, pp_error *error) {
     return PP_OK;
 }
 
+/* As behind a sum: the slices are complete, and every party takes the others'. */
+static pp_status hand_round(sitting *s, pp_error *error) {
+    PP_TRY(wait_gate(s));
+    if (s->group->here_count < s->group->party_count) {
+        PP_TRY(ship_sum(s, error));
+        PP_TRY(await_sums(s));
+        PP_TRY(wait_gate(s));
+    }
+    PP_TRY(work_between(s, gather_slices, error));
+    PP_TRY(wait_gate(s));
+    bool leads = s->index == s->group->leader;
+    if (s->group->here_count < s->group->party_count && leads) free_sums(s);
+    return PP_OK;
+}
+
+pp_status pp_reduce_hand_round(pp_reduce *reduce, int stage, const pp_reduce_party *party,
+                               pp_watch *watch, double *waited_s, pp_error *error) {
+    if (reduce->handed_count == 0) return PP_OK;
+    pp_reduce_group *group = &reduce->handed[stage];
+    sitting s = {.reduce = reduce,
+                 .group = group,
+                 .party = party,
+                 .watch = watch,
+                 .waited_s = waited_s,
+                 .number = reduce->group_count + stage,
+                 .index = party_index(group, party->rank * reduce->dp + party->replica)};
+    return group->count > 0 ? hand_round(&s, error) : PP_OK;
+}
+
 pp_status pp_reduce_group_run(pp_reduce *reduce, int number, const pp_reduce_party *party,
                               pp_watch *watch, double *waited_s, pp_error *error) {
     pp_reduce_group *group = &reduce->groups[number];
@@ -460,4 +541,5 @@ void pp_reduce_abort(pp_reduce *reduce) {
     atomic_store(&reduce->aborted, true);
     if (reduce->processes) pp_inbox_wake(reduce->processes);
     for (int g = 0; g < reduce->gates_ready; g++) pp_gate_abort(&reduce->groups[g].gate);
+    for (int s = 0; s < reduce->handed_gates_ready; s++) pp_gate_abort(&reduce->handed[s].gate);
 }

@@ -1,5 +1,6 @@
 /* Adding up gradients of shared weights: ties between stages, copies of stages in other chains, and
- * data-parallel replicas. */
+ * data-parallel replicas. And where these share out the optimizer's work (ZeRO-1), handing round
+ * the weights that each has stepped. */
 #ifndef PPSIM_EXECUTOR_REDUCE_INTERNAL_H
 #define PPSIM_EXECUTOR_REDUCE_INTERNAL_H
 
@@ -28,7 +29,10 @@ typedef struct pp_reduce_group {
 typedef struct pp_reduce {
     pp_reduce_group *groups; /* every rank goes through its groups in this order */
     int group_count;
-    int gates_ready; /* groups whose gate is initialised */
+    pp_reduce_group *handed; /* [handed_count] the replicas of each stage, and as gradients their
+                                weights, of which each party has stepped its slice */
+    int handed_count;        /* stages where the optimizer state is sharded; else 0 */
+    int gates_ready, handed_gates_ready; /* groups whose gate is initialised */
     int dp, chains, chain_stages;
     const int *placement; /* [stages] */
     pp_dtype dtype;
@@ -37,9 +41,15 @@ typedef struct pp_reduce {
     atomic_bool aborted;
 } pp_reduce;
 
-/* The groups of a plan; stage_of_layer: [layers], in the first chain. */
+/* The groups of a plan; stage_of_layer: [layers], in the first chain; bytes: [stages]. */
 pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stage_of_layer,
-                         pp_arena *arena, pp_error *error);
+                         const pp_stage_bytes *bytes, pp_arena *arena, pp_error *error);
+/* The elements of a stage's parameters, one behind the other, whose optimizer state a replica has:
+ * all, unless it is sharded. */
+typedef struct pp_shard {
+    int64_t first, end;
+} pp_shard;
+pp_shard pp_reduce_shard(const pp_plan *plan, const pp_stage_bytes *bytes, int replica);
 /* Several processes reduce together: party p runs in process_of[p]. Before the first step. */
 void pp_reduce_spread(pp_reduce *reduce, pp_processes *processes, const int *process_of);
 void pp_reduce_deinit(pp_reduce *reduce);
@@ -48,6 +58,8 @@ void pp_reduce_deinit(pp_reduce *reduce);
  */
 void pp_reduce_attach(pp_reduce *reduce, int stage, int layer, int tensor, int replica,
                       void *gradient);
+/* Tells where a replica has the stage's parameters, where they are handed round. */
+void pp_reduce_attach_weights(pp_reduce *reduce, int stage, int replica, void *parameters);
 /* Index of the last group that this stage has a member in, or -1: none. */
 int pp_reduce_last_of(const pp_reduce *reduce, int stage);
 
@@ -65,6 +77,10 @@ typedef struct pp_reduce_party {
  * Statuses as pp_gate_wait; with a message, the backend's. */
 pp_status pp_reduce_group_run(pp_reduce *reduce, int group, const pp_reduce_party *party,
                               pp_watch *watch, double *waited_s, pp_error *error);
+/* Behind the stage's step: every replica gets the weights that the others have stepped. Nothing
+ * where the optimizer state is whole. */
+pp_status pp_reduce_hand_round(pp_reduce *reduce, int stage, const pp_reduce_party *party,
+                               pp_watch *watch, double *waited_s, pp_error *error);
 void pp_reduce_abort(pp_reduce *reduce);
 
 #endif

@@ -145,6 +145,9 @@ static pp_status make_layouts(pp_job *job, bool split, pp_error *error) {
                                      .dp = plan->dp * plan->chains};
         PP_TRY(pp_stage_layout_make(&request, &job->arena, &job->layouts[s], error));
         job->bytes[s] = job->layouts[s].bytes;
+        if (plan->zero > 0)
+            job->bytes[s].optimizer =
+                pp_sharded_optimizer_bytes(&job->bytes[s], plan->dtype, plan->dp);
     }
     return PP_OK;
 }
@@ -299,7 +302,7 @@ static pp_status prepare(pp_job *job, pp_error *error) {
     PP_TRY(prepare_data(job, stage_of_layer, error));
     PP_TRY(pp_clip_init(job, error));
     if (job->backend->runs_layers) {
-        PP_TRY(pp_reduce_init(&job->reduce, plan, stage_of_layer, &job->arena, error));
+        PP_TRY(pp_reduce_init(&job->reduce, plan, stage_of_layer, job->bytes, &job->arena, error));
         if (job->processes) PP_TRY(spread_reductions(job, error));
         PP_TRY(pp_run_check_updates(job->schedule, &job->reduce, error));
     }

@@ -21,10 +21,6 @@ static pp_status check_parallelism(const pp_plan *plan, pp_error *error) {
         return pp_fail(error, PP_E_UNSUPPORTED, NULL,
                        "run cannot split layers over devices yet (tp = %d): plan again with --tp 1",
                        plan->tp);
-    if (plan->zero > 0 && plan->dp > 1)
-        return pp_fail(error, PP_E_UNSUPPORTED, NULL,
-                       "run cannot shard the optimizer state over replicas yet: plan again with "
-                       "--zero 0");
     if (plan->reduce_buckets > 0)
         return pp_fail(
             error, PP_E_UNSUPPORTED, NULL,

@@ -120,51 +120,47 @@ static void clear(const pp_stage_run *run, void *block, int64_t size_bytes) {
     if (block) run->backend->fill(run->backend_state, block, 0, (size_t)size_bytes);
 }
 
-static int64_t element_count(const pp_tensor *tensor) {
-    return tensor->rows * tensor->columns;
+/* ---- optimizer states ---- */
+
+/* Bytes of one state; under bf16 they are fp32. */
+static int64_t state_bytes(const pp_stage_run *run) {
+    int64_t width = run->dtype == PP_BF16 ? pp_dtype_bytes(PP_FP32) : pp_dtype_bytes(run->dtype);
+    return (run->state_end - run->state_first) * width;
 }
 
-/* Under bf16: the last state of each tensor from its fresh weights. */
-static void make_masters(const pp_stage_run *run, const pp_stage_layer *layer,
-                         pp_optimizer optimizer) {
-    int states = pp_optimizer_states(optimizer, run->dtype);
-    for (int t = 0; t < layer->tensor_count; t++)
-        if (layer->owned[t])
-            run->backend->make_master(run->backend_state, element_count(&layer->tensors[t]),
-                                      layer->parameters[t], layer->states[(t + 1) * states - 1]);
-}
-
-void pp_stage_run_initialise(pp_stage_run *run, pp_optimizer optimizer, uint64_t seed) {
-    clear(run, run->gradients, run->layout->bytes.gradients);
-    clear(run, run->states, run->layout->bytes.optimizer);
-    for (int i = 0; i < run->layer_count; i++) {
-        const pp_stage_layer *layer = &run->layers[i];
-        const char *name = layer->layer->tie ? layer->layer->tie : layer->layer->name;
-        if (layer->needs.has_weights)
-            layer->ops->initialise(layer->layer, pp_random_key_make(seed, name, 0),
-                                   layer->parameters);
-        if (run->dtype == PP_BF16) make_masters(run, layer, optimizer);
-    }
-}
-
-/* Tensors whose weights, gradients and states follow each other everywhere, with what is between
- * them: a step of many small tensors costs a device a start for each. */
+/* Tensors whose weights and gradients follow each other, with what is between them: a step of many
+ * small ones costs a device a start for each. */
 typedef struct stretch {
     unsigned char *parameters, *gradients;
-    void *const *states;
     int64_t bytes; /* of the weights; 0: none */
 } stretch;
 
-static void step_stretch(const pp_stage_run *run, const stretch *s,
-                         const pp_optimizer_settings *settings, int64_t step) {
-    if (s->bytes > 0)
-        run->backend->step(run->backend_state, settings, run->dtype, step,
-                           s->bytes / pp_dtype_bytes(run->dtype), s->parameters, s->gradients,
-                           s->states);
+/* Elements from `first` on, all with states here, which are at `states`. */
+typedef struct owned_part {
+    unsigned char *parameters, *gradients;
+    int64_t count;
+    void *states[PP_OPTIMIZER_STATES_MAX];
+} owned_part;
+
+/* What of a stretch of the stage's own block has states here; count 0: nothing. */
+static owned_part part_with_states(const pp_stage_run *run, const stretch *s, int states) {
+    int64_t width = pp_dtype_bytes(run->dtype), begin = (s->parameters - run->parameters) / width;
+    int64_t end = begin + s->bytes / width;
+    int64_t from = begin > run->state_first ? begin : run->state_first;
+    int64_t to = end < run->state_end ? end : run->state_end;
+    owned_part part = {.count = to > from ? to - from : 0};
+    if (part.count == 0) return part;
+    part.parameters = run->parameters + from * width;
+    part.gradients = s->gradients ? s->gradients + (from - begin) * width : NULL;
+    int64_t each = state_bytes(run), element = each / (run->state_end - run->state_first);
+    for (int k = 0; k < states; k++)
+        part.states[k] = run->states + k * each + (from - run->state_first) * element;
+    return part;
 }
 
-void pp_stage_step(pp_stage_run *run, const pp_optimizer_settings *settings, int64_t step) {
-    int states = pp_optimizer_states(settings->kind, run->dtype);
+/* Calls `use` for every stretch of tensors that the stage owns. */
+static void each_stretch(const pp_stage_run *run, void *context,
+                         void (*use)(const pp_stage_run *run, const stretch *s, void *context)) {
     stretch s = {.bytes = 0};
     for (int i = 0; i < run->layer_count; i++) {
         const pp_stage_layer *layer = &run->layers[i];
@@ -172,16 +168,54 @@ void pp_stage_step(pp_stage_run *run, const pp_optimizer_settings *settings, int
             if (!layer->owned[t]) continue;
             unsigned char *parameters = layer->parameters[t], *gradients = layer->gradients[t];
             int64_t next = (s.bytes + 63) / 64 * 64; /* where the layout puts what follows */
-            if (s.bytes == 0 || parameters != s.parameters + next ||
-                gradients != s.gradients + next) {
-                step_stretch(run, &s, settings, step);
-                s = (stretch){parameters, gradients, layer->states + t * states, 0};
-                next = 0;
-            }
-            s.bytes = next + pp_tensor_bytes(&layer->tensors[t]);
+            bool follows =
+                s.bytes > 0 && parameters == s.parameters + next && gradients == s.gradients + next;
+            if (!follows && s.bytes > 0) use(run, &s, context);
+            if (!follows) s = (stretch){parameters, gradients, 0};
+            s.bytes = (follows ? next : 0) + pp_tensor_bytes(&layer->tensors[t]);
         }
     }
-    step_stretch(run, &s, settings, step);
+    if (s.bytes > 0) use(run, &s, context);
+}
+
+/* Under bf16: the last state of each weight from its fresh value. */
+static void make_masters(const pp_stage_run *run, const stretch *s, void *context) {
+    int states = pp_optimizer_states(*(const pp_optimizer *)context, run->dtype);
+    owned_part part = part_with_states(run, s, states);
+    if (part.count > 0)
+        run->backend->make_master(run->backend_state, part.count, part.parameters,
+                                  part.states[states - 1]);
+}
+
+void pp_stage_run_initialise(pp_stage_run *run, pp_optimizer optimizer, uint64_t seed) {
+    clear(run, run->gradients, run->layout->bytes.gradients);
+    clear(run, run->states, pp_optimizer_states(optimizer, run->dtype) * state_bytes(run));
+    for (int i = 0; i < run->layer_count; i++) {
+        const pp_stage_layer *layer = &run->layers[i];
+        const char *name = layer->layer->tie ? layer->layer->tie : layer->layer->name;
+        if (layer->needs.has_weights)
+            layer->ops->initialise(layer->layer, pp_random_key_make(seed, name, 0),
+                                   layer->parameters);
+    }
+    if (run->dtype == PP_BF16) each_stretch(run, &optimizer, make_masters);
+}
+
+typedef struct update {
+    const pp_optimizer_settings *settings;
+    int64_t step;
+} update;
+
+static void step_stretch(const pp_stage_run *run, const stretch *s, void *context) {
+    const update *u = context;
+    owned_part part = part_with_states(run, s, pp_optimizer_states(u->settings->kind, run->dtype));
+    if (part.count > 0)
+        run->backend->step(run->backend_state, u->settings, run->dtype, u->step, part.count,
+                           part.parameters, part.gradients, part.states);
+}
+
+void pp_stage_step(pp_stage_run *run, const pp_optimizer_settings *settings, int64_t step) {
+    update u = {settings, step};
+    each_stretch(run, &u, step_stretch);
     clear(run, run->gradients, run->layout->bytes.gradients);
 }
 

@@ -22,7 +22,6 @@ typedef struct pp_stage_layer {
     pp_place *first_places; /* [tensor_count] in F: elsewhere if it is made again in STASH */
     void **parameters;      /* [tensor_count] weights in use; NULL for other roles */
     void **gradients;       /* [tensor_count] */
-    void **states;          /* [tensor_count · optimizer states] */
     bool *owned;            /* [tensor_count] this stage initialises and steps the parameter; false
                                for the second user of a tied one */
     int input_count;
@@ -60,6 +59,8 @@ typedef struct pp_stage_run {
     void **scratch; /* pointers of one call: NULL-free space for the widest layer */
     size_t scratch_count;
     unsigned char *parameters, *gradients, *states; /* blocks of the rank's heap */
+    int64_t state_first, state_end; /* elements of the parameters, one behind the other, that have
+                                       states here */
 } pp_stage_run;
 
 /* Where the regions of one (stage, microbatch) are during one action; NULL: not there. */
@@ -85,11 +86,13 @@ pp_status pp_stage_run_init(pp_stage_run *run, int stage, const pp_model *model,
                             void *backend_state, pp_dtype dtype, int64_t full_samples,
                             pp_arena *arena, pp_error *error);
 
-/* Hands over the whole-run memory (of layout->bytes.parameters, gradients, optimizer bytes) and
- * points every layer at its part. `earlier`: stages of the same rank that were bound before; a
- * tied parameter that one of them has is shared. */
+/* Hands over the whole-run memory (of layout->bytes.parameters and gradients; states of the
+ * elements state_first … state_end - 1 of the parameters) and points every layer at its part.
+ * `earlier`: stages of the same rank that were bound before; a tied parameter that one of them has
+ * is shared. */
 void pp_stage_run_bind(pp_stage_run *run, void *parameters, void *gradients, void *states,
-                       pp_optimizer optimizer, pp_stage_run *const *earlier, int earlier_count);
+                       int64_t state_first, int64_t state_end, pp_stage_run *const *earlier,
+                       int earlier_count);
 /* First values of the parameters that the stage owns; gradients and states become 0. */
 void pp_stage_run_initialise(pp_stage_run *run, pp_optimizer optimizer, uint64_t seed);
 

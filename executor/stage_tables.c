@@ -70,7 +70,6 @@ static void allocate_layer(pp_stage_layer *layer, const pp_tensor *tensors, pp_a
     layer->first_places = PP_NEW(arena, pp_place, count);
     layer->parameters = PP_NEW(arena, void *, count);
     layer->gradients = PP_NEW(arena, void *, count);
-    layer->states = PP_NEW(arena, void *, PP_OPTIMIZER_STATES_MAX *count);
     layer->owned = PP_NEW(arena, bool, count);
     layer->inputs = PP_NEW(arena, pp_place, layer->input_count);
     layer->first_inputs = PP_NEW(arena, pp_place, layer->input_count);
@@ -237,12 +236,13 @@ static void *find_tied_on_rank(const pp_stage_run *run, int layers, pp_stage_run
 }
 
 void pp_stage_run_bind(pp_stage_run *run, void *parameters, void *gradients, void *states,
-                       pp_optimizer optimizer, pp_stage_run *const *earlier, int earlier_count) {
+                       int64_t state_first, int64_t state_end, pp_stage_run *const *earlier,
+                       int earlier_count) {
     run->parameters = parameters;
     run->gradients = gradients;
     run->states = states;
-    int state_count = pp_optimizer_states(optimizer, run->dtype);
-    int64_t widening = run->dtype == PP_BF16 ? 2 : 1; /* states are fp32 there */
+    run->state_first = state_first;
+    run->state_end = state_end;
     int64_t gradient_offset = 0;
     for (int i = 0; i < run->layer_count; i++) {
         pp_stage_layer *layer = &run->layers[i];
@@ -255,9 +255,6 @@ void pp_stage_run_bind(pp_stage_run *run, void *parameters, void *gradients, voi
             layer->parameters[t] = shared ? shared : run->parameters + offset;
             layer->gradients[t] = run->gradients + gradient_offset;
             gradient_offset += (layer->places[t].size_bytes + 63) / 64 * 64;
-            for (int k = 0; k < state_count; k++)
-                layer->states[t * state_count + k] =
-                    run->states + widening * (k * run->layout->bytes.parameters + offset);
         }
     }
     assert(gradient_offset == run->layout->bytes.gradients);

@@ -510,6 +510,16 @@ static pp_status fail_reduce(pp_status status, double timeout_s, pp_error *error
                    "the other ranks of the reduction did not come for %g s", timeout_s);
 }
 
+static pp_reduce_party party_of(const pp_worker *worker, const pp_worker_stage *stage) {
+    return (pp_reduce_party){.rank = worker->rank,
+                             .replica = worker->replica,
+                             .backend = worker->job->backend,
+                             .backend_state = worker->backend_state,
+                             .buffer = stage->reduction,
+                             .landing = stage->landing,
+                             .buffer_bytes = stage->bytes->reduction};
+}
+
 /* All groups up to this stage's last, in the order that every rank keeps. The waits, nearly all of
  * them before the first sum, are taken off the front of the span. */
 static pp_status reduce_gradients(pp_worker *worker, pp_action action, pp_error *error) {
@@ -518,13 +528,7 @@ static pp_status reduce_gradients(pp_worker *worker, pp_action action, pp_error 
     int last = pp_reduce_last_of(&job->reduce, action.stage);
     double start_s = pp_now_s(), waited_s = 0;
     for (; worker->next_group <= last; worker->next_group++) {
-        pp_reduce_party party = {.rank = worker->rank,
-                                 .replica = worker->replica,
-                                 .backend = job->backend,
-                                 .backend_state = worker->backend_state,
-                                 .buffer = stage->reduction,
-                                 .landing = stage->landing,
-                                 .buffer_bytes = stage->bytes->reduction};
+        pp_reduce_party party = party_of(worker, stage);
         pp_status status = pp_reduce_group_run(&job->reduce, worker->next_group, &party,
                                                &job->watch, &waited_s, error);
         if (status != PP_OK) return fail_reduce(status, job->watch.timeout_s, error);
@@ -607,25 +611,40 @@ static pp_status observe(const pp_worker *worker, const pp_stage_run *run, bool 
     return status;
 }
 
+/* The optimizer's step, and where replicas share it out the weights that the others have stepped.
+ */
+static pp_status step_stage(pp_worker *worker, pp_worker_stage *stage, double *waited_s,
+                            pp_error *error) {
+    pp_job *job = worker->job;
+    pp_optimizer_settings settings = job->optimizer;
+    pp_reduce_party party = party_of(worker, stage);
+    settings.gradient_factor = worker->gradient_factor;
+    atomic_fetch_add(&job->watch.computing, 1);
+    pp_stage_step(&stage->run, &settings, worker->step + 1);
+    pp_status status = job->backend->finish(worker->backend_state, error);
+    atomic_fetch_sub(&job->watch.computing, 1);
+    PP_TRY(status);
+    status = pp_reduce_hand_round(&job->reduce, stage->stage, &party, &job->watch, waited_s, error);
+    return status == PP_OK ? PP_OK : fail_reduce(status, job->watch.timeout_s, error);
+}
+
 static pp_status run_step(pp_worker *worker, const pp_action *action, pp_error *error) {
     pp_job *job = worker->job;
-    pp_stage_run *run = &stage_of(worker, *action)->run;
+    pp_worker_stage *stage = stage_of(worker, *action);
+    pp_stage_run *run = &stage->run;
     pp_status status = PP_OK;
     if (job->layouts) PP_TRY(observe(worker, run, true, error));
     double start_s = pp_now_s(), ready_s = 0, waited_s = 0;
     if (job->clip.limit > 0 && !worker->clipped)
         PP_TRY(pp_clip_meet(worker, &ready_s, &waited_s, error));
-    start_s += waited_s; /* taken off the front of the span, as in reduce_gradients */
-    atomic_fetch_add(&job->watch.computing, 1);
     if (job->layouts) {
-        pp_optimizer_settings settings = job->optimizer;
-        settings.gradient_factor = worker->gradient_factor;
-        pp_stage_step(run, &settings, worker->step + 1);
-        status = job->backend->finish(worker->backend_state, error);
+        status = step_stage(worker, stage, &waited_s, error);
     } else {
+        atomic_fetch_add(&job->watch.computing, 1);
         replay_action(worker, *action, ready_s, &start_s);
+        atomic_fetch_sub(&job->watch.computing, 1);
     }
-    atomic_fetch_sub(&job->watch.computing, 1);
+    start_s += waited_s; /* taken off the front of the span, as in reduce_gradients */
     double end_s = pp_now_s();
     end_busy(worker, *action, start_s, end_s, end_s - start_s);
     if (job->layouts && status == PP_OK) status = observe(worker, run, false, error);

@@ -51,8 +51,10 @@ static pp_status open_layers(pp_worker *worker, pp_worker_stage *stage, void *co
     pp_stage_run **earlier = PP_NEW(&worker->arena, pp_stage_run *, index);
     if (worker->arena.failed) return pp_fail_memory(error);
     for (int i = 0; i < index; i++) earlier[i] = &worker->stages[i].run;
-    pp_stage_run_bind(&stage->run, blocks[0], blocks[1], blocks[2], job->plan->optimizer, earlier,
+    pp_shard shard = pp_reduce_shard(job->plan, stage->bytes, worker->replica);
+    pp_stage_run_bind(&stage->run, blocks[0], blocks[1], blocks[2], shard.first, shard.end, earlier,
                       index);
+    pp_reduce_attach_weights(&job->reduce, stage->stage, worker->replica, blocks[0]);
     pp_stage_run_initialise(&stage->run, job->plan->optimizer, job->options->seed);
     attach_gradients(worker, &stage->run);
     return PP_OK;

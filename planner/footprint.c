@@ -204,7 +204,7 @@ static const pp_stage_bytes *make_layout(pp_footprints *footprints, int first, i
     pp_stage_bytes *bytes = PP_NEW(&footprints->arena, pp_stage_bytes, 1);
     if (bytes == NULL) return NULL;
     *bytes = layout.bytes;
-    bytes->optimizer = (bytes->optimizer + mode.shards - 1) / mode.shards;
+    bytes->optimizer = pp_sharded_optimizer_bytes(bytes, request->dtype, mode.shards);
     if (!pp_memo_put(&footprints->layouts, key, (int64_t)(intptr_t)bytes)) return NULL;
     return bytes;
 }

@@ -44,6 +44,7 @@ same 2 --ranks 2 --schedule zbv
 same 2 --ranks 2 --schedule dualpipev --microbatches 4
 same 3 --ranks 2 --dp 2 --schedule gpipe --virtual 1
 same '2 4' --ranks 4 --schedule chimera --microbatches 4
+same '2 4' --ranks 2 --dp 2 --zero 1 --schedule 1f1b --virtual 1
 
 # ---- one trace, one report ------------------------------------------------------------------------
 

@@ -51,9 +51,6 @@ Test(run_refusals, parallelism) {
     made.plan->tp = 2;
     refuse(&made, &plain, PP_E_UNSUPPORTED, "--tp 1");
     made = make(fixture_gpt, 2);
-    made.plan->zero = 1;
-    refuse(&made, &plain, PP_E_UNSUPPORTED, "--zero 0");
-    made = make(fixture_gpt, 2);
     made.plan->global_batch = 3;
     refuse(&made, &plain, PP_E_UNSUPPORTED, "multiple");
     made = make(fixture_gpt, 1);

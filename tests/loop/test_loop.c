@@ -54,6 +54,7 @@ typedef struct way {
     int ranks, microbatches, dp;
     const char *schedule, *recompute, *split;
     pp_optimizer optimizer;
+    int zero;
 } way;
 
 /* Of the uneven chain, whole microbatches of one sample. */
@@ -69,6 +70,7 @@ static pp_plan_result *search(const way *w) {
                                .microbatches = w->microbatches,
                                .dp = w->dp ? w->dp : 1,
                                .tp = 1,
+                               .zero = w->zero,
                                .schedule = w->schedule,
                                .recompute = w->recompute,
                                .split = w->split};
@@ -222,26 +224,26 @@ static void all_agree(const way *ways, size_t count) {
 
 Test(loop, transformer) {
     static const way ways[] = {
-        {gpt, 1, 4, 1, "naive", "none", NULL, PP_ADAMW},
-        {gpt, 2, 4, 1, "1f1b", "none", NULL, PP_ADAMW},
-        {gpt, 2, 4, 1, "gpipe", "none", "1", PP_ADAMW},
-        {gpt, 2, 4, 1, "gpipe", "full", "4", PP_ADAMW},
-        {gpt, 3, 4, 1, "1f1b", "except-last", "2,4", PP_ADAMW},
-        {gpt, 3, 4, 1, "naive", "full", "uniform", PP_ADAMW},
-        {gpt, 4, 4, 1, "1f1b", "full", "parameters", PP_ADAMW},
-        {gpt, 4, 4, 1, "gpipe", "except-last", "time", PP_ADAMW},
-        {gpt, 5, 4, 1, "1f1b", "none", "memory", PP_ADAMW},
-        {gpt, 5, 4, 1, "gpipe", "none", NULL, PP_ADAMW},
-        {gpt, 1, 4, 1, "1f1b", "every:2", NULL, PP_ADAMW},
-        {gpt, 2, 4, 1, "1f1b", "attention", NULL, PP_ADAMW},
-        {gpt, 2, 4, 1, "gpipe", "every:1", "4", PP_ADAMW},
-        {gpt, 3, 4, 1, "zb-h1", "none", "2,4", PP_ADAMW},
-        {gpt, 2, 4, 1, "zb-h1", "full", "4", PP_ADAMW},
-        {gpt, 2, 4, 1, "zb-h1", "attention", "4", PP_ADAMW},
-        {gpt, 2, 4, 1, "zb-h1", "every:2", "4", PP_ADAMW},
-        {gpt, 2, 4, 1, "zb-h1", "every:1", "3", PP_ADAMW},
-        {gpt, 2, 4, 1, "interleaved", "every:1", NULL, PP_ADAMW},
-        {gpt, 2, 4, 1, "zbv", "attention", NULL, PP_ADAMW},
+        {gpt, 1, 4, 1, "naive", "none", NULL, PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "1f1b", "none", NULL, PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "gpipe", "none", "1", PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "gpipe", "full", "4", PP_ADAMW, 0},
+        {gpt, 3, 4, 1, "1f1b", "except-last", "2,4", PP_ADAMW, 0},
+        {gpt, 3, 4, 1, "naive", "full", "uniform", PP_ADAMW, 0},
+        {gpt, 4, 4, 1, "1f1b", "full", "parameters", PP_ADAMW, 0},
+        {gpt, 4, 4, 1, "gpipe", "except-last", "time", PP_ADAMW, 0},
+        {gpt, 5, 4, 1, "1f1b", "none", "memory", PP_ADAMW, 0},
+        {gpt, 5, 4, 1, "gpipe", "none", NULL, PP_ADAMW, 0},
+        {gpt, 1, 4, 1, "1f1b", "every:2", NULL, PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "1f1b", "attention", NULL, PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "gpipe", "every:1", "4", PP_ADAMW, 0},
+        {gpt, 3, 4, 1, "zb-h1", "none", "2,4", PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "zb-h1", "full", "4", PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "zb-h1", "attention", "4", PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "zb-h1", "every:2", "4", PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "zb-h1", "every:1", "3", PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "interleaved", "every:1", NULL, PP_ADAMW, 0},
+        {gpt, 2, 4, 1, "zbv", "attention", NULL, PP_ADAMW, 0},
     };
     all_agree(WAYS(ways));
 }
@@ -249,38 +251,41 @@ Test(loop, transformer) {
 /* 22 samples in 8 microbatches of 3: the last has one. */
 Test(loop, last_microbatch_is_smaller) {
     static const way ways[] = {
-        {gpt, 1, 8, 1, "gpipe", "none", NULL, PP_SGD},
-        {gpt, 2, 8, 1, "1f1b", "full", NULL, PP_SGD},
-        {gpt, 3, 8, 1, "1f1b", "none", "type:block", PP_SGD},
-        {gpt, 5, 8, 1, "gpipe", "except-last", NULL, PP_SGD},
-        {gpt, 2, 8, 1, "dualpipev", "none", NULL, PP_SGD},
+        {gpt, 1, 8, 1, "gpipe", "none", NULL, PP_SGD, 0},
+        {gpt, 2, 8, 1, "1f1b", "full", NULL, PP_SGD, 0},
+        {gpt, 3, 8, 1, "1f1b", "none", "type:block", PP_SGD, 0},
+        {gpt, 5, 8, 1, "gpipe", "except-last", NULL, PP_SGD, 0},
+        {gpt, 2, 8, 1, "dualpipev", "none", NULL, PP_SGD, 0},
     };
     all_agree(WAYS(ways));
 }
 
 Test(loop, replicas) {
     static const way ways[] = {
-        {gpt, 1, 3, 2, "gpipe", "none", NULL, PP_ADAMW},
-        {gpt, 2, 3, 2, "1f1b", "none", NULL, PP_ADAMW},
-        {gpt, 3, 3, 2, "gpipe", "full", "1,4", PP_ADAMW},
-        {gpt, 3, 3, 2, "1f1b", "except-last", "2,3", PP_ADAMW},
-        {gpt, 2, 3, 2, "1f1b", "every:2", "4", PP_ADAMW},
+        {gpt, 1, 3, 2, "gpipe", "none", NULL, PP_ADAMW, 0},
+        {gpt, 2, 3, 2, "1f1b", "none", NULL, PP_ADAMW, 0},
+        {gpt, 3, 3, 2, "gpipe", "full", "1,4", PP_ADAMW, 0},
+        {gpt, 3, 3, 2, "1f1b", "except-last", "2,3", PP_ADAMW, 0},
+        {gpt, 2, 3, 2, "1f1b", "every:2", "4", PP_ADAMW, 0},
+        {gpt, 1, 3, 2, "gpipe", "none", NULL, PP_ADAMW, 1},
+        {gpt, 3, 3, 2, "1f1b", "none", "1,4", PP_ADAMW, 1},
+        {gpt, 2, 3, 2, "interleaved", "none", NULL, PP_ADAMW, 1},
     };
     all_agree(WAYS(ways));
 }
 
 Test(loop, graph_with_skips) {
     static const way ways[] = {
-        {graph, 1, 6, 1, "1f1b", "none", NULL, PP_ADAMW},
-        {graph, 2, 6, 1, "1f1b", "none", "2", PP_ADAMW},
-        {graph, 2, 6, 1, "gpipe", "full", "4", PP_ADAMW},
-        {graph, 3, 6, 1, "1f1b", "full", "1,3", PP_ADAMW},
-        {graph, 4, 6, 1, "1f1b", "except-last", "2,4,6", PP_ADAMW},
-        {graph, 8, 6, 1, "gpipe", "none", NULL, PP_ADAMW},
-        {graph, 2, 6, 1, "1f1b", "every:2", "5", PP_ADAMW},
-        {graph, 2, 6, 1, "zb-h1", "every:3", "3", PP_ADAMW},
-        {graph, 3, 6, 1, "1f1b", "every:1", "3,5", PP_ADAMW},
-        {graph, 8, 6, 1, "1f1b", "none", NULL, PP_ADAMW},
+        {graph, 1, 6, 1, "1f1b", "none", NULL, PP_ADAMW, 0},
+        {graph, 2, 6, 1, "1f1b", "none", "2", PP_ADAMW, 0},
+        {graph, 2, 6, 1, "gpipe", "full", "4", PP_ADAMW, 0},
+        {graph, 3, 6, 1, "1f1b", "full", "1,3", PP_ADAMW, 0},
+        {graph, 4, 6, 1, "1f1b", "except-last", "2,4,6", PP_ADAMW, 0},
+        {graph, 8, 6, 1, "gpipe", "none", NULL, PP_ADAMW, 0},
+        {graph, 2, 6, 1, "1f1b", "every:2", "5", PP_ADAMW, 0},
+        {graph, 2, 6, 1, "zb-h1", "every:3", "3", PP_ADAMW, 0},
+        {graph, 3, 6, 1, "1f1b", "every:1", "3,5", PP_ADAMW, 0},
+        {graph, 8, 6, 1, "1f1b", "none", NULL, PP_ADAMW, 0},
     };
     all_agree(WAYS(ways));
 }
@@ -289,19 +294,20 @@ Test(loop, graph_with_skips) {
  * chain, but the same for every K; with replicas, and where the last microbatch is smaller. */
 Test(loop, two_chains) {
     static const way ways[] = {
-        {gpt, 2, 8, 1, "chimera", "none", NULL, PP_SGD},
-        {gpt, 2, 8, 1, "dualpipe", "none", NULL, PP_SGD},
-        {gpt, 4, 8, 1, "dualpipe", "none", NULL, PP_SGD},
-        {gpt, 4, 8, 1, "chimera", "full", NULL, PP_SGD},
-        {gpt, 2, 8, 1, "dualpipe", "attention", NULL, PP_SGD},
-        {gpt, 2, 8, 1, "chimera", "except-last", NULL, PP_SGD},
+        {gpt, 2, 8, 1, "chimera", "none", NULL, PP_SGD, 0},
+        {gpt, 2, 8, 1, "dualpipe", "none", NULL, PP_SGD, 0},
+        {gpt, 4, 8, 1, "dualpipe", "none", NULL, PP_SGD, 0},
+        {gpt, 4, 8, 1, "chimera", "full", NULL, PP_SGD, 0},
+        {gpt, 2, 8, 1, "dualpipe", "attention", NULL, PP_SGD, 0},
+        {gpt, 2, 8, 1, "chimera", "except-last", NULL, PP_SGD, 0},
     };
     static const way replicas[] = {
-        {gpt, 2, 4, 2, "chimera", "none", NULL, PP_ADAMW},
-        {gpt, 2, 4, 2, "dualpipe", "none", NULL, PP_ADAMW},
-        {gpt, 4, 4, 2, "chimera", "every:1", NULL, PP_ADAMW},
+        {gpt, 2, 4, 2, "chimera", "none", NULL, PP_ADAMW, 0},
+        {gpt, 2, 4, 2, "dualpipe", "none", NULL, PP_ADAMW, 0},
+        {gpt, 4, 4, 2, "chimera", "every:1", NULL, PP_ADAMW, 0},
+        {gpt, 2, 4, 2, "dualpipe", "none", NULL, PP_ADAMW, 1},
     };
-    static const way one = {gpt, 1, 8, 1, "gpipe", "none", NULL, PP_SGD};
+    static const way one = {gpt, 1, 8, 1, "gpipe", "none", NULL, PP_SGD, 0};
     double losses[STEPS], wanted[STEPS];
     all_agree(WAYS(ways));
     all_agree(WAYS(replicas));
@@ -385,13 +391,14 @@ Test(loop, replay_takes_what_was_predicted) {
 /* The last of 8 microbatches is smaller; ties and replicas are summed. */
 Test(loop, replay_of_updates_takes_what_was_predicted) {
     static const way ways[] = {
-        {gpt, 4, 4, 1, "1f1b", "none", NULL, PP_ADAMW},
-        {gpt, 2, 8, 1, "dualpipev", "none", NULL, PP_ADAMW},
-        {gpt, 2, 8, 1, "dualpipe", "none", NULL, PP_ADAMW},
-        {gpt, 4, 8, 1, "chimera", "none", NULL, PP_ADAMW},
-        {gpt, 4, 4, 2, "chimera", "full", NULL, PP_ADAMW},
-        {gpt, 3, 3, 2, "1f1b", "full", "2,3", PP_ADAMW},
-        {gpt, 2, 3, 2, "zb-h1", "none", NULL, PP_ADAMW},
+        {gpt, 4, 4, 1, "1f1b", "none", NULL, PP_ADAMW, 0},
+        {gpt, 2, 8, 1, "dualpipev", "none", NULL, PP_ADAMW, 0},
+        {gpt, 2, 8, 1, "dualpipe", "none", NULL, PP_ADAMW, 0},
+        {gpt, 4, 8, 1, "chimera", "none", NULL, PP_ADAMW, 0},
+        {gpt, 4, 4, 2, "chimera", "full", NULL, PP_ADAMW, 0},
+        {gpt, 3, 3, 2, "1f1b", "full", "2,3", PP_ADAMW, 0},
+        {gpt, 2, 3, 2, "zb-h1", "none", NULL, PP_ADAMW, 0},
+        {gpt, 2, 3, 2, "1f1b", "none", NULL, PP_ADAMW, 1},
     };
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) replay_as_predicted(&ways[i]);
 }
