@@ -1,10 +1,11 @@
 /* How many layers each rank can hold, counted in whole layers.
  *
  * Most layers of a deep model are equal. Call those of the commonest kind members. A rank with m of
- * them works at least N m times what one costs for a microbatch, so in a step shorter than a limit
- * of time it has at most a certain whole number; and at least so many bytes, so that its memory
- * allows at most a certain whole number as well. If the numbers of all ranks do not add up to the
- * members that there are (twice as many where there are two copies), no split keeps the limits.
+ * them works at least N m times what one costs for a microbatch, begins when a microbatch has got
+ * there and ends by summing and stepping them, so in a step shorter than a limit of time it has at
+ * most a certain whole number; and at least so many bytes, so that its memory allows at most a
+ * certain whole number as well. If the numbers of all ranks do not add up to the members that there
+ * are (twice as many where there are two copies), no split keeps the limits.
  * Means over splits cannot see this: of 97 layers on 32 ranks some rank has four, though the mean
  * is hardly above three.
  *
@@ -12,6 +13,10 @@
  * stage's bytes for itself; with those the rank's own order is followed (pp_rank_peak_bytes, which
  * never falls when a part grows), for every way in which m can be shared out to its stages. So a
  * rank that cannot hold m by this count cannot hold m.
+ *
+ * Where stages choose what they recompute, time and memory are counted together: the time that m
+ * members leave is enough to repeat the attention of a few, or all of one, and what these keep is
+ * what has to fit.
  *
  * Says nothing (limits of INT_MAX) of long models, whose intervals are too many to look at, and of
  * ranks with so many stages that the ways are. Layers that are all different make each its own
@@ -23,6 +28,7 @@
 #include "planner/game_internal.h"
 
 enum { INTERVALS_MAX = 40000, WAYS_MAX = 60, STEPS_MAX = 2000 };
+#define LEAST_TIME_STEP 1e-4 /* how closely the least time is found */
 
 /* ---- members ------------------------------------------------------------------------------- */
 
@@ -78,6 +84,10 @@ static int64_t less(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+static int min(int a, int b) {
+    return a < b ? a : b;
+}
+
 /* Part by part. `kept`: what I does not release; both it and the whole must be least. */
 static void take_least(pp_stage_bytes *least, int64_t *kept, const pp_stage_bytes *b) {
     *kept = less(*kept, b->activation - b->released_by_input);
@@ -97,18 +107,23 @@ static void take_least(pp_stage_bytes *least, int64_t *kept, const pp_stage_byte
 /* Where a stage can be in the chain. */
 enum { FRONT, MIDDLE, BACK, PLACES };
 
+/* What stages with members repeat, where they choose: nothing, attention, anything. Where they do
+ * not, they all have the candidate's policy. A stage without members may repeat anything. */
+enum { KEEPS, REPEATS_ATTENTION, REPEATS_ANYTHING };
+
 /* The least bytes of a stage with at least m members, by place; `kept`: of the activation after I.
  */
-typedef struct lean {
+typedef struct pp_lean {
     pp_stage_bytes *least[PLACES]; /* [members + 1] */
     int64_t *kept[PLACES];
-} lean;
+} pp_lean;
 
 static int place_of(const pp_terms *terms, int stage) {
     return stage == 0 ? FRONT : stage == terms->stages - 1 ? BACK : MIDDLE;
 }
 
-static const pp_stage_bytes *leanest(const lean *l, const pp_terms *terms, int stage, int members) {
+static const pp_stage_bytes *leanest(const pp_lean *l, const pp_terms *terms, int stage,
+                                     int members) {
     return &l->least[place_of(terms, stage)][members];
 }
 
@@ -116,23 +131,31 @@ static bool exists(const pp_stage_bytes *least) {
     return least->parameters < INT64_MAX;
 }
 
-static bool measure(pp_work *work, const pp_capacity *c, lean *l, int first, int last) {
+static void measure_as(const pp_work *work, pp_lean *l, int m, int first, int last,
+                       const pp_stage_bytes *b) {
     int layers = work->tables->layers;
-    const pp_stage_bytes *b = pp_footprint(work->footprints, first, last, work->terms.mode);
+    if (first == 0) take_least(&l->least[FRONT][m], &l->kept[FRONT][m], b);
+    if (last == layers - 1) take_least(&l->least[BACK][m], &l->kept[BACK][m], b);
+    if (first > 0 && last < layers - 1) take_least(&l->least[MIDDLE][m], &l->kept[MIDDLE][m], b);
+}
+
+static bool measure(pp_work *work, const pp_capacity *c, int repeats, int first, int last) {
+    pp_footprint_mode mode = work->terms.mode;
+    int m = c->members[last + 1] - c->members[first];
+    bool free = m == 0 && work->candidate->recompute == PP_RECOMPUTE_MIXED;
+    if (repeats == REPEATS_ATTENTION) mode.recompute = PP_RECOMPUTE_ATTENTION;
+    const pp_stage_bytes *b = pp_footprint(work->footprints, first, last, mode);
     if (b == NULL) return false;
     pp_stage_bytes dropped =
         *b; /* recomputing keeps less of what F saves, and no less of the rest */
     dropped.activation = dropped.released_by_input = 0;
-    if (work->candidate->recompute == PP_RECOMPUTE_MIXED) b = &dropped;
-    int m = c->members[last + 1] - c->members[first];
-    if (first == 0) take_least(&l->least[FRONT][m], &l->kept[FRONT][m], b);
-    if (last == layers - 1) take_least(&l->least[BACK][m], &l->kept[BACK][m], b);
-    if (first > 0 && last < layers - 1) take_least(&l->least[MIDDLE][m], &l->kept[MIDDLE][m], b);
+    if (free || repeats == REPEATS_ANYTHING) b = &dropped;
+    measure_as(work, &c->lean[repeats], m, first, last, b);
     return true;
 }
 
 /* From what just m members need to what at least m do: then fewer never need more. */
-static void spread(const pp_capacity *c, lean *l) {
+static void spread(const pp_capacity *c, pp_lean *l) {
     for (int place = 0; place < PLACES; place++) {
         for (int m = c->total - 1; m >= 0; m--) {
             const pp_stage_bytes *more = &l->least[place][m + 1];
@@ -142,7 +165,8 @@ static void spread(const pp_capacity *c, lean *l) {
 }
 
 /* False: out of memory. */
-static bool find_leanest(pp_work *work, const pp_capacity *c, lean *l) {
+static bool find_leanest(pp_work *work, pp_capacity *c, int repeats) {
+    pp_lean *l = &c->lean[repeats];
     int layers = work->tables->layers, longest = layers - work->terms.stages + 1;
     const int64_t most = INT64_MAX;
     for (int place = 0; place < PLACES; place++) {
@@ -157,7 +181,7 @@ static bool find_leanest(pp_work *work, const pp_capacity *c, lean *l) {
     if (work->arena.failed) return false;
     for (int first = 0; first < layers; first++) {
         for (int last = first; last < layers && last - first < longest; last++) {
-            if (!measure(work, c, l, first, last)) return false;
+            if (!measure(work, c, repeats, first, last)) return false;
         }
     }
     spread(c, l);
@@ -169,8 +193,9 @@ static bool find_leanest(pp_work *work, const pp_capacity *c, lean *l) {
 typedef struct sharing {
     pp_work *work;
     const pp_capacity *capacity;
-    const lean *lean;
     int rank;
+    bool anything;   /* may be repeated … */
+    int repeats;     /* … or the attention of so many members */
     int ways, steps; /* left */
 } sharing;
 
@@ -179,6 +204,22 @@ static bool holds(const sharing *s) {
     pp_peak_bytes peak = pp_rank_peak_bytes(work->order, s->rank, work->probe, work->input_slots,
                                             work->gradient_slots, NULL);
     return peak.total >= 0 && peak.total <= work->terms.limit_bytes[s->rank];
+}
+
+static bool can_hold(sharing *s, int stage, int left, int64_t bytes);
+
+/* The stage has m members and repeats so much; what follows has the rest. */
+static bool can_hold_as(sharing *s, int repeats, int stage, int m, int left, int64_t bytes) {
+    const pp_terms *terms = &s->work->terms;
+    int copy = pp_terms_copy_on(terms, stage, s->rank);
+    const pp_stage_bytes *least = leanest(&s->capacity->lean[repeats], terms, stage, m);
+    if (!exists(least)) return false;
+    int64_t sum = bytes + least->parameters + least->gradients + least->optimizer;
+    if (sum > terms->limit_bytes[s->rank]) return false;
+    s->work->probe[copy] = *least;
+    bool found = can_hold(s, stage + 1, left - m, sum);
+    s->work->probe[copy] = (pp_stage_bytes){0};
+    return found;
 }
 
 /* Whether the rank's stages from `stage` on can hold `left` members in some way beside `bytes`. */
@@ -190,37 +231,44 @@ static bool can_hold(sharing *s, int stage, int left, int64_t bytes) {
         if (left > 0) return false;
         return s->ways-- <= 0 || holds(s); /* too many ways: say yes */
     }
-    bool found = false;
-    int copy = pp_terms_copy_on(terms, stage, s->rank);
-    for (int m = s->capacity->least[stage]; m <= left && !found; m++) {
-        const pp_stage_bytes *least = leanest(s->lean, terms, stage, m);
-        if (!exists(least)) break; /* nor with more */
-        int64_t sum = bytes + least->parameters + least->gradients + least->optimizer;
-        if (sum > terms->limit_bytes[s->rank]) continue;
-        s->work->probe[copy] = *least;
-        found = can_hold(s, stage + 1, left - m, sum);
-        s->work->probe[copy] = (pp_stage_bytes){0};
+    for (int m = s->capacity->least[stage]; m <= left; m++) {
+        int least = s->anything ? REPEATS_ANYTHING : KEEPS;
+        if (can_hold_as(s, least, stage, m, left, bytes)) return true;
+        if (s->anything || m == 0 || m > s->repeats) continue;
+        s->repeats -= m;
+        bool found = can_hold_as(s, REPEATS_ATTENTION, stage, m, left, bytes);
+        s->repeats += m;
+        if (found) return true;
     }
-    return found;
+    return false;
 }
 
-static bool rank_can_hold(pp_work *work, const pp_capacity *c, const lean *l, int rank,
-                          int members) {
-    sharing s = {work, c, l, rank, WAYS_MAX, STEPS_MAX};
+static bool chooses(const pp_work *work) {
+    return work->candidate->recompute == PP_RECOMPUTE_MIXED;
+}
+
+static bool rank_can_hold(pp_work *work, const pp_capacity *c, int rank, int members) {
+    sharing s = {work, c, rank, chooses(work), 0, WAYS_MAX, STEPS_MAX};
+    return can_hold(&s, 0, members, 0);
+}
+
+/* The same where stages choose, and no more is repeated than the attention of some members. */
+static bool rank_can_keep(pp_work *work, const pp_capacity *c, int rank, int members, int repeats) {
+    sharing s = {work, c, rank, false, repeats, WAYS_MAX, STEPS_MAX};
     return can_hold(&s, 0, members, 0);
 }
 
 /* By bisection, since what holds more holds fewer; where too many ways made it say yes, the yes of
  * a larger number stands for itself. -1: not even the fewest. */
-static int most_held(pp_work *work, const pp_capacity *c, const lean *l, int rank) {
+static int most_held(pp_work *work, const pp_capacity *c, int rank) {
     int low = 0, high = c->total;
     for (int s = 0; s < work->terms.stages; s++) {
         if (pp_terms_copy_on(&work->terms, s, rank) >= 0) low += c->least[s];
     }
-    if (!rank_can_hold(work, c, l, rank, low)) return -1;
+    if (!rank_can_hold(work, c, rank, low)) return -1;
     while (low < high) {
         int middle = low + (high - low + 1) / 2;
-        if (rank_can_hold(work, c, l, rank, middle)) {
+        if (rank_can_hold(work, c, rank, middle)) {
             low = middle;
         } else {
             high = middle - 1;
@@ -256,13 +304,98 @@ static double other_work(const pp_capacity *c, const pp_terms *terms, int rank) 
     return work + stages * terms->tables->overhead_s * actions;
 }
 
-static int most_in_time(const pp_capacity *c, const pp_terms *terms, int rank, double limit_s) {
+/* What a rank waits for at both ends of a step, the least over its copies of stages. So many layers
+ * as stages lie in front of each and behind it. */
+typedef struct rank_ends {
+    double front_s;    /* before a microbatch gets there */
+    double gradient_s; /* before the first gradient does */
+    double journey_s; /* a microbatch's from there to the end of the chain, and back to its start */
+    double back_s;    /* from there to the start; 0 where less than whole backwards go back */
+} rank_ends;
+
+static rank_ends ends_of(const pp_terms *terms, int rank) {
+    const pp_timing *t = terms->timing;
+    int layers = terms->tables->layers, stages = terms->stages;
+    double scale = terms->slice_share * terms->scale, overhead = terms->overhead_s;
+    rank_ends ends = {INFINITY, INFINITY, INFINITY, INFINITY};
+    for (int copy = 0; copy < terms->copies; copy++) {
+        if (terms->placement[copy] != rank) continue;
+        int s = copy % stages, behind = stages - 1 - s, end = copy + behind;
+        double there = terms->forward_least[end] - terms->forward_least[copy];
+        double back = terms->backward_least[end] - terms->backward_least[copy];
+        double forward = t->forward[layers] - t->forward[layers - behind] + behind * overhead;
+        double input = t->input[layers] - t->input[layers - behind] + behind * overhead;
+        double before = t->input[s] + s * overhead;
+        double front = scale * (t->forward[s] + s * overhead) + terms->forward_least[copy];
+        double journey = scale * (forward + input) + there + back;
+        double home = scale * before + terms->backward_least[copy];
+        ends.front_s = fmin(ends.front_s, front);
+        /* its own F too, of a layer at the least */
+        ends.gradient_s =
+            fmin(ends.gradient_s, scale * (t->forward[layers] + stages * overhead) +
+                                      terms->forward_least[end] + scale * input + back);
+        ends.journey_s = fmin(ends.journey_s, journey + home);
+        ends.back_s = fmin(ends.back_s, home + scale * t->weight[s]);
+    }
+    if (terms->mode.split_backward) ends.back_s = 0;
+    return ends;
+}
+
+/* To sum and step one member, whatever stage has it. */
+static double member_update(const pp_capacity *c, const pp_terms *terms, int rank) {
+    const pp_timing *t = terms->timing;
+    const pp_weights *weights = t->division.weights;
+    int m = c->member, copy = 0;
+    while (terms->placement[copy] != rank) copy++;
+    double bytes = (double)(weights->own_bytes[m + 1] - weights->own_bytes[m]);
+    return (t->own_update[m + 1] - t->own_update[m]) / terms->mode.shards +
+           bytes * pp_terms_reduce_line(terms, copy).per_byte_s;
+}
+
+/* What a rank does in a step, and with each member more. */
+typedef struct rank_time {
+    rank_ends ends;
+    double other_s;            /* work that no member adds */
+    double forward_s, whole_s; /* work that a member adds: all its F, and all with F … */
+    double backward_s;         /* … all that follows a gradient, without what is recomputed … */
+    double attention_s;        /* … all attention once more, if that is repeated … */
+    double update_s;           /* … and when all backwards are done */
+} rank_time;
+
+static rank_time time_of(const pp_capacity *c, const pp_terms *terms, int rank) {
     const pp_timing *t = terms->timing;
     int m = c->member;
-    double visit = t->forward_each[m] + t->input_each[m] + t->weight_each[m];
-    double each = fewest(terms->visits) * visit + fewest(terms->recomputes) * t->forward_each[m];
-    if (!(each > 0) || !isfinite(limit_s)) return c->total;
-    double most = floor((limit_s - other_work(c, terms, rank)) / each * (1 + 1e-9));
+    double visits = fewest(terms->visits), again = fewest(terms->recomputes);
+    double forward = t->forward_each[m], backward = t->input_each[m] + t->weight_each[m];
+    return (rank_time){.ends = ends_of(terms, rank),
+                       .other_s = other_work(c, terms, rank),
+                       .forward_s = visits * forward,
+                       .whole_s = visits * (forward + backward) + again * forward,
+                       .backward_s = visits * backward,
+                       .attention_s = visits * t->attention_each[m],
+                       .update_s = member_update(c, terms, rank)};
+}
+
+/* Most n with n · each + max(back, n · update) <= left. */
+static double most_within(double left, double each, double back, double update) {
+    return fmin((left - back) / each, left / (each + update));
+}
+
+/* Of a rank that has n members each of these takes less than the step:
+ *
+ *   front + all work                                   + max(back, updates)
+ *   until the first gradient comes + I, W of all       + max(back, updates)
+ *   front + F of all + the last one's journey to the end of the chain and home
+ *
+ * -1: more. */
+static int most_in_time(const pp_capacity *c, const rank_time *r, double limit_s) {
+    const rank_ends *e = &r->ends;
+    if (!(r->forward_s > 0) || !isfinite(limit_s)) return c->total;
+    double most =
+        most_within(limit_s - e->front_s - r->other_s, r->whole_s, e->back_s, r->update_s);
+    most = fmin(most, most_within(limit_s - e->gradient_s, r->backward_s, e->back_s, r->update_s));
+    most = fmin(most, (limit_s - e->front_s - e->journey_s) / r->forward_s);
+    most = floor(most * (1 + 1e-9));
     return most >= c->total ? c->total : most < 0 ? -1 : (int)most;
 }
 
@@ -284,8 +417,9 @@ static bool few_intervals(const pp_terms *terms) {
 }
 
 /* Most members of one stage, the others of its rank having their fewest. */
-static int most_of_stage(pp_work *work, const pp_capacity *c, const lean *l, int stage) {
+static int most_of_stage(pp_work *work, const pp_capacity *c, int stage) {
     const pp_terms *terms = &work->terms;
+    const pp_lean *l = &c->lean[chooses(work) ? REPEATS_ANYTHING : KEEPS];
     sharing s = {.work = work, .rank = terms->placement[stage]};
     for (int o = 0; o < terms->stages; o++) {
         int copy = pp_terms_copy_on(terms, o, s.rank);
@@ -306,15 +440,6 @@ static int most_of_stage(pp_work *work, const pp_capacity *c, const lean *l, int
     return low;
 }
 
-static pp_status hold(pp_work *work, pp_capacity *c, pp_error *error) {
-    lean l;
-    if (!find_leanest(work, c, &l)) return pp_fail_memory(error);
-    for (int p = 0; p < work->terms.ranks; p++) c->held[p] = most_held(work, c, &l, p);
-    for (int s = 0; s < work->terms.stages; s++)
-        c->held_by_stage[s] = most_of_stage(work, c, &l, s);
-    return PP_OK;
-}
-
 /* Whether the ranks have room for all members with so many each; -1: not even the fewest. */
 static bool enough(const int *most, int ranks, int total) {
     int64_t sum = 0;
@@ -329,19 +454,83 @@ pp_status pp_capacity_find(pp_work *work, pp_capacity *c, pp_error *error) {
     const pp_terms *terms = &work->terms;
     if (!allocate(work, c)) return pp_fail_memory(error);
     count_members(c, terms->timing, work->tables->layers);
-    for (int s = 0; s < terms->stages; s++) c->least[s] = least_members(c, terms, s);
+    for (int s = 0; s < terms->stages; s++) {
+        c->least[s] = least_members(c, terms, s);
+        c->held_by_stage[s] = c->total;
+    }
     for (int p = 0; p < terms->ranks; p++) c->held[p] = c->total;
-    for (int s = 0; s < terms->stages; s++) c->held_by_stage[s] = c->total;
-    if (few_intervals(terms)) PP_TRY(hold(work, c, error));
-    c->fits = enough(c->held, terms->ranks, c->total * terms->copies / terms->stages);
-    c->fits = c->fits && enough(c->held_by_stage, terms->stages, c->total);
+    c->fits = true;
     return PP_OK;
 }
 
-bool pp_capacity_limit(const pp_terms *terms, double limit_s, pp_capacity *c) {
+pp_status pp_capacity_hold(pp_work *work, pp_capacity *c, pp_error *error) {
+    const pp_terms *terms = &work->terms;
+    int kinds = chooses(work) ? REPEATS_ANYTHING + 1 : KEEPS + 1;
+    if (!few_intervals(terms)) return PP_OK;
+    c->lean = PP_NEW(&work->arena, pp_lean, kinds);
+    if (c->lean == NULL) return pp_fail_memory(error);
+    for (int kind = 0; kind < kinds; kind++) {
+        if (!find_leanest(work, c, kind)) return pp_fail_memory(error);
+    }
+    for (int p = 0; p < terms->ranks; p++) c->held[p] = most_held(work, c, p);
+    for (int s = 0; s < terms->stages; s++) c->held_by_stage[s] = most_of_stage(work, c, s);
+    c->fits = enough(c->held, terms->ranks, c->total * terms->copies / terms->stages) &&
+              enough(c->held_by_stage, terms->stages, c->total);
+    return PP_OK;
+}
+
+/* Where stages choose what they repeat: more than attention takes the F of a member once more. */
+static int most_with_choice(pp_work *work, const pp_capacity *c, int rank, const rank_time *r,
+                            double limit_s) {
+    int most = min(most_in_time(c, r, limit_s), c->held[rank]);
+    int dearly = min(most_in_time(c, r, limit_s - r->forward_s), c->held[rank]);
+    for (; most > dearly && most > 0; most--) {
+        double tail = fmax(r->ends.back_s, most * r->update_s);
+        double left = limit_s - (r->ends.front_s + r->other_s + most * r->whole_s + tail);
+        double repeats = r->attention_s > 0 ? left / r->attention_s * (1 + 1e-9) : most;
+        if (rank_can_keep(work, c, rank, most, repeats < most ? (int)fmax(repeats, 0) : most))
+            break;
+    }
+    return most;
+}
+
+bool pp_capacity_limit(pp_work *work, double limit_s, pp_capacity *c) {
+    const pp_terms *terms = &work->terms;
     for (int p = 0; p < terms->ranks; p++) {
-        int most = most_in_time(c, terms, p, limit_s);
-        c->most[p] = most < c->held[p] ? most : c->held[p];
+        rank_time r = time_of(c, terms, p);
+        c->most[p] = c->lean != NULL && chooses(work)
+                         ? most_with_choice(work, c, p, &r, limit_s)
+                         : min(most_in_time(c, &r, limit_s), c->held[p]);
     }
     return enough(c->most, terms->ranks, c->total * terms->copies / terms->stages);
+}
+
+static bool enough_time(const pp_capacity *c, const pp_terms *terms, const rank_time *times,
+                        double limit_s) {
+    for (int p = 0; p < terms->ranks; p++) c->most[p] = most_in_time(c, &times[p], limit_s);
+    return enough(c->most, terms->ranks, c->total * terms->copies / terms->stages);
+}
+
+pp_status pp_capacity_least_time(const pp_terms *terms, double at_least_s, pp_arena *arena,
+                                 double *bound_s, pp_error *error) {
+    int layers = terms->tables->layers;
+    pp_capacity c = {.members = PP_NEW(arena, int, layers + 1),
+                     .most = PP_NEW(arena, int, terms->ranks)};
+    rank_time *times = PP_NEW(arena, rank_time, terms->ranks);
+    if (arena->failed) return pp_fail_memory(error);
+    count_members(&c, terms->timing, layers);
+    for (int p = 0; p < terms->ranks; p++) times[p] = time_of(&c, terms, p);
+    double low = at_least_s, high = at_least_s;
+    *bound_s = low;
+    if (!(high > 0)) return PP_OK;
+    while (!enough_time(&c, terms, times, high)) low = high, high *= 1.25;
+    while (high - low > LEAST_TIME_STEP * high) {
+        double middle = 0.5 * (low + high);
+        if (enough_time(&c, terms, times, middle))
+            high = middle;
+        else
+            low = middle;
+    }
+    *bound_s = low;
+    return PP_OK;
 }

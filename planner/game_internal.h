@@ -61,23 +61,32 @@ typedef struct pp_capacity {
     int *least;         /* [stages] members that the stage has in every split */
     int *held;          /* [ranks] at most, by memory; -1: not even the fewest */
     int *held_by_stage; /* [stages] the same of one stage beside others that have their fewest */
+    struct pp_lean *lean; /* least bytes of stages; NULL: not looked at */
     int *most;          /* [ranks] the same, also within a limit of time */
     bool fits;          /* memory by this count does not rule out every split */
 } pp_capacity;
 
+/* All but what memory allows, which is said to be anything. */
 pp_status pp_capacity_find(pp_work *work, pp_capacity *capacity, pp_error *error);
+/* And that. */
+pp_status pp_capacity_hold(pp_work *work, pp_capacity *capacity, pp_error *error);
 /* Fills `most` for splits whose step takes less than limit_s. False: there are none. */
-bool pp_capacity_limit(const pp_terms *terms, double limit_s, pp_capacity *capacity);
+bool pp_capacity_limit(pp_work *work, double limit_s, pp_capacity *capacity);
+/* A time >= at_least_s below (which is all that is said if that is 0) which the ranks cannot work
+ * off all members, whatever memory they have, in any order. */
+pp_status pp_capacity_least_time(const pp_terms *terms, double at_least_s, pp_arena *arena,
+                                 double *bound_s, pp_error *error);
 
 /* ---- splits and their bound ---------------------------------------------------------------- */
 
 /* Tries splits into nearly equal stages, the longer ones in one run, with every place of the run.
  */
 pp_status pp_work_try_runs(pp_work *work, const pp_capacity *capacity, pp_error *error);
-/* Seconds that no split beats that fits, or limit_s if that is less. Begins with work->trial;
- * leaves splits that looked good in work->starts. */
-pp_status pp_game_bound(pp_work *work, pp_capacity *capacity, double limit_s, double *bound,
-                        pp_error *error);
+/* Seconds that no split beats that fits, or limit_s if that is less. to_win: gives up as soon as it
+ * is plain that it will be less. Begins with work->trial; leaves splits that looked good in
+ * work->starts. */
+pp_status pp_game_bound(pp_work *work, pp_capacity *capacity, double limit_s, bool to_win,
+                        double *bound, pp_error *error);
 
 /* Moves layers in work->trial until every rank holds its stages, if that goes; then simulates it.
  */

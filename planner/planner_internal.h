@@ -655,6 +655,9 @@ pp_status pp_work_enter(pp_work *work, pp_view *view, pp_error *error);
 /* Least of the largest pp_bound_stage over all known splits that fit; INFINITY: none does. Leaves
  * the split in work->trial. Proved if work->views->complete. 0 where work->gave_up. */
 pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error);
+/* Several stages on a rank: raises bound_s to `ceiling` if the paths of the order alone prove, and
+ * soon, that no split takes less. Most orders of no interest are known by that. */
+pp_status pp_work_outplay(pp_work *work, double ceiling, pp_error *error);
 /* The policy that takes least time of those that fit a stage, each copy of it, as layers first …
  * last, and the bytes that it needs by itself on the rank that has least to spare; if none fits,
  * the one that needs least. INT64_MAX: out of memory. A

@@ -221,7 +221,6 @@ static pp_status make_lists(search *s) {
     s->heap = PP_NEW(&s->arena, size_t, s->space.count);
     s->best = PP_NEW(&s->arena, kept, s->wanted);
     s->archive = PP_NEW(&s->arena, kept, PP_ARCHIVE_MAX);
-    s->group_bounds = PP_NEW(&s->arena, double, 2 * s->space.group_count);
     if (s->arena.failed) return pp_fail_memory(s->error);
     return pp_crew_open(s);
 }
@@ -270,6 +269,7 @@ pp_status pp_plan_search(const pp_plan_request *request, pp_plan_result **result
     if (status == PP_OK && !s.replicated) status = conclude(&s);
     (*result)->seconds = pp_now_s() - s.started_s;
     pp_crew_close(&s);
+    pp_memo_deinit(&s.group_bounds);
     pp_work_deinit(&s.work);
     pp_space_deinit(&s.space);
     pp_views_deinit(&s.views);

@@ -52,7 +52,8 @@ typedef struct game {
     const pp_terms *terms;
     const pp_capacity *capacity;
     pp_paths paths;
-    double limit_s, enough_s;     /* no more is wanted of a case */
+    double limit_s, enough_s;     /* no more is wanted of a case … */
+    bool to_win;                  /* … and no less */
     int *most;                    /* [ranks] members in this case */
     int fullest, fullest_members; /* this rank has as many at the least; -1: no rank is said to */
     int moves;                    /* at most, in a case */
@@ -62,6 +63,7 @@ typedef struct game {
     int row_count, column_count;
     double payoff[ROWS][MOVES];
     double row_share[ROWS], column_share[MOVES];
+    double center[ROWS]; /* shares that proved most so far in this case */
     pp_mix *mean;  /* [copies] of the splits … */
     pp_mix *inner; /* … and the best mix, whose longest path is */
     double inner_s;
@@ -298,19 +300,15 @@ static int leaving(const tableau *t, int column) {
 }
 
 static void pivot(tableau *t, int row, int column) {
-    double scale = 1 / t->cell[row][column];
-    for (int c = 0; c <= t->columns; c++) {
-        if (c != column) t->cell[row][c] *= scale;
-    }
+    double *with = t->cell[row], scale = 1 / with[column];
+    for (int c = 0; c <= t->columns; c++) with[c] *= scale;
+    with[column] = scale;
     for (int r = 0; r <= t->rows; r++) {
-        double factor = t->cell[r][column];
+        double *of = t->cell[r], factor = of[column];
         if (r == row || factor == 0) continue;
-        for (int c = 0; c <= t->columns; c++) {
-            if (c != column) t->cell[r][c] -= factor * t->cell[row][c];
-        }
-        t->cell[r][column] = -factor * scale;
+        of[column] = 0;
+        for (int c = 0; c <= t->columns; c++) of[c] -= factor * with[c];
     }
-    t->cell[row][column] = scale;
     int name = t->row_name[row];
     t->row_name[row] = t->column_name[column];
     t->column_name[column] = name;
@@ -407,17 +405,40 @@ static pp_status prepare(game *g, pp_work *work, double limit_s, pp_error *error
     return arena->failed ? pp_fail_memory(error) : PP_OK;
 }
 
+/* What the shares of the rows prove; the split that answers them joins. */
+static void respond(game *g, double *bound) {
+    mean_row(g);
+    double proved = CAUTION * best_response(g);
+    if (proved < INFINITY) add_column(g, g->work->trial);
+    if (proved <= *bound) return;
+    *bound = proved;
+    memcpy(g->center, g->row_share, sizeof g->center);
+}
+
+/* To begin with, the rows of all ranks count alike. */
+static void begin_at_center(game *g, double *bound) {
+    memset(g->row_share, 0, sizeof g->row_share);
+    for (int i = 0; i < g->base_count; i++) g->row_share[i] = 1.0 / g->base_count;
+    memcpy(g->center, g->row_share, sizeof g->center);
+    respond(g, bound);
+}
+
+/* Half way from the shares that proved most. */
+static void step_to_center(game *g) {
+    for (int i = 0; i < g->row_count; i++) g->row_share[i] = 0.5 * (g->row_share[i] + g->center[i]);
+}
+
 /* One move of both sides. False: no more can be won. */
 static bool move(game *g, double *bound) {
     solve_game(g);
     g->work->effort += (double)g->paths.count + SIMPLEX_EFFORT;
-    mean_row(g);
-    *bound = fmax(*bound, CAUTION * best_response(g));
+    step_to_center(g);
+    respond(g, bound);
     if (*bound >= g->enough_s) return false;
-    add_column(g, g->work->trial);
     mean_split(g);
     step_inward(g);
     note_inner(g, g->mean, add_row(g, g->mean));
+    if (g->to_win && g->inner_s < g->enough_s) return false;
     return g->inner_s > *bound * (1 + CLOSE_ENOUGH);
 }
 
@@ -491,7 +512,8 @@ static double play(game *g, const int *start) {
     add_fullest(g);
     add_column(g, start);
     note_inner(g, g->columns[0].mix, add_row(g, g->columns[0].mix));
-    while (g->row_count < g->base_count + g->moves && move(g, &bound) &&
+    begin_at_center(g, &bound);
+    while (bound < g->enough_s && g->row_count < g->base_count + g->moves && move(g, &bound) &&
            !pp_work_must_stop(g->work))
         continue;
     keep_starts(g);
@@ -538,19 +560,21 @@ static double play_cases(game *g, const int *start) {
         double bound = p < 0 ? play_level(g, level, start) : play_fullest(g, p, level + 1, start);
         g->enough_s = fmin(g->enough_s, bound);
         if (g->enough_s <= g->work->bound_s) break; /* nothing new */
+        if (g->to_win && g->enough_s < g->limit_s) return 0; /* of other cases nothing is known */
     }
     return g->enough_s;
 }
 
-pp_status pp_game_bound(pp_work *work, pp_capacity *capacity, double limit_s, double *bound,
-                        pp_error *error) {
-    *bound = pp_capacity_limit(&work->terms, limit_s, capacity) ? 0 : limit_s;
+pp_status pp_game_bound(pp_work *work, pp_capacity *capacity, double limit_s, bool to_win,
+                        double *bound, pp_error *error) {
+    *bound = pp_capacity_limit(work, limit_s, capacity) ? 0 : limit_s;
     if (*bound > 0 || !isfinite(limit_s)) return PP_OK;
     game *g = PP_NEW(&work->arena, game, 1);
     int *start = PP_NEW(&work->arena, int, work->terms.stages);
     if (g == NULL || start == NULL) return pp_fail_memory(error);
     PP_TRY(prepare(g, work, limit_s, error));
     g->capacity = capacity;
+    g->to_win = to_win;
     PP_TRY(pp_paths_init(&g->paths, &work->terms, work->order, &work->arena, error));
     if (g->paths.count == 0) return PP_OK;
     memcpy(start, work->trial, (size_t)(work->terms.stages - 1) * sizeof *start);

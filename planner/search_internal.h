@@ -67,7 +67,8 @@ typedef struct search {
     double ceiling_s; /* nothing slower is of interest */
     size_t *heap;     /* candidates by what the objective says of their bounds, then by index */
     size_t heap_count;
-    double *group_bounds; /* [groups][2] of level 1, by whether the backward is split; 0: unknown */
+    pp_memo
+        group_bounds; /* of level 1, as bits: group, placement, V, whether the backward is split */
     kept *best;           /* [wanted] the best so far, in order */
     int kept_count, wanted;
     kept *archive; /* [PP_ARCHIVE_MAX] plans found of which no other found is as fast and leaner … */
@@ -122,6 +123,8 @@ crew_job pp_search_solve;
 
 /* ---- parts of a pass ----------------------------------------------------------------------- */
 
+/* Level 1 of a candidate's bound: over all splits, order unknown. */
+pp_status pp_search_bound_splits(search *s, pp_candidate *candidate);
 /* Sketches, the best of them solved, all kept. */
 pp_status pp_search_sketch(search *s);
 /* Copies a plan, if it is one of the best. */

@@ -84,6 +84,7 @@ static pp_status may_fit(search *s, bool *may) {
     if (!*may || pp_candidate_each(s->work.candidate) == 1) return PP_OK;
     if (s->views.wide->tables->lattice != NULL) return PP_OK;
     PP_TRY(pp_capacity_find(&s->work, &capacity, s->error));
+    PP_TRY(pp_capacity_hold(&s->work, &capacity, s->error));
     *may = capacity.fits;
     return PP_OK;
 }

@@ -13,7 +13,9 @@
  * What a batch consists of, and what is known when it begins, does not depend on how many threads
  * there are or which of them does what; and what it found is gone through in its order. */
 #include <math.h>
+#include <string.h>
 
+#include "planner/game_internal.h"
 #include "planner/search_internal.h"
 
 /* ---- the heap ------------------------------------------------------------------------------ */
@@ -69,30 +71,58 @@ static void raise_bound(pp_candidate *candidate, double bound) {
     candidate->bound_s = fmax(candidate->bound_s, bound);
 }
 
-/* Level 1: over all splits, order unknown. The same for all families of a group that hand on their
- * gradients alike. */
-static pp_status bound_splits(search *s, pp_candidate *candidate) {
-    double bound, *known = NULL;
+/* Where the family puts its stages. NULL: out of memory. */
+static const int *placement_of(const pp_candidate *candidate, pp_arena *arena) {
+    int copies = pp_candidate_stages(candidate) * pp_candidate_chains(candidate);
+    int *placement = PP_NEW(arena, int, copies);
+    for (int s = 0; s < copies && placement != NULL; s++)
+        placement[s] = pp_stage_rank(candidate->family->placement, candidate->ranks, s);
+    return placement;
+}
+
+static pp_status find_splits_bound(search *s, const pp_candidate *candidate, double *bound) {
+    pp_terms terms;
+    pp_arena_reset(&s->scratch);
+    const int *placement = placement_of(candidate, &s->scratch);
+    if (placement == NULL) return pp_fail_memory(s->error);
+    PP_TRY(pp_terms_init(&terms, s->views.wide, candidate, placement, &s->scratch, s->error));
+    if (pp_candidate_each(candidate) == 1)
+        return pp_bound_splits(&terms, &s->scratch, bound, s->error);
+    if (s->views.wide->tables->lattice != NULL) return PP_OK;
+    return pp_capacity_least_time(&terms, candidate->bound_s, &s->scratch, bound, s->error);
+}
+
+/* The same for all families of a group that place so many stages alike and hand on their gradients
+ * alike. */
+pp_status pp_search_bound_splits(search *s, pp_candidate *candidate) {
     candidate->level = 1;
-    if (pp_candidate_each(candidate) > 1) return PP_OK; /* where stages lie is up to the order */
     if (!s->views.complete) return PP_OK;
-    known = &s->group_bounds[2 * candidate->group + candidate->family->splits_backward];
-    if (*known == 0) {
-        pp_terms terms;
-        pp_arena_reset(&s->scratch);
-        PP_TRY(pp_terms_init(&terms, s->views.wide, candidate, NULL, &s->scratch, s->error));
-        PP_TRY(pp_bound_splits(&terms, &s->scratch, &bound, s->error));
-        *known = fmax(bound, candidate->bound_s);
+    const pp_schedule_family *family = candidate->family;
+    uint64_t alike = 2 * (uint64_t)family->placement + family->splits_backward;
+    uint64_t key =
+        (uint64_t)candidate->group << 32 | alike << 24 | (uint64_t)candidate->virtual_stages;
+    double bound = candidate->bound_s;
+    int64_t known;
+    if (pp_memo_find(&s->group_bounds, key, &known)) {
+        memcpy(&bound, &known, sizeof bound);
+    } else {
+        PP_TRY(find_splits_bound(s, candidate, &bound));
+        memcpy(&known, &bound, sizeof known);
+        if (!pp_memo_put(&s->group_bounds, key, known)) return pp_fail_memory(s->error);
     }
-    raise_bound(candidate, *known);
+    raise_bound(candidate, bound);
     return PP_OK;
 }
 
 /* Level 2: with the order and the memory limits. *fits: there is a split, and it is known. */
 static pp_status bound_order(search *s, pp_work *work, pp_candidate *candidate, bool *fits,
                              pp_error *error) {
-    double bound;
+    double bound, above = pp_search_ceiling(s, candidate) * (1 + PP_NEGLIGIBLE);
     candidate->level = 2;
+    *fits = false;
+    PP_TRY(pp_work_outplay(work, above, error));
+    raise_bound(candidate, work->bound_s);
+    if (work->bound_s >= above) return PP_OK;
     PP_TRY(pp_work_bound(work, &bound, error));
     if (s->views.complete) raise_bound(candidate, bound);
     *fits = bound < INFINITY && !work->gave_up;
@@ -173,7 +203,7 @@ static pp_status next_batch(search *s, size_t batch[SEARCH_BATCH], int *count) {
             batch[(*count)++] = index;
             continue;
         }
-        PP_TRY(bound_splits(s, next));
+        PP_TRY(pp_search_bound_splits(s, next));
         if (next->bound_s < INFINITY) heap_push(s, index);
     }
     return PP_OK;

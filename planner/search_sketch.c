@@ -2,6 +2,7 @@
  *
  * Sketches are plans without refinement. They come in rounds: the plain schedule on anything, what
  * promises most, and then what is like the best so far. The best sketches are solved. */
+#include <math.h>
 #include <string.h>
 
 #include "planner/search_internal.h"
@@ -71,16 +72,19 @@ static bool sketched_enough(const search *s) {
     return s->work.effort - s->effort_before > SKETCH_EFFORT || pp_work_must_stop(&s->work);
 }
 
-/* Into batch: the next guesses that are near the best sketch. */
-static int next_guesses(sketches *of, int most, size_t batch[SEARCH_BATCH]) {
-    int count = 0;
-    while (count < most && count < SEARCH_BATCH && of->guesses.count > 0) {
-        double seconds;
+/* Into batch: the next guesses that are near the best sketch, and not proved to be worse. */
+static pp_status next_guesses(search *s, sketches *of, int most, size_t batch[SEARCH_BATCH],
+                              int *count) {
+    *count = 0;
+    while (*count < most && *count < SEARCH_BATCH && of->guesses.count > 0) {
+        double seconds, best = of->count > 0 ? of->seconds[0] : INFINITY;
         size_t index = pp_guesses_next(&of->guesses, &seconds);
-        if (of->count > 0 && seconds > FAR_FROM_BEST * of->seconds[0]) break;
-        batch[count++] = index;
+        pp_candidate *candidate = &s->space.candidates[index];
+        if (seconds > FAR_FROM_BEST * best) break;
+        if (candidate->level == 0) PP_TRY(pp_search_bound_splits(s, candidate));
+        if (candidate->bound_s < best) batch[(*count)++] = index;
     }
-    return count;
+    return PP_OK;
 }
 
 static pp_status sketch_batch(search *s, sketches *of, const size_t *batch, int count) {
@@ -102,7 +106,7 @@ static pp_status sketch_like(search *s, sketches *of, const sketch_round *round,
     }
     for (int left = round->most, count = 1; left > 0 && count > 0; left -= count) {
         if (sketched_enough(s)) return PP_OK;
-        count = next_guesses(of, left, batch);
+        PP_TRY(next_guesses(s, of, left, batch, &count));
         PP_TRY(sketch_batch(s, of, batch, count));
     }
     return PP_OK;

@@ -195,6 +195,14 @@ static bool family_accepts(lister *l, const pp_candidate *c, pp_error *refusal) 
     return c->family->validate(&request, refusal) == PP_OK;
 }
 
+/* Another family is listed with the same order. */
+static bool is_repeated(lister *l, const pp_candidate *c) {
+    if (l->tables->request->schedule != NULL || c->family->same_as == NULL) return false;
+    pp_candidate twin = *c;
+    twin.family = pp_schedule_family_find(c->family->same_as);
+    return family_accepts(l, &twin, NULL);
+}
+
 /* All numbers of stages on each rank that the family can have. */
 static pp_status list_virtual(lister *l, pp_candidate c) {
     int pinned = l->tables->request->virtual_stages, step = c.family->virtual_step;
@@ -202,7 +210,7 @@ static pp_status list_virtual(lister *l, pp_candidate c) {
     int most = pinned || step == 0 || l->method->cuts != NULL ? natural : VIRTUAL_MAX;
     if (l->method->cuts != NULL && !pinned && step > 0) most = l->method->cut_count + 1;
     for (c.virtual_stages = natural; c.virtual_stages <= most; c.virtual_stages += step) {
-        if (stages_possible(l, &c) &&
+        if (stages_possible(l, &c) && !is_repeated(l, &c) &&
             family_accepts(l, &c, c.virtual_stages == natural ? &l->refusal : NULL)) {
             PP_TRY(append(l->space, &c, l->error));
         }

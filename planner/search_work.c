@@ -197,23 +197,32 @@ static int64_t follow(pp_work *work, int stage, const pp_stage_bytes *bytes) {
     return peak.total >= 0 ? peak.total : INT64_MAX;
 }
 
-static int64_t need_under(pp_work *work, pp_recompute policy, int stage, int first, int last) {
+/* `dropped`: less than under any policy that repeats more than this one, since that keeps less of
+ * what F saves, and no less of the rest. */
+static int64_t find_need(pp_work *work, pp_recompute policy, bool dropped, int stage, int first,
+                         int last) {
     pp_footprint_mode mode = work->terms.mode;
     mode.recompute = policy;
-    uint64_t kind = pp_footprint_kind(work->footprints, first, last);
-    uint64_t key = pp_mix64(pp_mix64(kind, (uint64_t)work->alike[stage]), (uint64_t)policy) | 1;
+    uint64_t kind = pp_footprint_kind(work->footprints, first, last), how = 2 * (uint64_t)policy;
+    uint64_t key = pp_mix64(pp_mix64(kind, (uint64_t)work->alike[stage]), how + dropped) | 1;
     int64_t need;
     if (pp_memo_find(&work->needs, key, &need)) return need;
     if (work->tables->lattice != NULL) work->effort += LAYOUT_EFFORT * work->tables->layers;
-    const pp_stage_bytes *bytes = pp_footprint(work->footprints, first, last, mode);
-    if (bytes == NULL) {
+    const pp_stage_bytes *known = pp_footprint(work->footprints, first, last, mode);
+    if (known == NULL) {
         work->failure = PP_E_OUT_OF_MEMORY;
         return INT64_MAX;
     }
-    bool simple = work->alive[stage] > 0 && bytes->checkpoint == 0;
-    need = simple ? add_up(work, stage, bytes) : follow(work, stage, bytes);
+    pp_stage_bytes bytes = *known;
+    if (dropped) bytes.activation = bytes.released_by_input = 0;
+    bool simple = work->alive[stage] > 0 && bytes.checkpoint == 0;
+    need = simple ? add_up(work, stage, &bytes) : follow(work, stage, &bytes);
     pp_memo_put(&work->needs, key, need);
     return need;
+}
+
+static int64_t need_under(pp_work *work, pp_recompute policy, int stage, int first, int last) {
+    return find_need(work, policy, false, stage, first, last);
 }
 
 /* The next in the order of time; -1: it was the last. All every:N take the same, so they come from
@@ -230,6 +239,16 @@ static pp_recompute next_policy(pp_recompute policy, int layers) {
 /* What the stage may use of the rank of a copy. */
 static int64_t limit_of(const pp_work *work, int copy) {
     return work->terms.limit_bytes[work->terms.placement[copy]] / work->share;
+}
+
+/* Some copy has no room for the stage whatever it repeats, where that is chosen. */
+static bool is_beyond_policies(pp_work *work, int stage, int first, int last) {
+    if (work->candidate->recompute != PP_RECOMPUTE_MIXED) return false;
+    for (int copy = stage; copy < work->terms.copies; copy += work->terms.stages) {
+        int64_t least = find_need(work, work->terms.others, true, copy, first, last);
+        if (least > limit_of(work, copy)) return true;
+    }
+    return false;
 }
 
 /* By how much the copy with least to spare needs more than it may use, and what it needs. */
@@ -310,7 +329,9 @@ bool pp_work_fits(pp_work *work, int stage, int first, int last) {
     const pp_terms *terms = &work->terms;
     if (pp_bound_bytes(terms, first, last) > pp_terms_limit(terms, stage) / work->share)
         return false;
-    return has_room(work, stage, first, last) || excess_of(work, stage, first, last) <= 0;
+    if (has_room(work, stage, first, last)) return true;
+    return !is_beyond_policies(work, stage, first, last) &&
+           excess_of(work, stage, first, last) <= 0;
 }
 
 /* ---- cuts ---------------------------------------------------------------------------------- */
@@ -346,6 +367,7 @@ static double cut_exact(const void *context, int stage, int first, int last) {
     pp_terms *terms = &cut->work->terms;
     if (!has_room(cut->work, stage, first, last)) { /* else nothing need be recomputed */
         int64_t need, excess;
+        if (is_beyond_policies(cut->work, stage, first, last)) return INFINITY;
         terms->mode.recompute = choose_policy(cut->work, stage, first, last, &need, &excess);
         if (excess > 0) {
             terms->mode.recompute = terms->others;
@@ -408,7 +430,7 @@ pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error) {
     work->share = 1;
     PP_TRY(cut_by(work, pp_bound_stage, false, bound, error));
     if (work->gave_up) *bound = 0;
-    if (work->views->complete) work->bound_s = *bound;
+    if (work->views->complete) work->bound_s = fmax(work->bound_s, *bound);
     return PP_OK;
 }
 
@@ -641,20 +663,43 @@ static pp_status try_cuts(pp_work *work, pp_error *error) {
 
 /* With several stages on a rank, bounds of single stages are weak, and cuts by single stages far
  * from the best. */
-static pp_status play(pp_work *work, double ceiling, pp_error *error) {
-    pp_capacity capacity;
+static bool plays(const pp_work *work) {
+    return pp_candidate_each(work->candidate) > 1 && is_chain(work);
+}
+
+static pp_status raise_by_game(pp_work *work, pp_capacity *capacity, double limit_s, bool to_win,
+                               pp_error *error) {
     double bound;
-    size_t boundaries = (size_t)work->terms.stages - 1;
+    PP_TRY(pp_game_bound(work, capacity, limit_s, to_win, &bound, error));
+    work->bound_s = fmax(work->bound_s, bound);
+    return PP_OK;
+}
+
+pp_status pp_work_outplay(pp_work *work, double ceiling, pp_error *error) {
+    pp_capacity capacity;
+    if (!pp_split_is_optimal(work->method) || !plays(work)) return PP_OK;
     PP_TRY(pp_capacity_find(work, &capacity, error));
-    if (!capacity.fits) {
+    if (!cut_run(work, &capacity, 0, work->trial)) return PP_OK;
+    return raise_by_game(work, &capacity, ceiling, true, error);
+}
+
+static pp_status play(pp_work *work, double ceiling, pp_error *error) {
+    pp_capacity held, *capacity = &held;
+    size_t boundaries = (size_t)work->terms.stages - 1;
+    PP_TRY(pp_capacity_find(work, capacity, error));
+    PP_TRY(pp_capacity_hold(work, capacity, error));
+    if (!capacity->fits) {
         work->bound_s = INFINITY;
         return PP_OK;
     }
-    PP_TRY(pp_work_try_runs(work, &capacity, error));
+    if (!pp_capacity_limit(work, ceiling, capacity)) {
+        work->bound_s = fmax(work->bound_s, ceiling);
+        return PP_OK;
+    }
+    PP_TRY(pp_work_try_runs(work, capacity, error));
     if (work->best_s < INFINITY)
         memcpy(work->trial, work->splits, boundaries * sizeof *work->trial);
-    PP_TRY(pp_game_bound(work, &capacity, fmin(ceiling, work->best_s), &bound, error));
-    work->bound_s = fmax(work->bound_s, bound);
+    PP_TRY(raise_by_game(work, capacity, fmin(ceiling, work->best_s), false, error));
     if (work->bound_s >= ceiling) return PP_OK;
     PP_TRY(try_starts(work, error));
     return try_fits(work, error);
@@ -672,8 +717,7 @@ pp_status pp_work_solve(pp_work *work, double ceiling, pp_error *error) {
     work->share = 1;
     if (!pp_split_is_optimal(work->method)) return try_baseline(work, work->method, error);
     PP_TRY(try_cuts(work, error));
-    if (pp_candidate_each(work->candidate) > 1 && is_chain(work))
-        PP_TRY(play(work, ceiling, error));
+    if (plays(work)) PP_TRY(play(work, ceiling, error));
     if (work->bound_s >= ceiling || pp_work_is_hopeless(work, ceiling)) return PP_OK;
     if (work->best_s < INFINITY) {
         PP_TRY(pp_work_enter(work, work->best_view, error));

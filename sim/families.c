@@ -10,7 +10,7 @@
 
 static const pp_schedule_family families[] = {
 #define X(prefix, name_, summary_, constraint_, source_, natural, step, splits, placement_, cuts_, \
-          equal_, count_, bubble_, span_bubble_)                                                   \
+          equal_, count_, bubble_, span_bubble_, same_as_)                                         \
     {.name = name_,                                                                                \
      .summary = summary_,                                                                          \
      .constraint = constraint_,                                                                    \
@@ -25,7 +25,8 @@ static const pp_schedule_family families[] = {
      .count = count_,                                                                              \
      .build = pp_##prefix##_build,                                                                 \
      .closed_form_bubble = bubble_,                                                                \
-     .closed_form_span_bubble = span_bubble_},
+     .closed_form_span_bubble = span_bubble_,                                                      \
+     .same_as = same_as_},
     PP_FAMILY_LIST(X)
 #undef X
 #define X(name_, summary_, constraint_, source_, ...)                                              \
@@ -186,7 +187,7 @@ int64_t pp_schedule_family_stages(const pp_schedule_family *family,
     return (int64_t)request->ranks * (bidirectional ? 2 : request->virtual_stages);
 }
 
-static int rank_of_stage(pp_stage_placement placement, int ranks, int s) {
+int pp_stage_rank(pp_stage_placement placement, int ranks, int s) {
     int pass = s / ranks, position = s % ranks;
     bool backwards = placement != PP_PLACE_LOOP && pass % 2 == 1;
     return backwards ? ranks - 1 - position : position;
@@ -217,7 +218,7 @@ static pp_status make_frame(const pp_schedule_family *family, const pp_schedule_
     snprintf(made->name, sizeof made->name, "%s", family->name);
     made->virtual_stages = request->virtual_stages;
     for (int s = 0; s < made->stages; s++)
-        made->placement[s] = rank_of_stage(family->placement, made->ranks, s);
+        made->placement[s] = pp_stage_rank(family->placement, made->ranks, s);
     return bidirectional ? set_chains(made, error) : PP_OK;
 }
 

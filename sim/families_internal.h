@@ -7,64 +7,66 @@
 
 /* prefix of the functions, name, summary, constraint, source,
  * natural V, step to further V (0: none), splits the backward, placement, cuts the sequence, count,
- * closed form of the bubble, and of the span's */
+ * closed form of the bubble, and of the span's, whose orders it has where both are defined */
 #define PP_FAMILY_LIST(X)                                                                          \
     X(naive, "naive", "one microbatch at a time through all ranks", "M >= 1",                      \
       "model parallelism without a pipeline", 1, 0, false, PP_PLACE_LOOP, false, false,            \
-      pp_count_whole, pp_naive_bubble, pp_naive_bubble)                                            \
+      pp_count_whole, pp_naive_bubble, pp_naive_bubble, NULL)                                      \
     X(gpipe, "gpipe", "all forwards, then all backwards (fill-drain)", "M >= 1",                   \
       "Huang et al. 2019, GPipe, section 2.3", 1, 0, false, PP_PLACE_LOOP, false, false,           \
-      pp_count_whole, pp_gpipe_bubble, pp_gpipe_bubble)                                            \
+      pp_count_whole, pp_gpipe_bubble, pp_gpipe_bubble, NULL)                                      \
     X(one_f_one_b, "1f1b", "one forward, one backward after a short warm-up", "M >= 1",            \
       "Narayanan et al. 2021, Megatron-LM, section 2.2.1; Fan et al. 2021, DAPPLE", 1, 0, false,   \
-      PP_PLACE_LOOP, false, false, pp_count_whole, pp_gpipe_bubble, pp_gpipe_bubble)               \
+      PP_PLACE_LOOP, false, false, pp_count_whole, pp_gpipe_bubble, pp_gpipe_bubble, NULL)         \
     X(interleaved, "interleaved", "1f1b over V chunks on each rank, in groups of microbatches",    \
       "M a multiple of max(1, M / K); with a group G: K <= G <= M, and M mod G is 0 or >= K",      \
       "Narayanan et al. 2021, Megatron-LM, section 2.2.2", 2, 1, false, PP_PLACE_LOOP, false,      \
-      false, pp_count_whole, pp_interleaved_bubble, pp_interleaved_bubble)                         \
+      false, pp_count_whole, pp_interleaved_bubble, pp_interleaved_bubble, NULL)                   \
     X(bfs, "bfs", "looped breadth-first: all microbatches pass a chunk before the next", "M >= 1", \
       "Lamy-Poirier 2023, Breadth-first pipeline parallelism", 2, 1, false, PP_PLACE_LOOP, false,  \
-      false, pp_count_whole, pp_bfs_bubble, pp_bfs_bubble)                                         \
+      false, pp_count_whole, pp_bfs_bubble, pp_bfs_bubble, NULL)                                   \
     X(zb_h1, "zb-h1", "1f1b with the backward split; weight halves fill the bubbles",              \
       "with V > 1: M a multiple of K",                                                             \
       "Qi et al. 2023, Zero bubble pipeline parallelism, "                                         \
       "section 2.1",                                                                               \
-      1, 1, true, PP_PLACE_LOOP, false, false, pp_count_split, pp_zb_h1_bubble, pp_zb_h1_bubble)   \
+      1, 1, true, PP_PLACE_LOOP, false, false, pp_count_split, pp_zb_h1_bubble, pp_zb_h1_bubble,   \
+      NULL)                                                                                        \
     X(zb_h2, "zb-h2", "zb-h1 with twice the warm-up: more memory, hardly a bubble",                \
       "M >= 1, of use from M >= 2K-1",                                                             \
       "Qi et al. 2023, Zero bubble pipeline parallelism, "                                         \
       "section 2.2",                                                                               \
       1, 0, true, PP_PLACE_LOOP, false, false, pp_count_split, pp_zb_h2_bubble,                    \
-      pp_zb_h2_span_bubble)                                                                        \
+      pp_zb_h2_span_bubble, NULL)                                                                  \
     X(pytorch_zb, "pytorch-interleaved-zb", "PyTorch's interleaved schedule with weight halves",   \
       "M a multiple of max(1, M / K)",                                                             \
       "torch.distributed.pipelining, ScheduleInterleavedZeroBubble", 2, 1, true, PP_PLACE_LOOP,    \
-      false, false, pp_count_split, pp_no_closed_form, pp_no_closed_form)                          \
+      false, false, pp_count_split, pp_no_closed_form, pp_no_closed_form, "zb-h1")                 \
     X(zbv, "zbv", "zero bubble on a V-shaped placement, with the memory of 1f1b", "V = 2",         \
       "Qi et al. 2024, Pipeline parallelism with controllable memory, ZB-V", 2, 0, true,           \
-      PP_PLACE_ZIGZAG, false, false, pp_count_split, pp_zbv_bubble, pp_zbv_span_bubble)            \
+      PP_PLACE_ZIGZAG, false, false, pp_count_split, pp_zbv_bubble, pp_zbv_span_bubble, NULL)      \
     X(dualpipe, "dualpipe", "two directions, forward and backward overlapped as one action",       \
       "K and M even, M >= 2K", "DeepSeek-AI 2024, DeepSeek-V3, section 3.2.1", 1, 0, true,         \
       PP_PLACE_BIDIRECTIONAL, false, false, pp_count_split, pp_dualpipe_bubble,                    \
-      pp_dualpipe_bubble)                                                                          \
+      pp_dualpipe_bubble, NULL)                                                                    \
     X(dualpipev, "dualpipev", "dualpipe cut in half: one direction on a V-shaped placement",       \
       "V = 2, M >= 2K", "Qi 2025, DualPipe could be better without the dual", 2, 0, true,          \
-      PP_PLACE_ZIGZAG, false, false, pp_count_split, pp_dualpipev_bubble, pp_dualpipev_bubble)     \
+      PP_PLACE_ZIGZAG, false, false, pp_count_split, pp_dualpipev_bubble, pp_dualpipev_bubble,     \
+      NULL)                                                                                        \
     X(chimera, "chimera", "two directions, K/2 microbatches of each in flight", "K even, M >= 2",  \
       "Li and Hoefler 2021, Chimera", 1, 0, false, PP_PLACE_BIDIRECTIONAL, false, false,           \
-      pp_count_whole, pp_chimera_bubble, pp_chimera_bubble)                                        \
+      pp_count_whole, pp_chimera_bubble, pp_chimera_bubble, NULL)                                  \
     X(v_half, "v-half", "V-shaped, half the activation memory of 1f1b", "V = 2",                   \
       "Qi et al. 2024, Pipeline parallelism with controllable memory, V-Half", 2, 0, true,         \
-      PP_PLACE_ZIGZAG, false, true, pp_count_split, pp_no_closed_form, pp_no_closed_form)          \
+      PP_PLACE_ZIGZAG, false, true, pp_count_split, pp_no_closed_form, pp_no_closed_form, NULL)    \
     X(v_min, "v-min", "V-shaped, a third of the activation memory of 1f1b", "V = 2",               \
       "Qi et al. 2024, Pipeline parallelism with controllable memory, V-Min", 2, 0, true,          \
-      PP_PLACE_ZIGZAG, false, true, pp_count_split, pp_no_closed_form, pp_no_closed_form)          \
+      PP_PLACE_ZIGZAG, false, true, pp_count_split, pp_no_closed_form, pp_no_closed_form, NULL)    \
     X(hanayo, "hanayo", "V/2 waves through the ranks and back", "V even",                          \
       "Liu et al. 2023, Hanayo", 2, 2, false, PP_PLACE_ZIGZAG, false, false, pp_count_whole,       \
-      pp_no_closed_form, pp_no_closed_form)                                                        \
+      pp_no_closed_form, pp_no_closed_form, NULL)                                                  \
     X(seq1f1b, "seq1f1b", "1f1b over slices of each sequence", "1 <= slices <= 256",               \
       "Sun et al. 2024, Seq1F1B", 1, 0, false, PP_PLACE_LOOP, true, false, pp_seq1f1b_count,       \
-      pp_no_closed_form, pp_no_closed_form)
+      pp_no_closed_form, pp_no_closed_form, NULL)
 
 /* Which weights a microbatch goes forward and back with. */
 typedef enum pp_async_weights {

@@ -45,6 +45,9 @@ typedef enum pp_stage_placement {
     PP_PLACE_BIDIRECTIONAL,
 } pp_stage_placement;
 
+/* Of stages of both chains, where there are two, those of chain 1 behind those of chain 0. */
+int pp_stage_rank(pp_stage_placement placement, int ranks, int stage);
+
 /* Durations of one stage visit on uniform stages, for closed forms. */
 typedef struct pp_uniform {
     double forward_s, input_s, weight_s, transfer_s;
@@ -74,6 +77,7 @@ typedef struct pp_schedule_family {
     double (*closed_form_bubble)(const pp_schedule_request *request, const pp_uniform *cost);
     /* The same of the span: 1 - VMT / span. c > 0 is fine where the formula has it. */
     double (*closed_form_span_bubble)(const pp_schedule_request *request, const pp_uniform *cost);
+    const char *same_as; /* wherever that family is defined too, its orders are these; or NULL */
 } pp_schedule_family;
 
 const pp_schedule_family *pp_schedule_families(int *count);

@@ -11,6 +11,7 @@
 
 COUNTED_SUITE(game);
 
+#define LITTLE 1e-12 /* seconds */
 enum { WORLDS = 150, SPLITS = 60 };
 
 /* Everything that the search has in hand when it works on candidates. */
@@ -101,11 +102,14 @@ static void expect_capacity(const pp_work *work, const pp_capacity *c, uint64_t 
 static void check_candidate(bench *b, const pp_candidate *c, pp_random_key key, uint64_t *counter,
                             uint64_t seed) {
     pp_work *work = &b->work;
-    double seconds[SPLITS], bound, least = INFINITY;
+    double seconds[SPLITS], bound, least_time, least = INFINITY;
     pp_capacity capacity;
     pp_paths paths;
     cr_assert_eq(pp_work_start(work, c, NULL), PP_OK);
     cr_assert_eq(pp_capacity_find(work, &capacity, NULL), PP_OK);
+    cr_assert_eq(pp_capacity_hold(work, &capacity, NULL), PP_OK);
+    cr_assert_eq(pp_capacity_least_time(&work->terms, LITTLE, &work->arena, &least_time, NULL),
+                 PP_OK);
     cr_assert_eq(pp_paths_init(&paths, &work->terms, work->order, &work->arena, NULL), PP_OK);
     pp_row row = {.stages = PP_NEW(&work->arena, pp_row_stage, work->terms.copies)};
     for (int i = 0; i < SPLITS; i++) {
@@ -115,11 +119,13 @@ static void check_candidate(bench *b, const pp_candidate *c, pp_random_key key, 
         least = fmin(least, seconds[i]);
         expect_path(work, &paths, &row, seconds[i], seed);
         expect_capacity(work, &capacity, seed);
+        cr_expect_leq(least_time, seconds[i] * (1 + 1e-9), "seed %d", (int)seed);
+        cr_expect(pp_capacity_limit(work, seconds[i] * 1.000001, &capacity), "seed %d", (int)seed);
     }
-    for (int i = 0; i < 3; i++) {
-        double limit = i == 0 ? seconds[0] : i == 1 ? least * 1.000001 : least * 2;
+    for (int i = 0; i < 6; i++) {
+        double limit = i % 3 == 0 ? seconds[0] : i % 3 == 1 ? least * 1.000001 : least * 2;
         if (limit == INFINITY) continue;
-        cr_assert_eq(pp_game_bound(work, &capacity, limit, &bound, NULL), PP_OK);
+        cr_assert_eq(pp_game_bound(work, &capacity, limit, i < 3, &bound, NULL), PP_OK);
         cr_expect_leq(bound, limit);
         cr_expect_leq(bound, fmax(least, 0) * (1 + 1e-9), "seed %d, %s K=%d M=%d limit %g: %.12g",
                       (int)seed, c->family->name, c->ranks, c->microbatches, limit, least);

@@ -343,6 +343,13 @@ static void try_shape(oracle *o, shape c) {
                                .slices = c.slices > 1 ? c.slices : 0};
     bool asked = r->schedule != NULL || r->slices > 0;
     if (c.family->cuts_sequence ? !asked || c.slices == 1 : c.slices > 1) return;
+    if (r->schedule == NULL && c.family->same_as != NULL) { /* runners-up are other orders */
+        pp_schedule_request twin = ask;
+        twin.name = c.family->same_as;
+        bool repeated = pp_schedule_build(&twin, &order, NULL) == PP_OK;
+        if (repeated) pp_schedule_free(order);
+        if (repeated) return;
+    }
     if (pp_schedule_build(&ask, &order, NULL) != PP_OK) return;
     c.order = order;
     if (c.family->async == NULL && intervals_of(&c) <= o->w->model->layer_count) {

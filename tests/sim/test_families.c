@@ -122,6 +122,49 @@ Test(families, the_table_is_complete) {
     cr_assert_null(pp_schedule_family_find("no such schedule"));
 }
 
+/* NULL: not defined. */
+static pp_schedule *try_build(const char *name, int ranks, int virtual_stages, int microbatches) {
+    pp_schedule *schedule = NULL;
+    pp_schedule_request request = {.name = name,
+                                   .ranks = ranks,
+                                   .virtual_stages = virtual_stages,
+                                   .microbatches = microbatches};
+    return pp_schedule_build(&request, &schedule, NULL) == PP_OK ? schedule : NULL;
+}
+
+static int expect_same(const pp_schedule_family *family, int ranks, int stages, int microbatches) {
+    pp_schedule *one = try_build(family->name, ranks, stages, microbatches);
+    pp_schedule *other = try_build(family->same_as, ranks, stages, microbatches);
+    int same = one != NULL && other != NULL;
+    if (same) {
+        size_t count = one->first_action[ranks];
+        cr_assert_eq(other->first_action[ranks], count);
+        cr_assert_arr_eq(one->first_action, other->first_action,
+                         ((size_t)ranks + 1) * sizeof *one->first_action);
+        cr_assert_arr_eq(one->placement, other->placement,
+                         (size_t)one->stages * sizeof *one->placement);
+        cr_assert_arr_eq(one->actions, other->actions, count * sizeof *one->actions,
+                         "%s, %s: K=%d V=%d M=%d", family->name, family->same_as, ranks, stages,
+                         microbatches);
+    }
+    pp_schedule_free(one);
+    pp_schedule_free(other);
+    return same;
+}
+
+Test(families, twins_have_the_same_orders) {
+    int count, compared = 0;
+    const pp_schedule_family *families = pp_schedule_families(&count);
+    for (int i = 0; i < count; i++) {
+        if (families[i].same_as == NULL) continue;
+        for (int ranks = 1; ranks <= 8; ranks++)
+            for (int stages = 1; stages <= 5; stages++)
+                for (int microbatches = 1; microbatches <= 24; microbatches++)
+                    compared += expect_same(&families[i], ranks, stages, microbatches);
+    }
+    cr_assert_gt(compared, 200);
+}
+
 Test(families, refuse_what_they_cannot_be) {
     static const struct {
         pp_schedule_request request;
