@@ -194,9 +194,9 @@ typedef struct sharing {
     pp_work *work;
     const pp_capacity *capacity;
     int rank;
-    bool anything;   /* may be repeated … */
-    int repeats;     /* … or the attention of so many members */
-    int ways, steps; /* left */
+    double left_s;                         /* to repeat in */
+    double member_s[REPEATS_ANYTHING + 1]; /* what repeating takes for a member */
+    int ways, steps;                       /* left */
 } sharing;
 
 static bool holds(const sharing *s) {
@@ -206,23 +206,31 @@ static bool holds(const sharing *s) {
     return peak.total >= 0 && peak.total <= work->terms.limit_bytes[s->rank];
 }
 
+static bool chooses(const pp_work *work) {
+    return work->candidate->recompute == PP_RECOMPUTE_MIXED;
+}
+
 static bool can_hold(sharing *s, int stage, int left, int64_t bytes);
 
 /* The stage has m members and repeats so much; what follows has the rest. */
 static bool can_hold_as(sharing *s, int repeats, int stage, int m, int left, int64_t bytes) {
     const pp_terms *terms = &s->work->terms;
     int copy = pp_terms_copy_on(terms, stage, s->rank);
+    double repeats_s = m * s->member_s[repeats];
     const pp_stage_bytes *least = leanest(&s->capacity->lean[repeats], terms, stage, m);
-    if (!exists(least)) return false;
+    if (repeats_s > s->left_s || !exists(least)) return false;
     int64_t sum = bytes + least->parameters + least->gradients + least->optimizer;
     if (sum > terms->limit_bytes[s->rank]) return false;
     s->work->probe[copy] = *least;
+    s->left_s -= repeats_s;
     bool found = can_hold(s, stage + 1, left - m, sum);
+    s->left_s += repeats_s;
     s->work->probe[copy] = (pp_stage_bytes){0};
     return found;
 }
 
-/* Whether the rank's stages from `stage` on can hold `left` members in some way beside `bytes`. */
+/* Whether the rank's stages from `stage` on can hold `left` members in some way beside `bytes`.
+ * Where a stage can afford to repeat more, it need not be looked at with less. */
 static bool can_hold(sharing *s, int stage, int left, int64_t bytes) {
     const pp_terms *terms = &s->work->terms;
     while (stage < terms->stages && pp_terms_copy_on(terms, stage, s->rank) < 0) stage++;
@@ -232,29 +240,17 @@ static bool can_hold(sharing *s, int stage, int left, int64_t bytes) {
         return s->ways-- <= 0 || holds(s); /* too many ways: say yes */
     }
     for (int m = s->capacity->least[stage]; m <= left; m++) {
-        int least = s->anything ? REPEATS_ANYTHING : KEEPS;
-        if (can_hold_as(s, least, stage, m, left, bytes)) return true;
-        if (s->anything || m == 0 || m > s->repeats) continue;
-        s->repeats -= m;
-        bool found = can_hold_as(s, REPEATS_ATTENTION, stage, m, left, bytes);
-        s->repeats += m;
-        if (found) return true;
+        int repeats = chooses(s->work) ? REPEATS_ANYTHING : KEEPS;
+        for (; repeats >= KEEPS; repeats--) {
+            if (can_hold_as(s, repeats, stage, m, left, bytes)) return true;
+            if (m * s->member_s[repeats] == 0) break;
+        }
     }
     return false;
 }
 
-static bool chooses(const pp_work *work) {
-    return work->candidate->recompute == PP_RECOMPUTE_MIXED;
-}
-
 static bool rank_can_hold(pp_work *work, const pp_capacity *c, int rank, int members) {
-    sharing s = {work, c, rank, chooses(work), 0, WAYS_MAX, STEPS_MAX};
-    return can_hold(&s, 0, members, 0);
-}
-
-/* The same where stages choose, and no more is repeated than the attention of some members. */
-static bool rank_can_keep(pp_work *work, const pp_capacity *c, int rank, int members, int repeats) {
-    sharing s = {work, c, rank, false, repeats, WAYS_MAX, STEPS_MAX};
+    sharing s = {.work = work, .capacity = c, .rank = rank, .ways = WAYS_MAX, .steps = STEPS_MAX};
     return can_hold(&s, 0, members, 0);
 }
 
@@ -479,17 +475,26 @@ pp_status pp_capacity_hold(pp_work *work, pp_capacity *c, pp_error *error) {
     return PP_OK;
 }
 
-/* Where stages choose what they repeat: more than attention takes the F of a member once more. */
+/* Where stages choose what they repeat, and have so long for it. */
+static bool can_keep(pp_work *work, const pp_capacity *c, int rank, const rank_time *r, int members,
+                     double left_s) {
+    sharing s = {.work = work,
+                 .capacity = c,
+                 .rank = rank,
+                 .left_s = left_s * (1 + 1e-9),
+                 .member_s = {0, r->attention_s, r->forward_s},
+                 .ways = WAYS_MAX,
+                 .steps = STEPS_MAX};
+    return can_hold(&s, 0, members, 0);
+}
+
 static int most_with_choice(pp_work *work, const pp_capacity *c, int rank, const rank_time *r,
                             double limit_s) {
     int most = min(most_in_time(c, r, limit_s), c->held[rank]);
-    int dearly = min(most_in_time(c, r, limit_s - r->forward_s), c->held[rank]);
-    for (; most > dearly && most > 0; most--) {
+    for (; most > 0; most--) {
         double tail = fmax(r->ends.back_s, most * r->update_s);
-        double left = limit_s - (r->ends.front_s + r->other_s + most * r->whole_s + tail);
-        double repeats = r->attention_s > 0 ? left / r->attention_s * (1 + 1e-9) : most;
-        if (rank_can_keep(work, c, rank, most, repeats < most ? (int)fmax(repeats, 0) : most))
-            break;
+        double took = r->ends.front_s + r->other_s + most * r->whole_s + tail;
+        if (can_keep(work, c, rank, r, most, fmax(limit_s - took, 0))) break;
     }
     return most;
 }

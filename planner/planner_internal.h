@@ -628,7 +628,7 @@ typedef struct pp_work {
     int start_count;            /* … so many */
     double best_s;              /* its step time; INFINITY: none fits */
     int64_t best_peak_bytes;    /* the largest of its ranks */
-    bool shared;                /* policies were chosen by such shares: there may be better ones */
+    bool shared; /* policies were chosen stage after stage: there may be better ones */
     int share;                  /* of a rank's limit that each of its stages may use: 1/share */
     double deadline_s;          /* on pp_now_s's clock; 0: none */
     const atomic_bool *found;   /* some plan is known: cuts need not end beyond the deadline; NULL:
@@ -665,6 +665,13 @@ pp_status pp_work_outplay(pp_work *work, double ceiling, pp_error *error);
  * the order alone: then no step gets slower when one of its stages gets faster, so that for each
  * split the choice is the best of all (with one stage on each rank: ranks choose by themselves). */
 pp_recompute pp_work_policy(pp_work *work, int stage, int first, int last, int64_t *need);
+/* The next in the order of time for a stage of so many layers; -1: it was the last. All every:N
+ * take the same, so they come from the largest groups to the smallest, one N for each number of
+ * groups. */
+pp_recompute pp_work_next_policy(pp_recompute policy, int layers);
+/* Raises the policies of work->trial's stages, as they are in work->plan, until all ranks hold
+ * theirs: search_relief.c. False: that does not go, or work->failure says why not. */
+bool pp_work_relieve(pp_work *work);
 /* Those bytes alone. */
 int64_t pp_work_need(pp_work *work, int stage, int first, int last);
 /* Whether that is within its rank's limit. Cheap where there is room to spare. */

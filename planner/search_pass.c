@@ -1,11 +1,11 @@
 /* A pass over the candidates: the best bound first, in batches that all cores share.
  *
  * Candidates wait in a heap by their lower bound (search_bound.c). Bounds come in levels of rising
- * price: from totals when the space is listed; over all splits when a candidate first comes up;
- * with its order and the memory limits when it comes up again and is taken to a workshop
- * (search_work.c). There it is solved if its bound is still the least, or else waits once more. The
- * pass ends when the least bound left is above the slowest plan that is wanted (search_kept.c): no
- * candidate left can then be among them.
+ * price: from totals when the space is listed; over all splits when a candidate first comes up (of
+ * several stages on a rank by counting layers: capacity.c); with its order and the memory limits
+ * when it comes up again and is taken to a workshop (search_work.c). There it is solved if its
+ * bound is still the least, or else waits once more. The pass ends when the least bound left is
+ * above the slowest plan that is wanted (search_kept.c): no candidate left can then be among them.
  *
  * Before that some candidates are sketched by what may be expected of them (search_sketch.c): with
  * good plans at hand the bounds rule out most of the rest.

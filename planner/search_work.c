@@ -225,9 +225,7 @@ static int64_t need_under(pp_work *work, pp_recompute policy, int stage, int fir
     return find_need(work, policy, false, stage, first, last);
 }
 
-/* The next in the order of time; -1: it was the last. All every:N take the same, so they come from
- * the largest groups to the smallest, one N for each number of groups. */
-static pp_recompute next_policy(pp_recompute policy, int layers) {
+pp_recompute pp_work_next_policy(pp_recompute policy, int layers) {
     if (policy == PP_RECOMPUTE_NONE) return PP_RECOMPUTE_ATTENTION;
     if (policy == PP_RECOMPUTE_ATTENTION) return PP_RECOMPUTE_EVERY + layers;
     int group = pp_recompute_group(policy), groups = (layers + group - 1) / group + 1;
@@ -271,7 +269,7 @@ static pp_recompute choose_policy(pp_work *work, int stage, int first, int last,
     *excess = excess_under(work, policy, stage, first, last, need);
     if (work->candidate->recompute != PP_RECOMPUTE_MIXED) return policy;
     while (*excess > 0 && work->failure == PP_OK) {
-        policy = next_policy(policy, last - first + 1);
+        policy = pp_work_next_policy(policy, last - first + 1);
         if (policy < 0) break;
         int64_t bytes = 0, other = excess_under(work, policy, stage, first, last, &bytes);
         if (other >= *excess) continue;
@@ -476,18 +474,19 @@ static pp_status assemble(pp_work *work, pp_error *error) {
                : pp_fail_memory(error);
 }
 
-/* Where stages of a rank do not fit together, each has to do with its share. */
+/* Where stages of a rank do not fit together as they would alone, some repeat more. */
 static pp_status assemble_trial(pp_work *work, pp_error *error) {
     int64_t peak;
-    int share = work->share, stages = pp_candidate_each(work->candidate);
     PP_TRY(assemble(work, error));
-    bool alone = stages == 1 || work->candidate->recompute != PP_RECOMPUTE_MIXED;
-    if (alone || ranks_fit(work, &peak)) return PP_OK;
-    work->share = stages;
+    bool alone = pp_candidate_each(work->candidate) == 1;
+    if (alone || work->candidate->recompute != PP_RECOMPUTE_MIXED || ranks_fit(work, &peak))
+        return PP_OK;
     work->shared = true;
-    pp_status status = assemble(work, error);
-    work->share = share;
-    return status;
+    (void)pp_work_relieve(work); /* else it does not fit, which is found out */
+    if (work->failure != PP_OK) return pp_fail_memory(error);
+    return pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)
+               ? PP_OK
+               : pp_fail_memory(error);
 }
 
 pp_status pp_work_try(pp_work *work, pp_error *error) {
