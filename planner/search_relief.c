@@ -1,9 +1,10 @@
 /* Several stages on a rank: what each repeats so that they fit together.
  *
  * Alone every stage repeats as little as its rank's memory allows. Where that is too much together,
- * one after the other repeats more: of all changes of one stage the cheapest that is enough, or
- * else the one that frees most bytes for its time, until the rank holds them. What is found need
- * not be the best, so work->shared says that there may be better policies. */
+ * one after the other repeats more: of all changes of one stage the one that frees most of the
+ * bytes that are too many for its time, until the rank holds them. What is found need not be the
+ * best, so work->shared says that there may be better policies. */
+#include <math.h>
 #include <string.h>
 
 #include "planner/planner_internal.h"
@@ -30,13 +31,10 @@ static bool put_policy(pp_work *work, int stage, pp_recompute policy) {
     return true;
 }
 
-/* The cheapest that is enough comes before those that are not, of which that with most bytes for
- * its time. */
+/* More of the bytes that are too many for its time. */
 static bool is_better(const relief *a, const relief *b, int64_t needed, int64_t limit) {
-    bool enough = a->bytes <= limit, other_enough = b->bytes <= limit;
-    if (enough != other_enough) return enough;
-    if (enough) return a->cost_s < b->cost_s;
-    double gain = (double)(needed - a->bytes), other_gain = (double)(needed - b->bytes);
+    double gain = fmin((double)(needed - a->bytes), (double)(needed - limit));
+    double other_gain = fmin((double)(needed - b->bytes), (double)(needed - limit));
     return gain * b->cost_s > other_gain * a->cost_s;
 }
 

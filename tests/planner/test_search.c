@@ -940,3 +940,43 @@ Test(search, some_rank_is_fuller_than_the_average) {
     pp_plan_result_free(result);
     world_free(&w);
 }
+
+/* Step time where that much memory is all there is, and how much of it is used. */
+static double time_within(world *w, const char *recompute, int64_t memory, int64_t *used) {
+    pp_plan_result *result;
+    w->request.recompute = recompute;
+    w->request.memory_bytes = memory;
+    cr_assert_eq(pp_plan_search(&w->request, &result, NULL), PP_OK, "%s", w->request.schedule);
+    double seconds = result->best->predicted.iteration_time_s;
+    *used = 0;
+    for (int p = 0; p < result->best->ranks; p++) {
+        int64_t peak = result->best->predicted.rank[p].peak_bytes;
+        if (peak > *used) *used = peak;
+    }
+    pp_plan_result_free(result);
+    return seconds;
+}
+
+/* Where all stages could repeat their attention and no more, choosing for each must not be worse:
+ * two stages share the memory of a rank. */
+Test(search, choosing_policies_beats_attention_everywhere, .timeout = 120) {
+    static const char *const schedules[] = {"interleaved", "zbv", "hanayo", "dualpipev"};
+    for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
+        world w = world_open("gpt3-6.7b", "h200:1", 32);
+        int64_t used, other;
+        w.request.schedule = schedules[i];
+        w.request.ranks = 4;
+        w.request.dp = w.request.tp = 1;
+        w.request.virtual_stages = 2;
+        w.request.microbatch_size = 1;
+        double attention = time_within(&w, "attention", 0, &used);
+        for (int more = 0; more < 3; more++) {
+            int64_t memory = used + used / 16 * more;
+            attention = time_within(&w, "attention", memory, &other);
+            double chosen = time_within(&w, NULL, memory, &other);
+            cr_expect_leq(chosen, attention * (1 + 1e-9), "%s, %g GiB", schedules[i],
+                          (double)memory / (1 << 30));
+        }
+        world_free(&w);
+    }
+}
