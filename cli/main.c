@@ -82,11 +82,11 @@ static pp_status write_stdout(const pp_text *text, pp_error *error) {
 static void print_error(const pp_error *error) {
     bool colour = pp_terminal_colour(STDERR_FILENO);
     pp_progress_clear();
-    fprintf(stderr, "%sppsim:%s ", colour ? "\033[31m" : "", colour ? "\033[0m" : "");
-    if (error->place[0]) fprintf(stderr, "%s: ", error->place);
-    fprintf(stderr, "%s", error->message);
-    if (error->cause[0]) fprintf(stderr, " (%s)", error->cause);
-    fputc('\n', stderr);
+    bool placed = error->place[0] != '\0', caused = error->cause[0] != '\0';
+    /* in one call, which is one write: others may write there too */
+    fprintf(stderr, "%sppsim:%s %s%s%s%s%s%s\n", colour ? "\033[31m" : "", colour ? "\033[0m" : "",
+            error->place, placed ? ": " : "", error->message, caused ? " (" : "", error->cause,
+            caused ? ")" : "");
 }
 
 static int exit_status(pp_status status) {

@@ -90,11 +90,11 @@ void pp_progress_clear(void) {
 }
 
 void pp_warn(const char *format, ...) {
+    char message[sizeof((pp_error *)0)->message];
     va_list arguments;
-    pp_progress_clear();
-    fputs("ppsim: warning: ", stderr);
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    fputc('\n', stderr);
+    pp_progress_clear();
+    fprintf(stderr, "ppsim: warning: %s\n", message); /* one write: others may write there too */
 }

@@ -6,7 +6,8 @@
  * arrival, and with one gradient per member even where members share a rank: so its bits depend on
  * neither K nor timing, and replicas of a weight stay equal for ever.
  *
- * Each party (a rank of a replica) owns a slice of the elements:
+ * Groups one behind the other that the same stages share go together: each of the waits below is
+ * one for all of them. Each party (a rank of a replica) owns a slice of the elements:
  *
  *     gate: all gradients are complete
  *     sum its slice over all members, chunk by chunk through its own buffer, into its own gradient
@@ -19,6 +20,9 @@
 #include "executor/reduce_internal.h"
 
 #include <string.h>
+
+/* What waits together at the most: between processes its gradients are on their way at once. */
+#define TOGETHER_BYTES ((int64_t)64 << 20)
 
 /* ---- building the groups ------------------------------------------------------------------- */
 
@@ -100,6 +104,30 @@ static void add_groups(const group_builder *b, bool count_only, int *count) {
     }
 }
 
+/* The same stages hold both, so that no rank comes to one of them in another action than to the
+ * other. */
+static bool goes_with(const pp_reduce_group *a, const pp_reduce_group *b) {
+    if (a->member_count != b->member_count || a->party_count != b->party_count) return false;
+    for (int i = 0; i < a->member_count; i++)
+        if (a->members[i].stage != b->members[i].stage) return false;
+    return memcmp(a->parties, b->parties, (size_t)a->party_count * sizeof *a->parties) == 0;
+}
+
+static void put_together(pp_reduce *reduce) {
+    pp_reduce_group *head = NULL;
+    int64_t bytes = 0;
+    for (int g = 0; g < reduce->group_count; g++) {
+        pp_reduce_group *group = &reduce->groups[g];
+        int64_t more = group->count * pp_dtype_bytes(reduce->dtype);
+        if (!head || !goes_with(head, group) || bytes + more > TOGETHER_BYTES) {
+            head = group;
+            bytes = 0;
+        }
+        head->together++;
+        bytes += more;
+    }
+}
+
 static int64_t part_start(int64_t count, int parts, int index) {
     return count / parts * index + count % parts * index / parts;
 }
@@ -136,6 +164,7 @@ static pp_status add_handed(pp_reduce *reduce, const pp_plan *plan, const pp_sta
             group->parties[d] = plan->placement[s] * plan->dp + d;
         }
         group->member_count = group->party_count = group->here_count = plan->dp;
+        group->together = 1;
         pp_gate_init(&group->gate, plan->dp);
         reduce->handed_gates_ready++;
     }
@@ -161,6 +190,7 @@ pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stag
         pp_gate_init(&reduce->groups[g].gate, reduce->groups[g].party_count);
     }
     reduce->gates_ready = reduce->group_count;
+    put_together(reduce);
     return add_handed(reduce, plan, bytes, arena, error);
 }
 
@@ -281,16 +311,34 @@ static pp_status await_letter(const pp_reduce *reduce, const pp_wanted *wanted,
 
 /* ---- sums ---------------------------------------------------------------------------------- */
 
-/* One party at one group. */
+/* One party at some groups that go together. */
 typedef struct sitting {
     pp_reduce *reduce;
-    pp_reduce_group *group;
+    pp_reduce_group *head; /* the first group … */
+    int head_number;       /* … and what letters call it */
     const pp_reduce_party *party;
     pp_watch *watch;
     double *waited_s;
-    int number, index;   /* of the group, of the party in it */
-    pp_parcel **parcels; /* [members] slices from other processes; NULL: all are here */
+    int index;               /* of the party */
+    pp_parcel **all_parcels; /* [groups][members] from other processes; NULL: all are here */
+    pp_reduce_group *group;  /* at hand … */
+    int number;
+    pp_parcel **parcels; /* [members] … slices of its gradients; NULL: all are here */
 } sitting;
+
+static void take_up(sitting *s, int i) {
+    s->group = s->head + i;
+    s->number = s->head_number + i;
+    s->parcels = s->all_parcels ? s->all_parcels + i * s->head->member_count : NULL;
+}
+
+static pp_status in_each(sitting *s, pp_status (*part)(sitting *, pp_error *), pp_error *error) {
+    for (int i = 0; i < s->head->together; i++) {
+        take_up(s, i);
+        PP_TRY(part(s, error));
+    }
+    return PP_OK;
+}
 
 static const unsigned char *gradient_at(const sitting *s, int member, int64_t from) {
     int64_t width = pp_dtype_bytes(s->reduce->dtype);
@@ -367,7 +415,7 @@ static void gather_slices(sitting *s) {
 }
 
 /* The slices that parties of other processes sum, of all of this party's gradients. */
-static pp_status ship_gradients(const sitting *s, pp_error *error) {
+static pp_status ship_gradients(sitting *s, pp_error *error) {
     const pp_reduce_group *group = s->group;
     int64_t width = pp_dtype_bytes(s->reduce->dtype);
     for (int i = 0; i < group->member_count; i++) {
@@ -392,7 +440,7 @@ static bool has_party(const pp_reduce *reduce, const pp_reduce_group *group, int
 }
 
 /* The summed slice to every other process that has a party. */
-static pp_status ship_sum(const sitting *s, pp_error *error) {
+static pp_status ship_sum(sitting *s, pp_error *error) {
     const pp_reduce *reduce = s->reduce;
     const unsigned char *sum = party_gradient(reduce, s->group, s->index) +
                                slice_start(s->group, s->index) * pp_dtype_bytes(reduce->dtype);
@@ -411,7 +459,7 @@ static pp_status ship_sum(const sitting *s, pp_error *error) {
 static pp_status wait_gate(const sitting *s) {
     double before_s = pp_now_s();
     double opened_s = before_s;
-    pp_status status = pp_gate_wait(&s->group->gate, s->watch, &opened_s);
+    pp_status status = pp_gate_wait(&s->head->gate, s->watch, &opened_s);
     *s->waited_s += pp_now_s() - before_s;
     return status;
 }
@@ -419,7 +467,10 @@ static pp_status wait_gate(const sitting *s) {
 /* The party's part between two gates: what it did is done before the others go on. */
 static pp_status work_between(sitting *s, void (*work)(sitting *), pp_error *error) {
     atomic_fetch_add(&s->watch->computing, 1);
-    work(s);
+    for (int i = 0; i < s->head->together; i++) {
+        take_up(s, i);
+        work(s);
+    }
     pp_status status = s->party->backend->finish(s->party->backend_state, error);
     atomic_fetch_sub(&s->watch->computing, 1);
     return status;
@@ -427,8 +478,7 @@ static pp_status work_between(sitting *s, void (*work)(sitting *), pp_error *err
 
 /* The slices of this party's that other processes hold. */
 static pp_status take_gradients(sitting *s, pp_error *error) {
-    s->parcels = pp_allocate_zeroed((size_t)s->group->member_count, sizeof(pp_parcel *));
-    if (!s->parcels) return pp_fail_memory(error);
+    (void)error;
     if (slice_bytes(s->reduce, s->group, s->index) == 0) return PP_OK;
     for (int i = 0; i < s->group->member_count; i++) {
         if (is_here(s->reduce, party_of(s->reduce, &s->group->members[i]))) continue;
@@ -439,15 +489,22 @@ static pp_status take_gradients(sitting *s, pp_error *error) {
     return PP_OK;
 }
 
-static void free_gradients(sitting *s) {
-    for (int i = 0; s->parcels && i < s->group->member_count; i++)
-        pp_parcel_free(s->reduce->processes, s->parcels[i]);
-    pp_free(s->parcels);
-    s->parcels = NULL;
+static bool make_parcels(sitting *s) {
+    size_t count = (size_t)(s->head->together * s->head->member_count);
+    s->all_parcels = pp_allocate_zeroed(count, sizeof *s->all_parcels);
+    return s->all_parcels != NULL;
+}
+
+static void free_parcels(sitting *s) {
+    int count = s->head->together * s->head->member_count;
+    for (int i = 0; s->all_parcels && i < count; i++)
+        pp_parcel_free(s->reduce->processes, s->all_parcels[i]);
+    pp_free(s->all_parcels);
 }
 
 /* The sums of other processes: present once this returns. */
-static pp_status await_sums(sitting *s) {
+static pp_status await_sums(sitting *s, pp_error *error) {
+    (void)error;
     for (int k = 0; k < s->group->party_count; k++) {
         if (is_here(s->reduce, s->group->parties[k])) continue;
         if (slice_bytes(s->reduce, s->group, k) == 0) continue;
@@ -459,12 +516,14 @@ static pp_status await_sums(sitting *s) {
 }
 
 /* Once nobody here reads them any more. */
-static void free_sums(sitting *s) {
+static pp_status free_sums(sitting *s, pp_error *error) {
+    (void)error;
     for (int k = 0; k < s->group->party_count; k++) {
         pp_wanted wanted = {PP_LETTER_SUM, s->number, k, -1, true};
         if (!is_here(s->reduce, s->group->parties[k]))
             pp_parcel_free(s->reduce->processes, pp_inbox_wait(s->reduce->processes, &wanted, 0));
     }
+    return PP_OK;
 }
 
 static pp_status reduce_here(sitting *s, pp_error *error) {
@@ -477,32 +536,31 @@ static pp_status reduce_here(sitting *s, pp_error *error) {
 
 /* Letters take the place of the gates between processes. */
 static pp_status reduce_spread(sitting *s, pp_error *error) {
+    if (!make_parcels(s)) return pp_fail_memory(error);
     PP_TRY(wait_gate(s));
-    PP_TRY(ship_gradients(s, error));
-    PP_TRY(take_gradients(s, error));
+    PP_TRY(in_each(s, ship_gradients, error));
+    PP_TRY(in_each(s, take_gradients, error));
     PP_TRY(work_between(s, sum_slice, error));
-    PP_TRY(ship_sum(s, error));
-    PP_TRY(await_sums(s));
+    PP_TRY(in_each(s, ship_sum, error));
+    PP_TRY(in_each(s, await_sums, error));
     PP_TRY(wait_gate(s));
     PP_TRY(work_between(s, gather_slices, error));
     PP_TRY(wait_gate(s));
-    if (s->index == s->group->leader) free_sums(s);
-    return PP_OK;
+    return s->index == s->head->leader ? in_each(s, free_sums, error) : PP_OK;
 }
 
 /* As behind a sum: the slices are complete, and every party takes the others'. */
 static pp_status hand_round(sitting *s, pp_error *error) {
+    bool spread = s->head->here_count < s->head->party_count;
     PP_TRY(wait_gate(s));
-    if (s->group->here_count < s->group->party_count) {
-        PP_TRY(ship_sum(s, error));
-        PP_TRY(await_sums(s));
+    if (spread) {
+        PP_TRY(in_each(s, ship_sum, error));
+        PP_TRY(in_each(s, await_sums, error));
         PP_TRY(wait_gate(s));
     }
     PP_TRY(work_between(s, gather_slices, error));
     PP_TRY(wait_gate(s));
-    bool leads = s->index == s->group->leader;
-    if (s->group->here_count < s->group->party_count && leads) free_sums(s);
-    return PP_OK;
+    return spread && s->index == s->head->leader ? in_each(s, free_sums, error) : PP_OK;
 }
 
 pp_status pp_reduce_hand_round(pp_reduce *reduce, int stage, const pp_reduce_party *party,
@@ -510,30 +568,30 @@ pp_status pp_reduce_hand_round(pp_reduce *reduce, int stage, const pp_reduce_par
     if (reduce->handed_count == 0) return PP_OK;
     pp_reduce_group *group = &reduce->handed[stage];
     sitting s = {.reduce = reduce,
-                 .group = group,
+                 .head = group,
+                 .head_number = reduce->group_count + stage,
                  .party = party,
                  .watch = watch,
                  .waited_s = waited_s,
-                 .number = reduce->group_count + stage,
                  .index = party_index(group, party->rank * reduce->dp + party->replica)};
     return group->count > 0 ? hand_round(&s, error) : PP_OK;
 }
 
-pp_status pp_reduce_group_run(pp_reduce *reduce, int number, const pp_reduce_party *party,
-                              pp_watch *watch, double *waited_s, pp_error *error) {
-    pp_reduce_group *group = &reduce->groups[number];
-    int index = party_index(group, party->rank * reduce->dp + party->replica);
+pp_status pp_reduce_groups_run(pp_reduce *reduce, int first, const pp_reduce_party *party,
+                               pp_watch *watch, double *waited_s, pp_error *error) {
+    pp_reduce_group *head = &reduce->groups[first];
+    int index = party_index(head, party->rank * reduce->dp + party->replica);
     if (index < 0) return PP_OK;
     sitting s = {.reduce = reduce,
-                 .group = group,
+                 .head = head,
+                 .head_number = first,
                  .party = party,
                  .watch = watch,
                  .waited_s = waited_s,
-                 .number = number,
                  .index = index};
-    if (group->here_count == group->party_count) return reduce_here(&s, error);
+    if (head->here_count == head->party_count) return reduce_here(&s, error);
     pp_status status = reduce_spread(&s, error);
-    free_gradients(&s);
+    free_parcels(&s);
     return status;
 }
 

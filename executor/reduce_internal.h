@@ -23,6 +23,7 @@ typedef struct pp_reduce_group {
     int party_count;
     int here_count; /* parties of this process */
     int leader;     /* the first of them, as an index of parties; -1: none */
+    int together;   /* this and the groups behind it that wait together; 0: one before it does */
     pp_gate gate;   /* of the parties of this process */
 } pp_reduce_group;
 
@@ -73,10 +74,10 @@ typedef struct pp_reduce_party {
     int64_t buffer_bytes;
 } pp_reduce_party;
 
-/* One party's share of one group; returns PP_OK at once if it is none of it. waited_s is added to.
- * Statuses as pp_gate_wait; with a message, the backend's. */
-pp_status pp_reduce_group_run(pp_reduce *reduce, int group, const pp_reduce_party *party,
-                              pp_watch *watch, double *waited_s, pp_error *error);
+/* One party's share of a group and those that wait together with it; returns PP_OK at once if it is
+ * none of them. waited_s is added to. Statuses as pp_gate_wait; with a message, the backend's. */
+pp_status pp_reduce_groups_run(pp_reduce *reduce, int first, const pp_reduce_party *party,
+                               pp_watch *watch, double *waited_s, pp_error *error);
 /* Behind the stage's step: every replica gets the weights that the others have stepped. Nothing
  * where the optimizer state is whole. */
 pp_status pp_reduce_hand_round(pp_reduce *reduce, int stage, const pp_reduce_party *party,

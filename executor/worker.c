@@ -527,11 +527,12 @@ static pp_status reduce_gradients(pp_worker *worker, pp_action action, pp_error 
     const pp_worker_stage *stage = stage_of(worker, action);
     int last = pp_reduce_last_of(&job->reduce, action.stage);
     double start_s = pp_now_s(), waited_s = 0;
-    for (; worker->next_group <= last; worker->next_group++) {
+    while (worker->next_group <= last) {
         pp_reduce_party party = party_of(worker, stage);
-        pp_status status = pp_reduce_group_run(&job->reduce, worker->next_group, &party,
-                                               &job->watch, &waited_s, error);
+        pp_status status = pp_reduce_groups_run(&job->reduce, worker->next_group, &party,
+                                                &job->watch, &waited_s, error);
         if (status != PP_OK) return fail_reduce(status, job->watch.timeout_s, error);
+        worker->next_group += job->reduce.groups[worker->next_group].together;
     }
     double end_s = pp_now_s();
     end_busy(worker, action, start_s + waited_s, end_s, end_s - start_s - waited_s);
