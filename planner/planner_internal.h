@@ -725,6 +725,8 @@ typedef bool pp_guess_match(const pp_candidate *candidate, const pp_candidate *l
  * from the arena the first time. False: out of memory. */
 bool pp_guesses_make(pp_guesses *guesses, const pp_tables *tables, const pp_space *space,
                      pp_guess_match *match, const pp_candidate *like, pp_arena *arena);
+/* Puts back one that was taken out. */
+void pp_guesses_put(pp_guesses *guesses, size_t candidate, double seconds);
 /* Takes the best out; there must be one. */
 size_t pp_guesses_next(pp_guesses *guesses, double *seconds);
 

@@ -86,6 +86,19 @@ bool pp_guesses_make(pp_guesses *g, const pp_tables *tables, const pp_space *spa
     return true;
 }
 
+static void sift_up(pp_guesses *g, size_t at) {
+    while (at > 0 && sooner(g, at, (at - 1) / 2)) {
+        swap(g, at, (at - 1) / 2);
+        at = (at - 1) / 2;
+    }
+}
+
+void pp_guesses_put(pp_guesses *g, size_t candidate, double seconds) {
+    g->heap[g->count] = candidate;
+    g->seconds[g->count++] = seconds;
+    sift_up(g, g->count - 1);
+}
+
 size_t pp_guesses_next(pp_guesses *g, double *seconds) {
     size_t best = g->heap[0];
     *seconds = g->seconds[0];

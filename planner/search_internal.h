@@ -65,6 +65,7 @@ typedef struct search {
                              the deadline; 0: none */
     bool cut;
     double ceiling_s; /* nothing slower is of interest */
+    double sketched_s; /* the best sketch before this batch of them */
     size_t *heap;     /* candidates by what the objective says of their bounds, then by index */
     size_t heap_count;
     pp_memo

@@ -38,7 +38,7 @@ static bool is_same_schedule(const pp_candidate *c, const pp_candidate *like) {
 
 static const sketch_round rounds[] = {
     {is_plain, 0, 96}, {is_any, 0, 32}, {is_same_work, 6, 32}, {is_same_schedule, 2, 32}};
-enum { ROUNDS = sizeof rounds / sizeof *rounds, LIKES = 6, SOLVED_SKETCHES = 4 };
+enum { ROUNDS = sizeof rounds / sizeof *rounds, LIKES = 8, SOLVED_SKETCHES = 8 };
 #define SKETCH_EFFORT 2.5e7 /* of all rounds */
 #define FAR_FROM_BEST 1.25  /* guesses are not that wrong */
 
@@ -64,25 +64,34 @@ static void note_sketch(sketches *of, size_t index, double seconds) {
 }
 
 static pp_status sketch(search *s, pp_work *work, outcome *o) {
-    PP_TRY(pp_work_start(work, &s->space.candidates[o->index], &o->error));
-    return pp_work_sketch(work, &o->error);
+    pp_candidate *candidate = &s->space.candidates[o->index];
+    PP_TRY(pp_work_start(work, candidate, &o->error));
+    PP_TRY(pp_work_outplay(work, s->sketched_s, &o->error));
+    candidate->bound_s = fmax(candidate->bound_s, work->bound_s);
+    return candidate->bound_s < s->sketched_s ? pp_work_sketch(work, &o->error) : PP_OK;
 }
 
 static bool sketched_enough(const search *s) {
     return s->work.effort - s->effort_before > SKETCH_EFFORT || pp_work_must_stop(&s->work);
 }
 
-/* Into batch: the next guesses that are near the best sketch, and not proved to be worse. */
+/* Into batch: the next guesses that are near the best sketch, and not proved to be worse. Those
+ * that a bound proves too good come again later. */
 static pp_status next_guesses(search *s, sketches *of, int most, size_t batch[SEARCH_BATCH],
                               int *count) {
     *count = 0;
+    s->sketched_s = of->count > 0 ? of->seconds[0] : INFINITY;
     while (*count < most && *count < SEARCH_BATCH && of->guesses.count > 0) {
-        double seconds, best = of->count > 0 ? of->seconds[0] : INFINITY;
+        double seconds;
         size_t index = pp_guesses_next(&of->guesses, &seconds);
         pp_candidate *candidate = &s->space.candidates[index];
-        if (seconds > FAR_FROM_BEST * best) break;
+        if (seconds > FAR_FROM_BEST * s->sketched_s) break;
         if (candidate->level == 0) PP_TRY(pp_search_bound_splits(s, candidate));
-        if (candidate->bound_s < best) batch[(*count)++] = index;
+        if (candidate->bound_s >= s->sketched_s) continue;
+        if (candidate->bound_s > seconds)
+            pp_guesses_put(&of->guesses, index, candidate->bound_s);
+        else
+            batch[(*count)++] = index;
     }
     return PP_OK;
 }
