@@ -13,24 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 /* ---- the real platform --------------------------------------------------------------------- */
 
-enum { HUGE_PAGE_BYTES = 2 << 20, LARGE_BYTES = 4 * HUGE_PAGE_BYTES };
-
-/* Large blocks are arrays with an entry per action, passed at as many places as there are ranks: in
- * huge pages, where the system has them, those places stay in the TLB. */
 static void *real_allocate(size_t size_bytes) {
-    if (size_bytes < LARGE_BYTES) return malloc(size_bytes);
-    size_t pages = (size_bytes + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES;
-    void *block = aligned_alloc(HUGE_PAGE_BYTES, pages * HUGE_PAGE_BYTES);
-#ifdef MADV_HUGEPAGE
-    if (block) (void)madvise(block, pages * HUGE_PAGE_BYTES, MADV_HUGEPAGE); /* a hint */
-#endif
-    return block;
+    return malloc(size_bytes);
 }
 
 static void real_release(void *block) {
