@@ -52,7 +52,9 @@ static pp_status search_once(size_t i, pp_plan_result **result, pp_error *error)
                                    .cluster = cluster,
                                    .costs = costs,
                                    .global_batch = searches[i].batch,
-                                   .dtype = searches[i].dtype};
+                                   .dtype = searches[i].dtype,
+                                   .optimizer = PP_ADAMW,
+                                   .zero = PP_ZERO_SEARCH}; /* as the command line does */
         status = pp_plan_search(&request, result, error);
     }
     pp_costs_close(costs);
