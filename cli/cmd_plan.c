@@ -475,10 +475,11 @@ static void frontier_text(const pp_plan_result *result, pp_text *text) {
     int count = result->frontier_count, rows = count < FRONTIER_ROWS ? count : FRONTIER_ROWS;
     pp_table table = pp_table_start("rrl");
     if (count < 2) return;
-    pp_text_printf(text, "\nstep time against peak memory (%s%s):\n",
-                   result->frontier_complete ? "there are no others"
-                                             : "others may lie between and behind these",
-                   rows < count ? "; some of them, --json has all" : "");
+    pp_text_printf(
+        text,
+        "\nstep time against peak memory (%d of the %d plans that no other%s beats in both%s):\n",
+        rows, count, result->frontier_complete ? "" : " found",
+        rows < count ? "; --json has all" : "");
     for (int i = 0; i < 2; i++) pp_table_cell(&table, "%s", i ? "peak memory" : "step time");
     pp_table_cell(&table, "plan");
     for (int i = 0; i < rows; i++) {

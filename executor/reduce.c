@@ -2,18 +2,23 @@
  *
  * Model: a group is one weight; its members are the gradients that layers (of one tie) and replicas
  * hold separately, and copies of a stage in other chains. The sum is always taken in the order
- * (layer, chain, replica), never in order of
- * arrival, and with one gradient per member even where members share a rank: so its bits depend on
- * neither K nor timing, and replicas of a weight stay equal for ever.
+ * (layer, chain, replica), never in order of arrival, and with one gradient per member even where
+ * members share a rank: so its bits depend on neither K nor timing, and replicas of a weight stay
+ * equal for ever.
  *
  * Groups one behind the other that the same stages share go together: each of the waits below is
  * one for all of them. Each party (a rank of a replica) owns a slice of the elements:
  *
- *     gate: all gradients are complete
- *     sum its slice over all members, chunk by chunk through its own buffer, into its own gradient
- *     gate: all slices are summed          (nobody else reads or writes the owner's slice till
- * here) copy every other slice from its owner's gradient gate: nobody reads any more          (the
- * gradients may be used and cleared)
+ *   gate  all gradients are complete
+ *         each sums its slice over all members, chunk by chunk through its own buffer, into its own
+ *         gradient; until the next gate nobody else reads or writes that
+ *   gate  all slices are summed
+ *         each copies every other slice from its owner's gradient
+ *   gate  nobody reads any more: the gradients may be used and cleared
+ *
+ * Where replicas share out the optimizer's work (ZeRO-1), the slice of a weight that only they
+ * share is what its owner steps, and is all that it needs: the second gate is the last. The stepped
+ * weights are handed round behind the step instead.
  *
  * Every rank goes through its groups in the same global order, after all of its backward work, so
  * parties never wait for each other in a circle. */
@@ -108,6 +113,7 @@ static void add_groups(const group_builder *b, bool count_only, int *count) {
  * other. */
 static bool goes_with(const pp_reduce_group *a, const pp_reduce_group *b) {
     if (a->member_count != b->member_count || a->party_count != b->party_count) return false;
+    if ((a->stage_count > 0) != (b->stage_count > 0)) return false;
     for (int i = 0; i < a->member_count; i++)
         if (a->members[i].stage != b->members[i].stage) return false;
     return memcmp(a->parties, b->parties, (size_t)a->party_count * sizeof *a->parties) == 0;
@@ -147,14 +153,14 @@ pp_shard pp_reduce_shard(const pp_plan *plan, const pp_stage_bytes *bytes, int r
                       part_start(count, plan->dp, replica + 1)};
 }
 
-static pp_status add_handed(pp_reduce *reduce, const pp_plan *plan, const pp_stage_bytes *bytes,
+static pp_status add_handed(pp_reduce *reduce, const pp_plan *plan, const pp_stage_layout *layouts,
                             pp_arena *arena, pp_error *error) {
     if (!is_sharded(plan)) return PP_OK;
     reduce->handed = PP_NEW(arena, pp_reduce_group, plan->stage_count);
     if (!reduce->handed) return pp_fail_memory(error);
     for (int s = 0; s < plan->stage_count; s++) {
         pp_reduce_group *group = &reduce->handed[s];
-        group->count = elements_of(plan, &bytes[s]);
+        group->count = elements_of(plan, &layouts[s].bytes);
         group->members = PP_NEW(arena, pp_reduce_member, plan->dp);
         group->parties = PP_NEW(arena, int, plan->dp);
         if (arena->failed) return pp_fail_memory(error);
@@ -172,8 +178,32 @@ static pp_status add_handed(pp_reduce *reduce, const pp_plan *plan, const pp_sta
     return PP_OK;
 }
 
+/* Where a parameter lies in its stage's, in elements. */
+static int64_t offset_of(const pp_stage_layout *layout, const pp_reduce_member *member,
+                         pp_dtype dtype) {
+    for (int i = 0; i < layout->buffer_count; i++) {
+        const pp_buffer *row = &layout->buffers[i];
+        bool same = row->layer == member->layer && row->tensor == member->tensor;
+        if (same && row->region == PP_REGION_PARAMETERS)
+            return row->offset_bytes / pp_dtype_bytes(dtype);
+    }
+    return 0;
+}
+
+/* Weights of one stage alone, of which each replica needs the sum of what it steps. */
+static void scatter(pp_reduce *reduce, const pp_plan *plan, const pp_stage_layout *layouts) {
+    for (int g = 0; g < reduce->group_count && is_sharded(plan); g++) {
+        pp_reduce_group *group = &reduce->groups[g];
+        const pp_reduce_member *member = &group->members[0];
+        if (group->member_count > reduce->dp) continue; /* ties, and copies in other chains */
+        group->stage_count = elements_of(plan, &layouts[member->stage].bytes);
+        group->offset = offset_of(&layouts[member->stage], member, reduce->dtype);
+    }
+}
+
 pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stage_of_layer,
-                         const pp_stage_bytes *bytes, pp_arena *arena, pp_error *error) {
+                         const pp_stage_layout *layouts, bool whole, pp_arena *arena,
+                         pp_error *error) {
     *reduce = (pp_reduce){.dp = plan->dp,
                           .chains = plan->chains,
                           .chain_stages = plan->stage_count / plan->chains,
@@ -190,8 +220,9 @@ pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stag
         pp_gate_init(&reduce->groups[g].gate, reduce->groups[g].party_count);
     }
     reduce->gates_ready = reduce->group_count;
+    if (!whole) scatter(reduce, plan, layouts);
     put_together(reduce);
-    return add_handed(reduce, plan, bytes, arena, error);
+    return add_handed(reduce, plan, layouts, arena, error);
 }
 
 static void spread_group(pp_reduce_group *group, const pp_processes *processes,
@@ -265,8 +296,11 @@ static unsigned char *party_gradient(const pp_reduce *reduce, const pp_reduce_gr
     return NULL;
 }
 
+/* Of a party, which sums it; where it steps a part of the stage, what that has of the group. */
 static int64_t slice_start(const pp_reduce_group *group, int index) {
-    return part_start(group->count, group->party_count, index);
+    if (group->stage_count == 0) return part_start(group->count, group->party_count, index);
+    int64_t at = part_start(group->stage_count, group->party_count, index) - group->offset;
+    return at < 0 ? 0 : at < group->count ? at : group->count;
 }
 
 static bool is_here(const pp_reduce *reduce, int party) {
@@ -530,6 +564,7 @@ static pp_status reduce_here(sitting *s, pp_error *error) {
     PP_TRY(wait_gate(s));
     PP_TRY(work_between(s, sum_slice, error));
     PP_TRY(wait_gate(s));
+    if (s->head->stage_count > 0) return PP_OK;
     PP_TRY(work_between(s, gather_slices, error));
     return wait_gate(s);
 }
@@ -541,6 +576,7 @@ static pp_status reduce_spread(sitting *s, pp_error *error) {
     PP_TRY(in_each(s, ship_gradients, error));
     PP_TRY(in_each(s, take_gradients, error));
     PP_TRY(work_between(s, sum_slice, error));
+    if (s->head->stage_count > 0) return wait_gate(s);
     PP_TRY(in_each(s, ship_sum, error));
     PP_TRY(in_each(s, await_sums, error));
     PP_TRY(wait_gate(s));

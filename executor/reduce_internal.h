@@ -24,6 +24,9 @@ typedef struct pp_reduce_group {
     int here_count; /* parties of this process */
     int leader;     /* the first of them, as an index of parties; -1: none */
     int together;   /* this and the groups behind it that wait together; 0: one before it does */
+    int64_t stage_count; /* elements of the stage's parameters, where each party sums only what it
+                            steps, and no more is needed; else 0 */
+    int64_t offset;      /* … among which this weight's begin here */
     pp_gate gate;   /* of the parties of this process */
 } pp_reduce_group;
 
@@ -42,9 +45,11 @@ typedef struct pp_reduce {
     atomic_bool aborted;
 } pp_reduce;
 
-/* The groups of a plan; stage_of_layer: [layers], in the first chain; bytes: [stages]. */
+/* The groups of a plan; stage_of_layer: [layers], in the first chain; layouts: [stages]. whole:
+ * gradients are summed whole for all, though the optimizer state is sharded. */
 pp_status pp_reduce_init(pp_reduce *reduce, const pp_plan *plan, const int *stage_of_layer,
-                         const pp_stage_bytes *bytes, pp_arena *arena, pp_error *error);
+                         const pp_stage_layout *layouts, bool whole, pp_arena *arena,
+                         pp_error *error);
 /* The elements of a stage's parameters, one behind the other, whose optimizer state a replica has:
  * all, unless it is sharded. */
 typedef struct pp_shard {

@@ -302,7 +302,9 @@ static pp_status prepare(pp_job *job, pp_error *error) {
     PP_TRY(prepare_data(job, stage_of_layer, error));
     PP_TRY(pp_clip_init(job, error));
     if (job->backend->runs_layers) {
-        PP_TRY(pp_reduce_init(&job->reduce, plan, stage_of_layer, job->bytes, &job->arena, error));
+        bool whole = job->clip.limit > 0 || job->options->observe != NULL;
+        PP_TRY(pp_reduce_init(&job->reduce, plan, stage_of_layer, job->layouts, whole, &job->arena,
+                              error));
         if (job->processes) PP_TRY(spread_reductions(job, error));
         PP_TRY(pp_run_check_updates(job->schedule, &job->reduce, error));
     }

@@ -68,8 +68,7 @@ typedef struct pp_plan_request {
     pp_dtype dtype;
     pp_optimizer optimizer;
     int zero;                 /* ZeRO stage of the optimizer state: 0, 1 or PP_ZERO_SEARCH */
-    bool runnable; /* what `run` cannot execute yet (tp > 1), or with more transfers than are
-                      predicted (ZeRO-1), only where pinned */
+    bool runnable;            /* what `run` cannot execute yet (tp > 1) only where pinned */
     int ranks, virtual_stages, microbatches, dp, tp;  /* pins */
     int slices;               /* pin: of each microbatch along the sequence. Not searched unless the
                                  schedule is one that cuts them: what slices take is never measured,

@@ -354,7 +354,7 @@ static pp_status list_replicas(lister *l, pp_candidate c) {
         }
         if (request->global_batch % c.dp != 0) continue;
         c.zero = request->zero;
-        if (c.zero == PP_ZERO_SEARCH) c.zero = c.dp > 1 && !request->runnable;
+        if (c.zero == PP_ZERO_SEARCH) c.zero = c.dp > 1;
         PP_TRY(list_arrangements(l, c));
     }
     return PP_OK;

@@ -46,6 +46,30 @@ same 3 --ranks 2 --dp 2 --schedule gpipe --virtual 1
 same '2 4' --ranks 4 --schedule chimera --microbatches 4
 same '2 4' --ranks 2 --dp 2 --zero 1 --schedule 1f1b --virtual 1
 
+# Where replicas share out the optimizer, each sums what it steps and no more, unless gradients are
+# clipped: not a bit may change. shared PROCESSES PLAN-ARGUMENTS...
+shared() {
+    counts=$1
+    shift
+    for zero in 0 1; do
+        "$ppsim" plan --model tiny.json --batch 24 --zero $zero "$@" --out zero$zero.json >out 2>err || fail "no plan $*: $(cat err)"
+        grep -q "\"zero\": $zero" zero$zero.json || fail "$*: not ZeRO-$zero"
+        "$ppsim" run zero$zero.json --steps 4 --json >one$zero 2>err || fail "ZeRO-$zero, $*: $(cat err)"
+    done
+    [ "$(losses one0 | grep -c '[0-9]')" -ge 4 ] || fail "$*: no losses"
+    [ "$(losses one0)" = "$(losses one1)" ] || fail "$*: $(losses one1) with ZeRO-1, $(losses one0) without"
+    for count in $counts; do
+        together "$count" run zero1.json --steps 4 --json
+        [ "$got" -eq 0 ] || fail "$count processes, ZeRO-1, $*: exit $got: $(head -c 400 err)"
+        [ "$(losses out)" = "$(losses one0)" ] || fail "$count processes, ZeRO-1, $*: $(losses out), one: $(losses one0)"
+    done
+}
+
+shared '2 4' --ranks 2 --dp 2 --schedule 1f1b --virtual 1
+shared 3 --ranks 1 --dp 3 --schedule gpipe
+shared 4 --ranks 2 --dp 3 --schedule zbv
+shared 2 --ranks 2 --dp 2 --schedule chimera --microbatches 4
+
 # ---- one trace, one report ------------------------------------------------------------------------
 
 "$ppsim" plan --model tiny.json --batch 8 --ranks 4 --schedule 1f1b --virtual 1 --out plan.json >out 2>err
