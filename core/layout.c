@@ -448,10 +448,16 @@ static void fill_bytes(builder *b) {
     bytes->reduction = reduced < REDUCTION_CHUNK_BYTES ? reduced : REDUCTION_CHUNK_BYTES;
 }
 
+int64_t pp_shard_elements(int64_t elements, int shards) {
+    int64_t share = (elements + shards - 1) / shards;
+    int64_t rounded = (share + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return rounded < elements ? rounded : elements;
+}
+
 int64_t pp_sharded_optimizer_bytes(const pp_stage_bytes *bytes, pp_dtype dtype, int shards) {
     int64_t elements = bytes->parameters / pp_dtype_bytes(dtype);
     if (elements == 0) return bytes->optimizer;
-    return bytes->optimizer / elements * ((elements + shards - 1) / shards);
+    return bytes->optimizer / elements * pp_shard_elements(elements, shards);
 }
 
 /* ---- the whole ----------------------------------------------------------------------------- */

@@ -146,11 +146,16 @@ static int64_t elements_of(const pp_plan *plan, const pp_stage_bytes *bytes) {
     return bytes->parameters / pp_dtype_bytes(plan->dtype);
 }
 
+static int64_t shard_start(int64_t count, int shards, int index) {
+    int64_t at = index * pp_shard_elements(count, shards);
+    return at < count ? at : count;
+}
+
 pp_shard pp_reduce_shard(const pp_plan *plan, const pp_stage_bytes *bytes, int replica) {
     int64_t count = elements_of(plan, bytes);
     if (!is_sharded(plan)) return (pp_shard){0, count};
-    return (pp_shard){part_start(count, plan->dp, replica),
-                      part_start(count, plan->dp, replica + 1)};
+    return (pp_shard){shard_start(count, plan->dp, replica),
+                      shard_start(count, plan->dp, replica + 1)};
 }
 
 static pp_status add_handed(pp_reduce *reduce, const pp_plan *plan, const pp_stage_layout *layouts,
@@ -160,7 +165,7 @@ static pp_status add_handed(pp_reduce *reduce, const pp_plan *plan, const pp_sta
     if (!reduce->handed) return pp_fail_memory(error);
     for (int s = 0; s < plan->stage_count; s++) {
         pp_reduce_group *group = &reduce->handed[s];
-        group->count = elements_of(plan, &layouts[s].bytes);
+        group->count = group->stage_count = elements_of(plan, &layouts[s].bytes);
         group->members = PP_NEW(arena, pp_reduce_member, plan->dp);
         group->parties = PP_NEW(arena, int, plan->dp);
         if (arena->failed) return pp_fail_memory(error);
@@ -299,7 +304,7 @@ static unsigned char *party_gradient(const pp_reduce *reduce, const pp_reduce_gr
 /* Of a party, which sums it; where it steps a part of the stage, what that has of the group. */
 static int64_t slice_start(const pp_reduce_group *group, int index) {
     if (group->stage_count == 0) return part_start(group->count, group->party_count, index);
-    int64_t at = part_start(group->stage_count, group->party_count, index) - group->offset;
+    int64_t at = shard_start(group->stage_count, group->party_count, index) - group->offset;
     return at < 0 ? 0 : at < group->count ? at : group->count;
 }
 

@@ -25,7 +25,12 @@ static pp_stage_bytes fresh(const world *w, int first, int last, pp_footprint_mo
     pp_stage_layout layout;
     cr_assert_eq(pp_stage_layout_make(&ask, &arena, &layout, NULL), PP_OK);
     pp_arena_deinit(&arena);
-    layout.bytes.optimizer = (layout.bytes.optimizer + mode.shards - 1) / mode.shards;
+    int64_t elements = layout.bytes.parameters / pp_dtype_bytes(w->request.dtype);
+    if (elements > 0 && mode.shards > 1) { /* whole blocks of 64 */
+        int64_t blocks = ((elements + mode.shards - 1) / mode.shards + 63) / 64;
+        int64_t share = 64 * blocks < elements ? 64 * blocks : elements;
+        layout.bytes.optimizer = layout.bytes.optimizer / elements * share;
+    }
     return layout.bytes;
 }
 
