@@ -841,9 +841,9 @@ typedef struct pp_layout_request {
 pp_status pp_stage_layout_make(const pp_layout_request *request, pp_arena *arena,
                                pp_stage_layout *layout, pp_error *error);
 
-/* Of a stage's parameters, one behind the other, what one of `shards` replicas steps at the most under
- * ZeRO-1 (Rajbhandari et al. 2020): equal shares in a row, rounded up to multiples of 64 elements, so
- * that wide loads are aligned; the last ones may be smaller. */
+/* Of a stage's parameters, one behind the other, what one of `shards` replicas steps at the most
+ * under ZeRO-1 (Rajbhandari et al. 2020): equal shares in a row, rounded up to multiples of 64
+ * elements, so that wide loads are aligned; the last ones may be smaller. */
 int64_t pp_shard_elements(int64_t elements, int shards);
 /* Bytes of the optimizer state of so much. */
 int64_t pp_sharded_optimizer_bytes(const pp_stage_bytes *bytes, pp_dtype dtype, int shards);

@@ -177,9 +177,8 @@ static pp_status add_handed(pp_reduce *reduce, const pp_plan *plan, const pp_sta
         group->member_count = group->party_count = group->here_count = plan->dp;
         group->together = 1;
         pp_gate_init(&group->gate, plan->dp);
-        reduce->handed_gates_ready++;
+        reduce->handed_count++;
     }
-    reduce->handed_count = plan->stage_count;
     return PP_OK;
 }
 
@@ -253,7 +252,7 @@ void pp_reduce_spread(pp_reduce *reduce, pp_processes *processes, const int *pro
 
 void pp_reduce_deinit(pp_reduce *reduce) {
     for (int g = 0; g < reduce->gates_ready; g++) pp_gate_deinit(&reduce->groups[g].gate);
-    for (int s = 0; s < reduce->handed_gates_ready; s++) pp_gate_deinit(&reduce->handed[s].gate);
+    for (int s = 0; s < reduce->handed_count; s++) pp_gate_deinit(&reduce->handed[s].gate);
     *reduce = (pp_reduce){0};
 }
 
@@ -640,5 +639,5 @@ void pp_reduce_abort(pp_reduce *reduce) {
     atomic_store(&reduce->aborted, true);
     if (reduce->processes) pp_inbox_wake(reduce->processes);
     for (int g = 0; g < reduce->gates_ready; g++) pp_gate_abort(&reduce->groups[g].gate);
-    for (int s = 0; s < reduce->handed_gates_ready; s++) pp_gate_abort(&reduce->handed[s].gate);
+    for (int s = 0; s < reduce->handed_count; s++) pp_gate_abort(&reduce->handed[s].gate);
 }

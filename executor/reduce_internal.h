@@ -35,8 +35,8 @@ typedef struct pp_reduce {
     int group_count;
     pp_reduce_group *handed; /* [handed_count] the replicas of each stage, and as gradients their
                                 weights, of which each party has stepped its slice */
-    int handed_count;        /* stages where the optimizer state is sharded; else 0 */
-    int gates_ready, handed_gates_ready; /* groups whose gate is initialised */
+    int handed_count;        /* stages, where the optimizer state is sharded; else 0 */
+    int gates_ready;         /* groups whose gate is initialised */
     int dp, chains, chain_stages;
     const int *placement; /* [stages] */
     pp_dtype dtype;

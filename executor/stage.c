@@ -120,7 +120,7 @@ static void clear(const pp_stage_run *run, void *block, int64_t size_bytes) {
     if (block) run->backend->fill(run->backend_state, block, 0, (size_t)size_bytes);
 }
 
-/* ---- optimizer states ---- */
+/* ---- optimizer states ---------------------------------------------------------------------- */
 
 /* Bytes of one state; under bf16 they are fp32. */
 static int64_t state_bytes(const pp_stage_run *run) {
@@ -188,6 +188,8 @@ static void make_masters(const pp_stage_run *run, const stretch *s, void *contex
 }
 
 void pp_stage_run_initialise(pp_stage_run *run, pp_optimizer optimizer, uint64_t seed) {
+    clear(run, run->parameters,
+          run->layout->bytes.parameters); /* what is between them is stepped too */
     clear(run, run->gradients, run->layout->bytes.gradients);
     clear(run, run->states, pp_optimizer_states(optimizer, run->dtype) * state_bytes(run));
     for (int i = 0; i < run->layer_count; i++) {

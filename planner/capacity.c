@@ -14,9 +14,9 @@
  * never falls when a part grows), for every way in which m can be shared out to its stages. So a
  * rank that cannot hold m by this count cannot hold m.
  *
- * Where stages choose what they recompute, time and memory are counted together: the time that m
- * members leave is enough to repeat the attention of a few, or all of one, and what these keep is
- * what has to fit.
+ * Where stages choose what they recompute, time and memory are counted together: in the time that m
+ * members leave the attention of some can be repeated, or all of some, and what is kept beside that
+ * is what has to fit.
  *
  * Says nothing (limits of INT_MAX) of long models, whose intervals are too many to look at, and of
  * ranks with so many stages that the ways are. Layers that are all different make each its own
@@ -131,26 +131,24 @@ static bool exists(const pp_stage_bytes *least) {
     return least->parameters < INT64_MAX;
 }
 
-static void measure_as(const pp_work *work, pp_lean *l, int m, int first, int last,
-                       const pp_stage_bytes *b) {
-    int layers = work->tables->layers;
-    if (first == 0) take_least(&l->least[FRONT][m], &l->kept[FRONT][m], b);
-    if (last == layers - 1) take_least(&l->least[BACK][m], &l->kept[BACK][m], b);
-    if (first > 0 && last < layers - 1) take_least(&l->least[MIDDLE][m], &l->kept[MIDDLE][m], b);
+static bool chooses(const pp_work *work) {
+    return work->candidate->recompute == PP_RECOMPUTE_MIXED;
 }
 
 static bool measure(pp_work *work, const pp_capacity *c, int repeats, int first, int last) {
     pp_footprint_mode mode = work->terms.mode;
-    int m = c->members[last + 1] - c->members[first];
-    bool free = m == 0 && work->candidate->recompute == PP_RECOMPUTE_MIXED;
+    pp_lean *l = &c->lean[repeats];
+    int layers = work->tables->layers, m = c->members[last + 1] - c->members[first];
     if (repeats == REPEATS_ATTENTION) mode.recompute = PP_RECOMPUTE_ATTENTION;
     const pp_stage_bytes *b = pp_footprint(work->footprints, first, last, mode);
     if (b == NULL) return false;
     pp_stage_bytes dropped =
         *b; /* recomputing keeps less of what F saves, and no less of the rest */
     dropped.activation = dropped.released_by_input = 0;
-    if (free || repeats == REPEATS_ANYTHING) b = &dropped;
-    measure_as(work, &c->lean[repeats], m, first, last, b);
+    if (repeats == REPEATS_ANYTHING || (m == 0 && chooses(work))) b = &dropped;
+    if (first == 0) take_least(&l->least[FRONT][m], &l->kept[FRONT][m], b);
+    if (last == layers - 1) take_least(&l->least[BACK][m], &l->kept[BACK][m], b);
+    if (first > 0 && last < layers - 1) take_least(&l->least[MIDDLE][m], &l->kept[MIDDLE][m], b);
     return true;
 }
 
@@ -204,10 +202,6 @@ static bool holds(const sharing *s) {
     pp_peak_bytes peak = pp_rank_peak_bytes(work->order, s->rank, work->probe, work->input_slots,
                                             work->gradient_slots, NULL);
     return peak.total >= 0 && peak.total <= work->terms.limit_bytes[s->rank];
-}
-
-static bool chooses(const pp_work *work) {
-    return work->candidate->recompute == PP_RECOMPUTE_MIXED;
 }
 
 static bool can_hold(sharing *s, int stage, int left, int64_t bytes);

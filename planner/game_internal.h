@@ -1,8 +1,9 @@
 /* Several stages on a rank: what bounds such a candidate, and what finds its splits.
  *
- *   paths       order_paths.c            the order as a graph, its paths as linear functions of the
- * split capacity    capacity.c         how many layers a rank can hold at all game search_game.c
- * the bound of all splits at once, from both fit         search_fit.c       a split that fits */
+ *   paths     order_paths.c  the order as a graph, its paths as linear functions of the split
+ *   capacity  capacity.c     how many layers a rank can hold at all, by time and by memory
+ *   the game  search_game.c  the bound of all splits at once, from both
+ *   a fit     search_fit.c   a split that fits */
 #ifndef PPSIM_PLANNER_GAME_INTERNAL_H
 #define PPSIM_PLANNER_GAME_INTERNAL_H
 

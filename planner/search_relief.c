@@ -18,17 +18,16 @@ typedef struct relief {
 } relief;
 
 /* Puts a policy's bytes into every copy of a stage of the plan. */
-static bool put_policy(pp_work *work, int stage, pp_recompute policy) {
+static void put_policy(pp_work *work, int stage, pp_recompute policy) {
     const pp_terms *terms = &work->terms;
     pp_footprint_mode mode = terms->mode;
     int first, last;
     mode.recompute = policy;
     pp_work_interval(work, work->trial, stage, &first, &last);
     const pp_stage_bytes *bytes = pp_footprint(work->footprints, first, last, mode);
-    if (bytes == NULL) return false;
-    for (int copy = stage; copy < terms->copies; copy += terms->stages)
+    if (bytes == NULL) work->failure = PP_E_OUT_OF_MEMORY;
+    for (int copy = stage; copy < terms->copies && bytes != NULL; copy += terms->stages)
         work->plan.stages[copy].bytes = *bytes;
-    return true;
 }
 
 /* More of the bytes that are too many for its time. */
@@ -48,7 +47,7 @@ static void look_for_relief(pp_work *work, int rank, int stage, int64_t needed, 
     double before = pp_terms_inside_s(terms, now, stage, first, last);
     while ((policy = pp_work_next_policy(policy, last - first + 1)) >= 0 &&
            work->failure == PP_OK) {
-        if (!put_policy(work, stage, policy)) work->failure = PP_E_OUT_OF_MEMORY;
+        put_policy(work, stage, policy);
         relief found = {.stage = stage,
                         .policy = policy,
                         .cost_s = pp_terms_inside_s(terms, policy, stage, first, last) - before,
@@ -56,7 +55,7 @@ static void look_for_relief(pp_work *work, int rank, int stage, int64_t needed, 
         if (found.bytes >= needed) continue;
         if (best->stage < 0 || is_better(&found, best, needed, limit)) *best = found;
     }
-    if (!put_policy(work, stage, now)) work->failure = PP_E_OUT_OF_MEMORY;
+    put_policy(work, stage, now);
 }
 
 /* Has the rank's stages repeat more until they fit together, if that goes. */
@@ -74,7 +73,7 @@ static bool find_policies(pp_work *work, int rank) {
         }
         if (best.stage < 0 || work->failure != PP_OK) return false;
         terms->policies[best.stage] = best.policy;
-        if (!put_policy(work, best.stage, best.policy)) work->failure = PP_E_OUT_OF_MEMORY;
+        put_policy(work, best.stage, best.policy);
     }
 }
 
@@ -101,17 +100,19 @@ static bool relieve_rank(pp_work *work, int rank) {
     if (!pp_memo_find(&work->needs, key, &known)) {
         if (!find_policies(work, rank)) return false;
         pp_recompute *policies = PP_NEW(&work->arena, pp_recompute, terms->stages);
-        if (policies == NULL) return false;
-        memcpy(policies, terms->policies, (size_t)terms->stages * sizeof *policies);
-        return pp_memo_put(&work->needs, key, (int64_t)(intptr_t)policies);
+        if (policies != NULL)
+            memcpy(policies, terms->policies, (size_t)terms->stages * sizeof *policies);
+        if (policies == NULL || !pp_memo_put(&work->needs, key, (int64_t)(intptr_t)policies))
+            work->failure = PP_E_OUT_OF_MEMORY;
+        return work->failure == PP_OK;
     }
     const pp_recompute *policies = (const pp_recompute *)(intptr_t)known;
     for (int s = 0; s < terms->stages; s++) {
         if (pp_terms_copy_on(terms, s, rank) < 0) continue;
         terms->policies[s] = policies[s];
-        if (!put_policy(work, s, policies[s])) return false;
+        put_policy(work, s, policies[s]);
     }
-    return true;
+    return work->failure == PP_OK;
 }
 
 bool pp_work_relieve(pp_work *work) {

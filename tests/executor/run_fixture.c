@@ -274,6 +274,9 @@ static pp_status set_bytes(const fixture_request *request, pp_plan *plan, pp_err
         pp_stage_layout layout;
         pp_layout_request wanted = layout_request(plan, s, request->order == ORDER_SPLIT);
         status = pp_stage_layout_make(&wanted, &arena, &layout, error);
+        if (plan->zero > 0)
+            layout.bytes.optimizer =
+                pp_sharded_optimizer_bytes(&layout.bytes, plan->dtype, plan->dp);
         plan->stages[s].bytes = layout.bytes;
     }
     pp_arena_deinit(&arena);
@@ -299,6 +302,7 @@ static pp_status make_plan(const fixture_request *request, pp_plan **plan, pp_er
     made->global_batch = request->global_batch > 0
                              ? request->global_batch
                              : request->microbatch_size * request->microbatches * dp;
+    made->zero = request->zero;
     made->dtype = request->dtype;
     made->optimizer = request->optimizer;
     made->recompute = request->recompute;

@@ -36,6 +36,7 @@ typedef struct fixture_request {
     int microbatches;
     int64_t microbatch_size, global_batch; /* global 0: full microbatches */
     int dp;                                /* 0: 1 */
+    int zero;                              /* 1: replicas share out the optimizer */
     pp_dtype dtype;
     pp_optimizer optimizer;
     fixture_order order;

@@ -90,6 +90,25 @@ Test(fake_device, replicas_add_up_their_gradients) {
     compare(request, 1e-5);
 }
 
+/* Of fixtures whose weights end between shares, and whose layers share a weight; masters too. */
+Test(fake_device, shared_out_optimizers_change_no_bit) {
+    static const char *const models[] = {fixture_gpt, fixture_ties};
+    for (int i = 0; i < 8; i++) {
+        fixture_request request = request_of(models[i % 2], 2);
+        char message[512] = "";
+        request.dp = 2 + i / 4;
+        request.dtype = i / 2 % 2 ? PP_BF16 : PP_FP32;
+        request.optimizer = PP_ADAMW;
+        fixture_record whole = must_run(&request, &fake_device);
+        request.zero = 1;
+        fixture_record shared = must_run(&request, &fake_device);
+        cr_expect(fixture_same(&shared, &whole, message), "case %d: %s", i, message);
+        cr_expect_lt(shared.peak_bytes[0], whole.peak_bytes[0]);
+        fixture_record_free(&whole);
+        fixture_record_free(&shared);
+    }
+}
+
 Test(fake_device, adamw_trains_as_on_the_cpu) {
     fixture_request request = request_of(fixture_gpt, 2);
     request.optimizer = PP_ADAMW;
