@@ -33,14 +33,15 @@ static double sum_layers(const pp_terms *terms, size_t each, int stage, int firs
 
 static double optimizer_s(const pp_terms *terms, int stage, int first, int last) {
     const pp_tables *tables = terms->tables;
+    const double *untied = terms->timing->division.weights->untied_share;
     const pp_kinds *kinds = terms->candidate->arrangement->rank_kinds[terms->placement[stage]];
     double slowest = 0;
     for (int k = 0; k < kinds->count; k++) {
         const pp_timing *timing = terms->on_kind[kinds->kinds[k]];
         double seconds = 0;
         for (int i = first; i <= last; i++) {
-            double own = timing->own_update[i + 1] - timing->own_update[i];
-            seconds += pp_tables_tied_before(tables, i, first) ? own : timing->update_each[i];
+            double share = pp_tables_tied_before(tables, i, first) ? untied[i] : 1;
+            seconds += share * timing->update_each[i];
         }
         slowest = fmax(slowest, seconds);
     }

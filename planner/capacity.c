@@ -16,7 +16,9 @@
  *
  * Where stages choose what they recompute, time and memory are counted together: in the time that m
  * members leave the attention of some can be repeated, or all of some, and what is kept beside that
- * is what has to fit.
+ * is what has to fit. Turned round, ranks of two stages: for each number of members of one stage
+ * the least time that has to be repeated so that the rank fits (pp_capacity_again). Each stage is
+ * told half of it, so that the sum over both is no more than is true of both.
  *
  * Says nothing (limits of INT_MAX) of long models, whose intervals are too many to look at, and of
  * ranks with so many stages that the ways are. Layers that are all different make each its own
@@ -28,6 +30,7 @@
 #include "planner/game_internal.h"
 
 enum { INTERVALS_MAX = 40000, WAYS_MAX = 60, STEPS_MAX = 2000 };
+#define CAUTION (1 - 1e-6)
 #define LEAST_TIME_STEP 1e-4 /* how closely the least time is found */
 
 /* ---- members ------------------------------------------------------------------------------- */
@@ -192,7 +195,9 @@ typedef struct sharing {
     pp_work *work;
     const pp_capacity *capacity;
     int rank;
+    int fixed, fixed_members;              /* this stage has as many; -1: none is said to */
     double left_s;                         /* to repeat in */
+    double spare_s;                        /* of that, when a way was found */
     double member_s[REPEATS_ANYTHING + 1]; /* what repeating takes for a member */
     int ways, steps;                       /* left */
 } sharing;
@@ -231,9 +236,11 @@ static bool can_hold(sharing *s, int stage, int left, int64_t bytes) {
     if (s->steps-- <= 0) return true;
     if (stage == terms->stages) {
         if (left > 0) return false;
+        s->spare_s = s->left_s;
         return s->ways-- <= 0 || holds(s); /* too many ways: say yes */
     }
     for (int m = s->capacity->least[stage]; m <= left; m++) {
+        if (stage == s->fixed && m != s->fixed_members) continue;
         int repeats = chooses(s->work) ? REPEATS_ANYTHING : KEEPS;
         for (; repeats >= KEEPS; repeats--) {
             if (can_hold_as(s, repeats, stage, m, left, bytes)) return true;
@@ -243,22 +250,31 @@ static bool can_hold(sharing *s, int stage, int left, int64_t bytes) {
     return false;
 }
 
-static bool rank_can_hold(pp_work *work, const pp_capacity *c, int rank, int members) {
-    sharing s = {.work = work, .capacity = c, .rank = rank, .ways = WAYS_MAX, .steps = STEPS_MAX};
+/* repeats: stages may repeat what they like, where they choose. */
+static bool rank_can_hold(pp_work *work, const pp_capacity *c, int rank, bool repeats,
+                          int members) {
+    double charge = repeats ? 0 : 1; /* nobody has time for that */
+    sharing s = {.work = work,
+                 .capacity = c,
+                 .rank = rank,
+                 .fixed = -1,
+                 .member_s = {0, charge, charge},
+                 .ways = WAYS_MAX,
+                 .steps = STEPS_MAX};
     return can_hold(&s, 0, members, 0);
 }
 
 /* By bisection, since what holds more holds fewer; where too many ways made it say yes, the yes of
  * a larger number stands for itself. -1: not even the fewest. */
-static int most_held(pp_work *work, const pp_capacity *c, int rank) {
+static int most_held(pp_work *work, const pp_capacity *c, int rank, bool repeats) {
     int low = 0, high = c->total;
     for (int s = 0; s < work->terms.stages; s++) {
         if (pp_terms_copy_on(&work->terms, s, rank) >= 0) low += c->least[s];
     }
-    if (!rank_can_hold(work, c, rank, low)) return -1;
+    if (!rank_can_hold(work, c, rank, repeats, low)) return -1;
     while (low < high) {
         int middle = low + (high - low + 1) / 2;
-        if (rank_can_hold(work, c, rank, middle)) {
+        if (rank_can_hold(work, c, rank, repeats, middle)) {
             low = middle;
         } else {
             high = middle - 1;
@@ -331,15 +347,30 @@ static rank_ends ends_of(const pp_terms *terms, int rank) {
     return ends;
 }
 
-/* To sum and step one member, whatever stage has it. */
-static double member_update(const pp_capacity *c, const pp_terms *terms, int rank) {
+/* To sum and step one layer, by a copy of a stage that has it. */
+static double layer_update(const pp_terms *terms, int layer, int copy) {
     const pp_timing *t = terms->timing;
-    const pp_weights *weights = t->division.weights;
-    int m = c->member, copy = 0;
-    while (terms->placement[copy] != rank) copy++;
-    double bytes = (double)(weights->own_bytes[m + 1] - weights->own_bytes[m]);
-    return (t->own_update[m + 1] - t->own_update[m]) / terms->mode.shards +
-           bytes * pp_terms_reduce_line(terms, copy).per_byte_s;
+    const int64_t *own_bytes = t->division.weights->own_bytes;
+    double bytes = (double)(own_bytes[layer + 1] - own_bytes[layer]);
+    return (t->own_update[layer + 1] - t->own_update[layer]) / terms->mode.shards +
+           bytes * pp_terms_update_line(terms, copy).per_byte_s;
+}
+
+/* The same of a rank's stages, but for their members. */
+static double other_update(const pp_capacity *c, const pp_terms *terms, int rank) {
+    int last = terms->tables->layers - 1;
+    double seconds = 0;
+    for (int copy = 0; copy < terms->copies; copy++) {
+        int s = copy % terms->stages;
+        bool front = s == 0, back = s == terms->stages - 1;
+        if (terms->placement[copy] != rank) continue;
+        seconds += pp_terms_update_line(terms, copy).fixed_s;
+        if (front && !equal_layers(terms->timing, 0, c->member))
+            seconds += layer_update(terms, 0, copy);
+        if (back && last > 0 && !equal_layers(terms->timing, last, c->member))
+            seconds += layer_update(terms, last, copy);
+    }
+    return seconds;
 }
 
 /* What a rank does in a step, and with each member more. */
@@ -349,12 +380,14 @@ typedef struct rank_time {
     double forward_s, whole_s; /* work that a member adds: all its F, and all with F … */
     double backward_s;         /* … all that follows a gradient, without what is recomputed … */
     double attention_s;        /* … all attention once more, if that is repeated … */
-    double update_s;           /* … and when all backwards are done */
+    double update_s;           /* … and when all backwards are done … */
+    double other_update_s;     /* … where so much is done besides */
 } rank_time;
 
 static rank_time time_of(const pp_capacity *c, const pp_terms *terms, int rank) {
     const pp_timing *t = terms->timing;
-    int m = c->member;
+    int m = c->member, copy = 0;
+    while (terms->placement[copy] != rank) copy++;
     double visits = fewest(terms->visits), again = fewest(terms->recomputes);
     double forward = t->forward_each[m], backward = t->input_each[m] + t->weight_each[m];
     return (rank_time){.ends = ends_of(terms, rank),
@@ -363,12 +396,13 @@ static rank_time time_of(const pp_capacity *c, const pp_terms *terms, int rank) 
                        .whole_s = visits * (forward + backward) + again * forward,
                        .backward_s = visits * backward,
                        .attention_s = visits * t->attention_each[m],
-                       .update_s = member_update(c, terms, rank)};
+                       .update_s = layer_update(terms, m, copy),
+                       .other_update_s = other_update(c, terms, rank)};
 }
 
-/* Most n with n · each + max(back, n · update) <= left. */
-static double most_within(double left, double each, double back, double update) {
-    return fmin((left - back) / each, left / (each + update));
+/* Most n with n · each + max(back, n · update + other update) <= left. */
+static double most_within(const rank_time *r, double left, double each) {
+    return fmin((left - r->ends.back_s) / each, (left - r->other_update_s) / (each + r->update_s));
 }
 
 /* Of a rank that has n members each of these takes less than the step:
@@ -381,9 +415,8 @@ static double most_within(double left, double each, double back, double update) 
 static int most_in_time(const pp_capacity *c, const rank_time *r, double limit_s) {
     const rank_ends *e = &r->ends;
     if (!(r->forward_s > 0) || !isfinite(limit_s)) return c->total;
-    double most =
-        most_within(limit_s - e->front_s - r->other_s, r->whole_s, e->back_s, r->update_s);
-    most = fmin(most, most_within(limit_s - e->gradient_s, r->backward_s, e->back_s, r->update_s));
+    double most = most_within(r, limit_s - e->front_s - r->other_s, r->whole_s);
+    most = fmin(most, most_within(r, limit_s - e->gradient_s, r->backward_s));
     most = fmin(most, (limit_s - e->front_s - e->journey_s) / r->forward_s);
     most = floor(most * (1 + 1e-9));
     return most >= c->total ? c->total : most < 0 ? -1 : (int)most;
@@ -397,6 +430,7 @@ static bool allocate(pp_work *work, pp_capacity *c) {
                        .least = PP_NEW(arena, int, work->terms.stages),
                        .held_by_stage = PP_NEW(arena, int, work->terms.stages),
                        .held = PP_NEW(arena, int, work->terms.ranks),
+                       .kept = PP_NEW(arena, int, work->terms.ranks),
                        .most = PP_NEW(arena, int, work->terms.ranks)};
     return !arena->failed;
 }
@@ -462,7 +496,10 @@ pp_status pp_capacity_hold(pp_work *work, pp_capacity *c, pp_error *error) {
     for (int kind = 0; kind < kinds; kind++) {
         if (!find_leanest(work, c, kind)) return pp_fail_memory(error);
     }
-    for (int p = 0; p < terms->ranks; p++) c->held[p] = most_held(work, c, p);
+    for (int p = 0; p < terms->ranks; p++) {
+        c->held[p] = most_held(work, c, p, true);
+        c->kept[p] = chooses(work) ? most_held(work, c, p, false) : c->held[p];
+    }
     for (int s = 0; s < terms->stages; s++) c->held_by_stage[s] = most_of_stage(work, c, s);
     c->fits = enough(c->held, terms->ranks, c->total * terms->copies / terms->stages) &&
               enough(c->held_by_stage, terms->stages, c->total);
@@ -470,23 +507,29 @@ pp_status pp_capacity_hold(pp_work *work, pp_capacity *c, pp_error *error) {
 }
 
 /* Where stages choose what they repeat, and have so long for it. */
+static sharing sharing_of(pp_work *work, const pp_capacity *c, int rank, const rank_time *r,
+                          double left_s) {
+    return (sharing){.work = work,
+                     .capacity = c,
+                     .rank = rank,
+                     .fixed = -1,
+                     .left_s = left_s * (1 + 1e-9),
+                     .member_s = {0, r->attention_s, r->forward_s},
+                     .ways = WAYS_MAX,
+                     .steps = STEPS_MAX};
+}
+
 static bool can_keep(pp_work *work, const pp_capacity *c, int rank, const rank_time *r, int members,
                      double left_s) {
-    sharing s = {.work = work,
-                 .capacity = c,
-                 .rank = rank,
-                 .left_s = left_s * (1 + 1e-9),
-                 .member_s = {0, r->attention_s, r->forward_s},
-                 .ways = WAYS_MAX,
-                 .steps = STEPS_MAX};
+    sharing s = sharing_of(work, c, rank, r, left_s);
     return can_hold(&s, 0, members, 0);
 }
 
 static int most_with_choice(pp_work *work, const pp_capacity *c, int rank, const rank_time *r,
                             double limit_s) {
     int most = min(most_in_time(c, r, limit_s), c->held[rank]);
-    for (; most > 0; most--) {
-        double tail = fmax(r->ends.back_s, most * r->update_s);
+    for (; most > c->kept[rank] && most > 0; most--) {
+        double tail = fmax(r->ends.back_s, most * r->update_s + r->other_update_s);
         double took = r->ends.front_s + r->other_s + most * r->whole_s + tail;
         if (can_keep(work, c, rank, r, most, fmax(limit_s - took, 0))) break;
     }
@@ -502,6 +545,93 @@ bool pp_capacity_limit(pp_work *work, double limit_s, pp_capacity *c) {
                          : min(most_in_time(c, &r, limit_s), c->held[p]);
     }
     return enough(c->most, terms->ranks, c->total * terms->copies / terms->stages);
+}
+
+double pp_capacity_shortest(pp_work *work, double low_s, double high_s, pp_capacity *c) {
+    while (high_s - low_s > LEAST_TIME_STEP * high_s) {
+        double middle = 0.5 * (low_s + high_s);
+        if (pp_capacity_limit(work, middle, c))
+            high_s = middle;
+        else
+            low_s = middle;
+    }
+    return low_s;
+}
+
+/* ---- what has to be repeated --------------------------------------------------------------- */
+
+/* The least seconds in a step that the rank repeats, where it has `all` members and a stage so many
+ * of them; INFINITY: it cannot hold them. From any way to a cheaper one, until there is none. */
+static double least_again(pp_work *work, const pp_capacity *c, const rank_time *r, int copy,
+                          int members, int all) {
+    double spent = INFINITY, left = 0;
+    for (bool first = true; spent > 0; first = false) {
+        sharing s = sharing_of(work, c, work->terms.placement[copy], r, left);
+        s.fixed = copy % work->terms.stages;
+        s.fixed_members = members;
+        bool found = can_hold(&s, 0, all, 0);
+        if (found) spent = fmax(left - s.spare_s, 0);
+        if (!found && !first) break;
+        left = first ? all * r->forward_s : spent * CAUTION;
+    }
+    return spent * CAUTION;
+}
+
+/* Whether the rank holds as many members as it has at the most, whichever stage has them, with
+ * nothing repeated. */
+static bool has_room(pp_work *work, const pp_capacity *c, int rank, int most) {
+    const pp_terms *terms = &work->terms;
+    sharing s = {.work = work, .rank = rank};
+    bool exist = true;
+    for (int o = 0; o < terms->stages && exist; o++) {
+        int copy = pp_terms_copy_on(terms, o, rank);
+        if (copy < 0) continue;
+        work->probe[copy] = *leanest(&c->lean[KEEPS], terms, o, most);
+        exist = exists(&work->probe[copy]);
+    }
+    bool room = exist && holds(&s);
+    memset(work->probe, 0, (size_t)terms->copies * sizeof *work->probe);
+    return room;
+}
+
+/* Both stages of the rank tell of the same, so each counts for half. */
+static void fill_again(pp_work *work, int least, int most, pp_capacity *c, int copy) {
+    const pp_terms *terms = &work->terms;
+    int rank = terms->placement[copy], stage = copy % terms->stages, others = 0;
+    double *again = &c->again_s[(size_t)copy * ((size_t)c->total + 1)];
+    rank_time r = time_of(c, terms, rank);
+    bool room = most >= 0 && has_room(work, c, rank, most);
+    for (int o = 0; o < terms->stages; o++) {
+        if (o != stage && pp_terms_copy_on(terms, o, rank) >= 0) others += c->least[o];
+    }
+    for (int m = 0; m <= c->total; m++) {
+        int all = m + others > least ? m + others : least;
+        bool held = m >= c->least[stage] && m <= c->held_by_stage[stage] && all <= most;
+        again[m] = !held ? INFINITY : room ? 0 : 0.5 * least_again(work, c, &r, copy, m, all);
+    }
+}
+
+static bool all_have_room(pp_work *work, const int *most, const pp_capacity *c) {
+    for (int p = 0; p < work->terms.ranks; p++)
+        if (most[p] < 0 || !has_room(work, c, p, most[p])) return false;
+    return true;
+}
+
+pp_status pp_capacity_again(pp_work *work, const int *least, const int *most, pp_capacity *c,
+                            pp_error *error) {
+    const pp_terms *terms = &work->terms;
+    c->again_s = NULL;
+    if (c->lean == NULL || !chooses(work) || pp_candidate_each(work->candidate) != 2) return PP_OK;
+    if (all_have_room(work, most, c)) return PP_OK;
+    if (c->again_room == NULL)
+        c->again_room = PP_NEW(&work->arena, double, (size_t)terms->copies *((size_t)c->total + 1));
+    c->again_s = c->again_room;
+    if (c->again_s == NULL) return pp_fail_memory(error);
+    for (int copy = 0; copy < terms->copies; copy++) {
+        int rank = terms->placement[copy];
+        fill_again(work, least[rank], most[rank], c, copy);
+    }
+    return PP_OK;
 }
 
 static bool enough_time(const pp_capacity *c, const pp_terms *terms, const rank_time *times,

@@ -13,14 +13,16 @@
 
 /* Times of layers on a device of the stage's rank: the rank is no faster. */
 const pp_timing *pp_terms_timing(const pp_terms *terms, int stage);
-/* A line below the stage's REDUCE_GRAD as a function of its gradients' bytes. */
-pp_line pp_terms_reduce_line(const pp_terms *terms, int stage);
+/* A line below what the stage's REDUCE_GRAD takes, as a function of the gradients that are its
+ * layers' own, with what it sums and steps besides in every split. */
+pp_line pp_terms_update_line(const pp_terms *terms, int stage);
 
 /* Means over splits of what one stage costs: layers alone, without the cost of actions. */
 typedef struct pp_mix {
     double forward_s, recompute_s, input_s, weight_s, update_s;
     double border_bytes; /* behind it */
     double members;      /* layers of the kind that capacities count */
+    double again_s;      /* of pp_capacity, in a step */
 } pp_mix;
 
 /* How often what a stage costs is counted in a row. */
@@ -28,6 +30,7 @@ typedef struct pp_row_stage {
     double forward, recompute, input, weight, update;
     double border_byte_s; /* per byte of the border behind it */
     double members;       /* per layer of the kind that capacities count */
+    double again;         /* share of what pp_capacity says is recomputed */
 } pp_row_stage;
 
 /* A linear function of the split that no step time is below. */
@@ -61,9 +64,12 @@ typedef struct pp_capacity {
     int total;          /* of the model */
     int *least;         /* [stages] members that the stage has in every split */
     int *held;          /* [ranks] at most, by memory; -1: not even the fewest */
+    int *kept;          /* [ranks] the same with nothing recomputed, where stages choose that */
     int *held_by_stage; /* [stages] the same of one stage beside others that have their fewest */
     struct pp_lean *lean; /* least bytes of stages; NULL: not looked at */
     int *most;          /* [ranks] the same, also within a limit of time */
+    double *again_s;    /* [copies][total + 1] of pp_capacity_again; NULL: nothing … */
+    double *again_room; /* … and where it lies */
     bool fits;          /* memory by this count does not rule out every split */
 } pp_capacity;
 
@@ -73,6 +79,15 @@ pp_status pp_capacity_find(pp_work *work, pp_capacity *capacity, pp_error *error
 pp_status pp_capacity_hold(pp_work *work, pp_capacity *capacity, pp_error *error);
 /* Fills `most` for splits whose step takes less than limit_s. False: there are none. */
 bool pp_capacity_limit(pp_work *work, double limit_s, pp_capacity *capacity);
+/* The longest limit found from low_s on for which there are none, or low_s; for high_s there are.
+ * Leaves `most` for some limit between. */
+double pp_capacity_shortest(pp_work *work, double low_s, double high_s, pp_capacity *capacity);
+/* Where stages choose what they recompute: fills again_s, by how many members a copy of a stage
+ * has, with its even part of the seconds that its rank spends on that in a step; INFINITY where it
+ * cannot have so many. least, most: [ranks] members that each rank has in the splits asked about.
+ * Nothing is said of ranks with other numbers of stages than two. */
+pp_status pp_capacity_again(pp_work *work, const int *least, const int *most, pp_capacity *capacity,
+                            pp_error *error);
 /* A time >= at_least_s below (which is all that is said if that is 0) which the ranks cannot work
  * off all members, whatever memory they have, in any order. */
 pp_status pp_capacity_least_time(const pp_terms *terms, double at_least_s, pp_arena *arena,

@@ -158,11 +158,12 @@ static void set_times(pp_paths *paths, const pp_mix *mix) {
     double overhead = terms->tables->overhead_s;
     for (int s = 0; s < terms->copies; s++) {
         const pp_mix *m = &mix[s];
+        double input = m->input_s + m->again_s / terms->visits[s / terms->stages];
         double full[KINDS] = {[KIND_F] = m->forward_s + overhead,
                               [KIND_R] = m->recompute_s + overhead,
-                              [KIND_I] = m->input_s + overhead,
+                              [KIND_I] = input + overhead,
                               [KIND_W] = m->weight_s + overhead,
-                              [KIND_B] = m->input_s + m->weight_s + overhead,
+                              [KIND_B] = input + m->weight_s + overhead,
                               [KIND_U] = m->update_s};
         for (int k = 0; k < KINDS; k++) {
             *time_of(paths, s, k, false) = full[k];
@@ -243,13 +244,22 @@ const pp_timing *pp_terms_timing(const pp_terms *terms, int stage) {
 }
 
 /* The cheaper of several lines is concave, so the chord over all bytes there are lies below it. */
-pp_line pp_terms_reduce_line(const pp_terms *terms, int stage) {
+static pp_line reduce_line(const pp_terms *terms, int stage) {
     if (terms->mode.dp == 1) return (pp_line){0, 0};
     const pp_all_reduce *reduce = &terms->reduce[terms->placement[stage]];
     const pp_weights *weights = terms->timing->division.weights;
     double bytes = (double)weights->own_bytes[terms->tables->layers];
     double least = pp_all_reduce_s(reduce, 0), most = pp_all_reduce_s(reduce, bytes);
     return (pp_line){least, bytes > 0 ? (most - least) / bytes : 0};
+}
+
+pp_line pp_terms_update_line(const pp_terms *terms, int stage) {
+    const pp_tied_end *end = &terms->tied_end;
+    pp_line line = reduce_line(terms, stage);
+    bool ends = stage % terms->stages == terms->stages - 1;
+    bool apart = end->owner >= 0 && end->owner < terms->stages - 1; /* in every split */
+    if (ends && apart) line.fixed_s += end->step_s + end->bytes * line.per_byte_s;
+    return line;
 }
 
 static double between(const double *sums, int first, int end) {
@@ -264,7 +274,7 @@ void pp_mix_add(const pp_terms *terms, const int *splits, double share, pp_mix *
         int i = s % terms->stages, first = i == 0 ? 0 : splits[i - 1];
         int end = i == terms->stages - 1 ? tables->layers : splits[i];
         double forward = between(t->forward, first, end);
-        pp_line reduce = pp_terms_reduce_line(terms, s);
+        pp_line reduce = pp_terms_update_line(terms, s);
         double bytes = (double)(own_bytes[end] - own_bytes[first]);
         double step = between(t->own_update, first, end) / terms->mode.shards;
         mix[s].forward_s += share * forward;

@@ -93,14 +93,16 @@ typedef struct pp_kinds {
 } pp_kinds;
 
 /* What the model's layers weigh on each of tp devices; sums are prefix sums over the file's order:
- * layers first … last have sum[last + 1] - sum[first]. */
+ * layers first … last have sum[last + 1] - sum[first]. A tied matrix is the own of the lowest layer
+ * that has it, whichever stage that is in: so sums are never more than a stage has. */
 typedef struct pp_weights {
     int tp;
-    double *own_share;     /* [layers] of a layer's parameters that is not tied */
+    double *untied_share;  /* [layers] of a layer's parameters that is not tied … */
+    double *own_share;     /* [layers] … or is its own */
     int64_t *tied_bytes;   /* [layers] of the parameter that the layer shares, or 0 */
-    int64_t *weight_bytes; /* [layers + 1] sums of weights and gradients that are not tied */
+    int64_t *weight_bytes; /* [layers + 1] sums of weights and gradients that are a layer's own */
     int64_t *state_bytes;  /* [layers + 1] sums of their optimizer state */
-    int64_t *own_bytes;    /* [layers + 1] sums of gradients that are not tied */
+    int64_t *own_bytes;    /* [layers + 1] sums of gradients that are a layer's own */
     int64_t *held_bytes;   /* [layers + 1] sums of weights, gradients and state, ties included */
 } pp_weights;
 
@@ -125,13 +127,13 @@ typedef struct pp_timing {
     double *heaviest_recomputed;      /* … and of 2F + I + W */
     double least_forward_share;       /* least F / (F + I + W) of a layer that costs anything */
     double least_slice_share;         /* of what a phase takes, what its first slice does at least */
-    double own_update_total_s;        /* optimizer steps over what is not tied */
+    double own_update_total_s;        /* optimizer steps over what is a layer's own */
     double *forward, *input, *weight; /* [layers + 1] sums; NULL until pp_tables_expand */
     double *forward_each, *input_each, *weight_each; /* [layers] what they are sums of */
     double *attention, *attention_each;              /* the same */
     double *forward_tilt_each, *input_tilt_each;     /* [layers] last slice less the first one */
     double *update_each;   /* [layers] one optimizer step, whatever the microbatch … */
-    double *own_update;    /* [layers + 1] … and sums of it over what is not tied */
+    double *own_update;    /* [layers + 1] … and sums of it over what is its own */
     int64_t *border_bytes; /* [layers + 1] what crosses in front of each layer */
     int64_t *tensor_bytes; /* [layers + 1] sums of all tensors that are no parameters */
     double *whole;         /* over a lattice: [ideals] sums of F + I + W */
@@ -472,6 +474,13 @@ bool pp_flows_make(const pp_schedule *order, pp_arena *arena, pp_flow *flows);
 
 /* ---- terms --------------------------------------------------------------------------------- */
 
+/* The last layer's part in a matrix that is another layer's own: at the end of a step so much is
+ * summed and stepped besides what is its own, where that layer is in another stage. */
+typedef struct pp_tied_end {
+    int owner; /* -1: none */
+    double step_s, bytes;
+} pp_tied_end;
+
 /* What the stages of one candidate cost, as functions of where they are cut. Arrays are in the
  * arena given to pp_terms_init. Where a candidate has two chains, stage s of the first and stage
  * stages + s of the second are copies, of the same layers: [copies] are arrays over both. */
@@ -498,6 +507,7 @@ typedef struct pp_terms {
     double scale;                    /* of the smallest microbatch, at most 1 */
     double slice_share;              /* of a microbatch that is the first slice, at least; 1: all */
     double overhead_s;               /* of the actions of one phase of a microbatch */
+    pp_tied_end tied_end;
     int *tie_devices;                /* [tied layers] scratch of the assembling … */
     bool *tie_holds;                 /* [copies] … of tied stages */
     const pp_flow *flows;            /* [copies] what follows from the order; NULL: not known */
@@ -714,6 +724,7 @@ double pp_guess(const pp_tables *tables, const pp_candidate *candidate);
 
 /* Candidates, the best guess first. */
 typedef struct pp_guesses {
+    const pp_space *space;
     size_t *heap;
     double *seconds; /* of the candidate in the same place */
     size_t count;

@@ -28,6 +28,10 @@
  * over the cases. Splits whose step takes longer than limit_s are left out of the capacities, so
  * the result is never more than that.
  *
+ * Where stages choose what they recompute and a rank has two of them, what it has to repeat for
+ * want of memory depends on how many members each has (pp_capacity_again), so that the programme
+ * tries all starts i for each j, with that added by number of members: in O(stages · layers²).
+ *
  * A case's bound is what the chain programme says for some weights >= 0 that add up to one. Where
  * they come from, and when the play was broken off, does not matter for its truth. */
 #include <math.h>
@@ -35,12 +39,13 @@
 
 #include "planner/game_internal.h"
 
-enum { MOVES = 64, FEWEST_MOVES = 8, BASE_ROWS = 64, ROWS = BASE_ROWS + MOVES };
+enum { MOVES = 96, FEWEST_MOVES = 8, BASE_ROWS = 64, ROWS = BASE_ROWS + MOVES };
 #define FULLER 1.3 /* a rank's share of time when its own row is looked for */
 #define CLOSE_ENOUGH 1e-3
 #define CAUTION (1 - 1e-10)
 #define SIMPLEX_EFFORT 1e3 /* solving the game of what was found so far, in actions */
-#define GAME_ACTIONS 3e7   /* that all walks together may look at */
+#define GAME_ACTIONS 3e7   /* that all walks together may look at … */
+#define WIN_ACTIONS 7e5    /* … and those of a case that is to be won */
 
 typedef struct split_move {
     int *splits;
@@ -50,11 +55,12 @@ typedef struct split_move {
 typedef struct game {
     pp_work *work;
     const pp_terms *terms;
-    const pp_capacity *capacity;
+    pp_capacity *capacity;
     pp_paths paths;
     double limit_s, enough_s;     /* no more is wanted of a case … */
     bool to_win;                  /* … and no less */
     int *most;                    /* [ranks] members in this case */
+    int *fewest;                  /* [ranks] and at the least */
     int fullest, fullest_members; /* this rank has as many at the least; -1: no rank is said to */
     int moves;                    /* at most, in a case */
     pp_row rows[ROWS];            /* the first base_count are shared by all cases */
@@ -85,9 +91,17 @@ static double payoff_of(const game *g, const pp_row *row, const pp_mix *mix) {
         const pp_mix *m = &mix[s];
         seconds += r->forward * m->forward_s + r->recompute * m->recompute_s +
                    r->input * m->input_s + r->weight * m->weight_s + r->update * m->update_s +
-                   r->border_byte_s * m->border_bytes + r->members * m->members;
+                   r->border_byte_s * m->border_bytes + r->members * m->members +
+                   r->again * m->again_s;
     }
     return seconds;
+}
+
+/* Seconds of a step; 0 where nothing is said. */
+static double again_s(const game *g, int copy, int members) {
+    const pp_capacity *c = g->capacity;
+    return c->again_s == NULL ? 0
+                              : c->again_s[(size_t)copy * ((size_t)c->total + 1) + (size_t)members];
 }
 
 static void add_split(const game *g, const int *splits, double share, pp_mix *mix) {
@@ -96,7 +110,10 @@ static void add_split(const game *g, const int *splits, double share, pp_mix *mi
     for (int s = 0; s < g->terms->copies; s++) {
         int i = s % stages, first = i == 0 ? 0 : splits[i - 1];
         int end = i == stages - 1 ? g->terms->tables->layers : splits[i];
-        mix[s].members += share * (g->capacity->members[end] - g->capacity->members[first]);
+        int members = g->capacity->members[end] - g->capacity->members[first];
+        double again = again_s(g, s, members);
+        mix[s].members += share * members;
+        if (again < INFINITY) mix[s].again_s += share * again; /* else the split is none */
     }
 }
 
@@ -132,11 +149,26 @@ static void punish(const game *g, int rank, double weight, int members, pp_row *
     }
 }
 
+/* Whichever of its stages repeats it, a path has at least the share of what its rank repeats that
+ * it has of the backwards of each of them. */
+static void count_again(const game *g, pp_row *row) {
+    const pp_terms *terms = g->terms;
+    for (int s = 0; s < terms->copies; s++) {
+        double least = 1;
+        for (int o = 0; o < terms->copies; o++) {
+            if (terms->placement[o] != terms->placement[s]) continue;
+            least = fmin(least, row->stages[o].input / terms->visits[o / terms->stages]);
+        }
+        row->stages[s].again = least;
+    }
+}
+
 /* The longest path for a mix, and what the mix breaks of the case's limits; the payoff is returned.
  */
 static double add_row(game *g, const pp_mix *mix) {
     pp_row *row = &g->rows[g->row_count];
     pp_paths_longest(&g->paths, mix, row);
+    count_again(g, row);
     for (int p = 0; p < g->terms->ranks; p++) {
         double members = members_of(g, mix, p);
         if (members > g->most[p] + 1e-6) punish(g, p, g->limit_s, g->most[p], row);
@@ -171,6 +203,7 @@ static void mean_row(game *g) {
             to->update += share * from->update;
             to->border_byte_s += share * from->border_byte_s;
             to->members += share * from->members;
+            to->again += share * from->again;
         }
     }
 }
@@ -181,7 +214,7 @@ static double weigh_copy(game *g, int s) {
     const int64_t *own_bytes = terms->timing->division.weights->own_bytes;
     const pp_timing *t = pp_terms_timing(terms, s);
     const pp_row_stage *r = &g->sum.stages[s];
-    pp_line reduce = pp_terms_reduce_line(terms, s);
+    pp_line reduce = pp_terms_update_line(terms, s);
     double forward = r->forward + (terms->mode.recompute ? r->recompute : 0);
     double step = r->update / terms->mode.shards, byte = r->update * reduce.per_byte_s;
     for (int j = 0; j <= terms->tables->layers; j++) {
@@ -212,6 +245,34 @@ static int stage_limit(const game *g, int s) {
     return most < held ? most : held;
 }
 
+/* By the mean of the rows, in a stage with so many members. */
+static double repeated(const game *g, int s, int members) {
+    double seconds = 0;
+    for (int copy = s; copy < g->terms->copies; copy += g->terms->stages) {
+        double again = again_s(g, copy, members);
+        if (again == INFINITY) return INFINITY;
+        seconds += g->sum.stages[copy].again * again;
+    }
+    return seconds;
+}
+
+/* The same where what a stage repeats depends on how many members it has: all starts are tried. */
+static void extend_by_members(game *g, int s, int most, double byte) {
+    const int *members = g->capacity->members;
+    int layers = g->terms->tables->layers, behind = g->terms->stages - 1 - s, width = layers + 1;
+    for (int j = layers - behind; j > s; j--) {
+        double least = INFINITY;
+        int best = -1;
+        for (int start = j - 1; start >= s && members[j] - members[start] <= most; start--) {
+            double value =
+                g->least[start] - g->sums[start] + repeated(g, s, members[j] - members[start]);
+            if (value < least) least = value, best = start;
+        }
+        g->choice[s * width + j] = best;
+        g->least[j] = least + g->sums[j] + byte * (double)g->terms->timing->border_bytes[j];
+    }
+}
+
 /* One row of the programme: from D of the stage before, in g->least, to its own. */
 static void extend(game *g, int s) {
     const int *members = g->capacity->members;
@@ -220,6 +281,11 @@ static void extend(game *g, int s) {
     double byte = 0, before = g->least[s];
     for (int copy = s; copy < g->terms->copies; copy += g->terms->stages)
         byte += g->sum.stages[copy].border_byte_s;
+    if (g->capacity->again_s != NULL) {
+        extend_by_members(g, s, most, byte);
+        for (int j = 0; j <= s; j++) g->least[j] = INFINITY;
+        return;
+    }
     for (int j = s + 1; j <= layers - behind; j++) {
         int start = j - 1; /* joins */
         double value = before - g->sums[start];
@@ -389,6 +455,7 @@ static pp_status prepare(game *g, pp_work *work, double limit_s, pp_error *error
     int width = work->tables->layers + 1;
     *g = (game){.work = work, .terms = &work->terms, .limit_s = limit_s};
     g->most = PP_NEW(arena, int, work->terms.ranks);
+    g->fewest = PP_NEW(arena, int, work->terms.ranks);
     g->mean = PP_NEW(arena, pp_mix, copies);
     g->inner = PP_NEW(arena, pp_mix, copies);
     g->sum.stages = PP_NEW(arena, pp_row_stage, copies);
@@ -503,9 +570,26 @@ static void keep_starts(const game *g) {
     }
 }
 
+/* How many members each rank has at the least, since the others have not more than they can. */
+static void find_fewest(game *g) {
+    const pp_terms *terms = g->terms;
+    int64_t all = (int64_t)g->capacity->total * terms->copies / terms->stages;
+    for (int p = 0; p < terms->ranks; p++) all -= g->most[p];
+    for (int p = 0; p < terms->ranks; p++) {
+        int64_t fewest = all + g->most[p];
+        g->fewest[p] = fewest > 0 ? (int)fewest : 0;
+        if (p == g->fullest && g->fewest[p] < g->fullest_members) g->fewest[p] = g->fullest_members;
+    }
+}
+
 /* One case, from the splits that other cases left. */
 static double play(game *g, const int *start) {
     double bound = 0;
+    find_fewest(g);
+    if (pp_capacity_again(g->work, g->fewest, g->most, g->capacity, NULL) != PP_OK) {
+        g->work->failure = PP_E_OUT_OF_MEMORY;
+        return 0;
+    }
     g->row_count = g->base_count;
     g->column_count = 0;
     g->inner_s = INFINITY;
@@ -552,7 +636,8 @@ static double play_fullest(game *g, int rank, int members, const int *start) {
 
 static double play_cases(game *g, const int *start) {
     int level = level_of(g), ranks = g->terms->ranks;
-    double moves = GAME_ACTIONS / (double)(g->paths.count * ((size_t)ranks + 1));
+    double nodes = (double)g->paths.count, moves = GAME_ACTIONS / (nodes * (ranks + 1));
+    if (g->to_win) moves = fmin(moves, WIN_ACTIONS / nodes);
     g->moves = moves < FEWEST_MOVES ? FEWEST_MOVES : moves > MOVES ? MOVES : (int)moves;
     g->enough_s = g->limit_s;
     add_base(g, start);

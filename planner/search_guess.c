@@ -9,10 +9,14 @@
  * with the bubble of the family's closed form on equal stages, or (K-1)/(K-1+MV), with K/2 for K of
  * two chains, a third of it where the backward is split, outside its domain. A guess proves nothing
  * and decides nothing: it only finds good plans early, and with them the proof can leave out most
- * of the rest. */
+ * of the rest. It is rounded to what may be trusted of it, and of candidates that promise the same
+ * the one with the fewest stages comes first: more virtual stages promise a little more of every
+ * schedule, cost more to try, and keep their promise less often. */
 #include <math.h>
 
 #include "planner/planner_internal.h"
+
+#define PRECISION 1.01
 
 static double generic_bubble(const pp_candidate *c) {
     double ramp = (c->ranks / (double)pp_candidate_chains(c) - 1) *
@@ -43,9 +47,17 @@ double pp_guess(const pp_tables *tables, const pp_candidate *candidate) {
 
 /* ---- the best guesses ---------------------------------------------------------------------- */
 
+/* Of guesses that are about equal, that with the fewest stages. */
 static bool sooner(const pp_guesses *g, size_t a, size_t b) {
-    return g->seconds[a] < g->seconds[b] ||
-           (g->seconds[a] == g->seconds[b] && g->heap[a] < g->heap[b]);
+    int stages = pp_candidate_stages(&g->space->candidates[g->heap[a]]);
+    int other = pp_candidate_stages(&g->space->candidates[g->heap[b]]);
+    if (g->seconds[a] != g->seconds[b]) return g->seconds[a] < g->seconds[b];
+    return stages != other ? stages < other : g->heap[a] < g->heap[b];
+}
+
+/* Up to the next power of PRECISION. */
+static double rounded(double seconds) {
+    return pow(PRECISION, ceil(log(seconds) / log(PRECISION) - PP_NEGLIGIBLE));
 }
 
 static void swap(pp_guesses *g, size_t a, size_t b) {
@@ -74,13 +86,14 @@ bool pp_guesses_make(pp_guesses *g, const pp_tables *tables, const pp_space *spa
     if (g->seconds == NULL) g->seconds = PP_NEW(arena, double, space->count);
     if (arena->failed) return false;
     g->count = 0;
+    g->space = space;
     for (size_t i = 0; i < space->count; i++) {
         const pp_candidate *c = &space->candidates[i];
         if (c->sketched || !match(c, like)) continue;
         double seconds = pp_guess(tables, c);
         if (seconds == INFINITY) continue;
         g->heap[g->count] = i;
-        g->seconds[g->count++] = seconds;
+        g->seconds[g->count++] = rounded(seconds);
     }
     for (size_t i = g->count / 2; i-- > 0;) sift_down(g, i);
     return true;
@@ -95,7 +108,7 @@ static void sift_up(pp_guesses *g, size_t at) {
 
 void pp_guesses_put(pp_guesses *g, size_t candidate, double seconds) {
     g->heap[g->count] = candidate;
-    g->seconds[g->count++] = seconds;
+    g->seconds[g->count++] = rounded(seconds);
     sift_up(g, g->count - 1);
 }
 

@@ -7,6 +7,9 @@
  *
  * Moves: a run of neighbouring boundaries goes one layer to the left or right: one layer changes
  * from the stage at one end of the run to the stage at the other, those between keep their sizes.
+ * Where ranks have several stages, neighbouring ranks tilt together: each moves a layer from its
+ * last stage to its first, or back. One rank that does so alone mostly loses, since what its
+ * neighbours wait for stays.
  *
  * Enumeration: a depth-first search that gives layers to stages from the left. Stages whose
  * pp_bound_stage or whose rank's pp_bound_rank reaches the best time are cut off, and so are
@@ -21,6 +24,7 @@
 
 #include "planner/planner_internal.h"
 
+enum { TILTS = 8 }; /* places where ranks that tilt begin and end */
 #define REFINE_ACTIONS 2e6
 #define ENUMERATE_ACTIONS 1e6
 #define FAR_ABOVE 1.15
@@ -110,11 +114,45 @@ static pp_status try_moves(pp_work *work, double *effort, bool *improved, pp_err
     return PP_OK;
 }
 
+/* Puts into work->trial: of each rank from p up to q, which is none of them, a layer changes from
+ * its last stage to its first, or back, if there is one to spare. */
+static void tilt(pp_work *work, int p, int q, int by) {
+    size_t boundaries = (size_t)work->terms.stages - 1;
+    memcpy(work->trial, work->splits, boundaries * sizeof *work->trial);
+    for (int rank = p; rank < q; rank++) {
+        int first = 0, last = work->terms.stages - 1, from, to;
+        while (work->terms.placement[first] != rank) first++;
+        while (work->terms.placement[last] != rank) last--;
+        pp_work_interval(work, work->splits, by > 0 ? last : first, &from, &to);
+        for (int i = first; i < last && to > from; i++) work->trial[i] += by;
+    }
+}
+
+static pp_status try_tilts(pp_work *work, double *effort, bool *improved, pp_error *error) {
+    int ranks = work->terms.ranks, step = (ranks + TILTS - 1) / TILTS;
+    if (pp_candidate_each(work->candidate) == 1 || work->terms.copies != work->terms.stages)
+        return PP_OK;
+    for (int p = 0; p < ranks; p += step) {
+        for (int q = ranks; q > p; q -= step) {
+            for (int by = -1; by <= 1; by += 2) {
+                if (*effort <= 0 || pp_work_must_stop(work)) return PP_OK;
+                *effort -= actions_of(work);
+                double before = work->best_s;
+                tilt(work, p, q, by);
+                PP_TRY(pp_work_try(work, error));
+                if (work->best_s < before) *improved = true;
+            }
+        }
+    }
+    return PP_OK;
+}
+
 pp_status pp_refine(pp_work *work, pp_error *error) {
     double effort = REFINE_ACTIONS;
     bool improved = true;
     while (improved && effort > 0) {
         improved = false;
+        PP_TRY(try_tilts(work, &effort, &improved, error));
         PP_TRY(try_moves(work, &effort, &improved, error));
     }
     return work->failure != PP_OK ? pp_fail_memory(error) : PP_OK;

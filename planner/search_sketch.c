@@ -36,8 +36,11 @@ static bool is_same_schedule(const pp_candidate *c, const pp_candidate *like) {
            c->slices == like->slices;
 }
 
-static const sketch_round rounds[] = {
-    {is_plain, 0, 96}, {is_any, 0, 32}, {is_same_work, 6, 32}, {is_same_schedule, 2, 32}};
+static const sketch_round rounds[] = {{is_plain, 0, 96},
+                                      {is_any, 0, 16},
+                                      {is_same_work, 3, 16},
+                                      {is_same_schedule, 3, 16},
+                                      {is_same_work, 3, 32}};
 enum { ROUNDS = sizeof rounds / sizeof *rounds, LIKES = 8, SOLVED_SKETCHES = 8 };
 #define SKETCH_EFFORT 2.5e7 /* of all rounds */
 #define FAR_FROM_BEST 1.25  /* guesses are not that wrong */

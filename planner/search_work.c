@@ -474,15 +474,17 @@ static pp_status assemble(pp_work *work, pp_error *error) {
                : pp_fail_memory(error);
 }
 
-/* Where stages of a rank do not fit together as they would alone, some repeat more. */
-static pp_status assemble_trial(pp_work *work, pp_error *error) {
+/* Stages of a rank do not fit together as they would alone: some have to repeat more. */
+static bool is_crowded(pp_work *work) {
     int64_t peak;
-    PP_TRY(assemble(work, error));
     bool alone = pp_candidate_each(work->candidate) == 1;
-    if (alone || work->candidate->recompute != PP_RECOMPUTE_MIXED || ranks_fit(work, &peak))
-        return PP_OK;
+    return !alone && work->candidate->recompute == PP_RECOMPUTE_MIXED && !ranks_fit(work, &peak);
+}
+
+/* If that goes; else it does not fit, which is found out. */
+static pp_status relieve(pp_work *work, pp_error *error) {
     work->shared = true;
-    (void)pp_work_relieve(work); /* else it does not fit, which is found out */
+    (void)pp_work_relieve(work);
     if (work->failure != PP_OK) return pp_fail_memory(error);
     return pp_assemble_stages(&work->terms, work->footprints, work->trial, &work->plan)
                ? PP_OK
@@ -490,11 +492,16 @@ static pp_status assemble_trial(pp_work *work, pp_error *error) {
 }
 
 pp_status pp_work_try(pp_work *work, pp_error *error) {
-    PP_TRY(settle(work, error));
-    PP_TRY(assemble_trial(work, error));
     double seconds;
     int64_t peak;
+    PP_TRY(settle(work, error));
+    PP_TRY(assemble(work, error));
     PP_TRY(pp_work_time(work, &seconds, error));
+    if (seconds >= work->best_s) return PP_OK; /* nor would it be faster if more were repeated */
+    if (is_crowded(work)) {
+        PP_TRY(relieve(work, error));
+        PP_TRY(pp_work_time(work, &seconds, error));
+    }
     if (seconds >= work->best_s || !ranks_fit(work, &peak)) return PP_OK;
     work->best_s = seconds;
     work->best_peak_bytes = peak;
@@ -695,6 +702,8 @@ static pp_status play(pp_work *work, double ceiling, pp_error *error) {
         work->bound_s = fmax(work->bound_s, ceiling);
         return PP_OK;
     }
+    if (isfinite(ceiling) && ceiling > work->bound_s)
+        work->bound_s = pp_capacity_shortest(work, work->bound_s, ceiling, capacity);
     PP_TRY(pp_work_try_runs(work, capacity, error));
     if (work->best_s < INFINITY)
         memcpy(work->trial, work->splits, boundaries * sizeof *work->trial);

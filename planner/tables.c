@@ -3,9 +3,9 @@
  * Times depend on the microbatch size, on the kind of device and on how many of them a layer is
  * divided over, and are made when these first come up. A candidate on several kinds has those of
  * each and, for its bounds, those of each layer on the fastest of them. Weights and optimizer state
- * depend on the division alone. Tied matrices are left out of those sums: a stage that holds both
- * ends of a tie has the matrix once, so leaving it out keeps every sum a lower bound that never
- * falls when an interval grows. What a stage really needs is counted in assemble.c. */
+ * depend on the division alone. Tied matrices are in those sums once, as the lowest layer's own: a
+ * stage that holds both ends of a tie has the matrix once, so this keeps every sum a lower bound
+ * that never falls when an interval grows. What a stage really needs is counted in assemble.c. */
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -167,14 +167,17 @@ static pp_status add_layer(const pp_tables *tables, pp_weights *weights, int i, 
     PP_TRY(pp_stage_layout_make(&ask, scratch, &layout, error));
     const pp_stage_bytes *bytes = &layout.bytes;
     int64_t tied = shared_bytes(tables, i, weights->tp);
-    double own = bytes->parameters > 0 ? 1 - (double)tied / (double)bytes->parameters : 1;
+    double untied = bytes->parameters > 0 ? 1 - (double)tied / (double)bytes->parameters : 1;
+    bool owner = tables->tie[i] == i;
+    double own = owner ? 1 : untied;
     weights->tied_bytes[i] = tied;
+    weights->untied_share[i] = untied;
     weights->own_share[i] = own;
     double held = own * (double)(bytes->parameters + bytes->gradients);
     weights->weight_bytes[i + 1] = weights->weight_bytes[i] + (int64_t)held;
     double state = own * (double)bytes->optimizer;
     weights->state_bytes[i + 1] = weights->state_bytes[i] + (int64_t)state;
-    weights->own_bytes[i + 1] = weights->own_bytes[i] + bytes->gradients - tied;
+    weights->own_bytes[i + 1] = weights->own_bytes[i] + bytes->gradients - (owner ? 0 : tied);
     int64_t all = bytes->parameters + bytes->gradients + bytes->optimizer;
     weights->held_bytes[i + 1] = weights->held_bytes[i] + all;
     return PP_OK;
@@ -204,6 +207,7 @@ static pp_status make_weights(pp_tables *tables, int tp, const pp_weights **weig
     pp_weights *made = PP_NEW(arena, pp_weights, 1);
     if (made == NULL) return pp_fail_memory(error);
     *made = (pp_weights){.tp = tp,
+                         .untied_share = PP_NEW(arena, double, layers),
                          .own_share = PP_NEW(arena, double, layers),
                          .tied_bytes = PP_NEW(arena, int64_t, layers),
                          .weight_bytes = PP_NEW(arena, int64_t, layers + 1),
@@ -494,7 +498,7 @@ static bool sum_tensors(pp_tables *tables, pp_timing *timing) {
     return true;
 }
 
-/* Seconds of one phase layer by layer, and their sums; of steps over what is not tied. */
+/* Seconds of one phase layer by layer, and their sums; of steps over what is a layer's own. */
 static bool sum_phase(pp_tables *tables, const pp_timing *timing, pp_phase phase, double **each,
                       double **sums) {
     *each = PP_NEW(&tables->arena, double, tables->layers);

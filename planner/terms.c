@@ -144,6 +144,23 @@ static const int64_t *limits_of(const pp_tables *base, const pp_arrangement *a, 
     return limits;
 }
 
+/* Of models in the file's order, where the lowest layer of a tie comes first. */
+static pp_tied_end tied_end_of(const pp_terms *terms) {
+    const pp_tables *tables = terms->tables;
+    const pp_timing *t = terms->timing;
+    const pp_weights *weights = t->division.weights;
+    int last = tables->layers - 1;
+    if (tables->order != NULL || tables->lattice != NULL || tables->tie[last] < 0 ||
+        tables->tie[last] == last)
+        return (pp_tied_end){.owner = -1};
+    int owner = tables->tie[last];
+    double here = (1 - weights->untied_share[last]) * t->update_each[last];
+    double there = (1 - weights->untied_share[owner]) * t->update_each[owner];
+    return (pp_tied_end){.owner = owner,
+                         .step_s = fmin(here, there) / terms->mode.shards,
+                         .bytes = (double)weights->tied_bytes[last]};
+}
+
 pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *candidate,
                         const int *placement, pp_arena *arena, pp_error *error) {
     const pp_tables *tables = view->tables;
@@ -179,6 +196,7 @@ pp_status pp_terms_init(pp_terms *terms, pp_view *view, const pp_candidate *cand
         if (s < stages) terms->policies[s] = policy;
     }
     PP_TRY(fill_times(terms, view, error));
+    terms->tied_end = tied_end_of(terms);
     PP_TRY(fill_reductions(terms, error));
     fill_counts(terms);
     fill_links(terms);
@@ -243,8 +261,12 @@ double pp_terms_update_s(const pp_terms *terms, int stage, int first, int last) 
     const pp_weights *weights = terms->timing->division.weights;
     double step = slowest_s(terms, offsetof(pp_timing, own_update), stage, first, last);
     step /= terms->mode.shards;
+    const pp_tied_end *end = &terms->tied_end;
+    bool tied = last == terms->tables->layers - 1 && end->owner >= 0 && end->owner < first;
+    if (tied) step += end->step_s;
     if (terms->mode.dp == 1) return step;
     double bytes = (double)(weights->own_bytes[last + 1] - weights->own_bytes[first]);
+    if (tied) bytes += end->bytes;
     return step + pp_all_reduce_s(&terms->reduce[terms->placement[stage]], bytes);
 }
 

@@ -98,6 +98,7 @@ static const pp_weights *see_weights(pp_view *view, const pp_weights *base) {
     pp_weights *made = PP_NEW(arena, pp_weights, 1);
     if (made == NULL) return NULL;
     *made = (pp_weights){.tp = base->tp,
+                         .untied_share = PP_NEW(arena, double, tables->layers),
                          .own_share = PP_NEW(arena, double, tables->layers),
                          .tied_bytes = PP_NEW(arena, int64_t, tables->layers)};
     for (size_t f = 0; f < COUNT(weight_sums); f++) {
@@ -106,6 +107,7 @@ static const pp_weights *see_weights(pp_view *view, const pp_weights *base) {
     }
     if (arena->failed) return NULL;
     for (int i = 0; i < tables->layers && tables->order != NULL; i++) {
+        made->untied_share[i] = base->untied_share[tables->order[i]];
         made->own_share[i] = base->own_share[tables->order[i]];
         made->tied_bytes[i] = base->tied_bytes[tables->order[i]];
     }
