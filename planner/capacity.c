@@ -20,17 +20,20 @@
  * the least time that has to be repeated so that the rank fits (pp_capacity_again). Each stage is
  * told half of it, so that the sum over both is no more than is true of both.
  *
+ * With more than two stages on a rank the ways to choose are too many: there what has to be
+ * repeated follows from a price of bytes (capacity_price.c).
+ *
  * Says nothing (limits of INT_MAX) of long models, whose intervals are too many to look at, and of
- * ranks with so many stages that the ways are. Layers that are all different make each its own
- * kind: then the count is true but of no use. */
+ * ranks with so many stages that the ways to share out are. Layers that are all different make each
+ * its own kind: then the count is true but of no use. */
 #include <limits.h>
 #include <math.h>
 #include <string.h>
 
-#include "planner/game_internal.h"
+#include "planner/capacity_internal.h"
 
 enum { INTERVALS_MAX = 40000, WAYS_MAX = 60, STEPS_MAX = 2000 };
-#define CAUTION (1 - 1e-6)
+#define FOLLOWING 0.25       /* of what simulating an action costs: following its bytes */
 #define LEAST_TIME_STEP 1e-4 /* how closely the least time is found */
 
 /* ---- members ------------------------------------------------------------------------------- */
@@ -107,37 +110,6 @@ static void take_least(pp_stage_bytes *least, int64_t *kept, const pp_stage_byte
     least->released_by_input = least->activation - *kept;
 }
 
-/* Where a stage can be in the chain. */
-enum { FRONT, MIDDLE, BACK, PLACES };
-
-/* What stages with members repeat, where they choose: nothing, attention, anything. Where they do
- * not, they all have the candidate's policy. A stage without members may repeat anything. */
-enum { KEEPS, REPEATS_ATTENTION, REPEATS_ANYTHING };
-
-/* The least bytes of a stage with at least m members, by place; `kept`: of the activation after I.
- */
-typedef struct pp_lean {
-    pp_stage_bytes *least[PLACES]; /* [members + 1] */
-    int64_t *kept[PLACES];
-} pp_lean;
-
-static int place_of(const pp_terms *terms, int stage) {
-    return stage == 0 ? FRONT : stage == terms->stages - 1 ? BACK : MIDDLE;
-}
-
-static const pp_stage_bytes *leanest(const pp_lean *l, const pp_terms *terms, int stage,
-                                     int members) {
-    return &l->least[place_of(terms, stage)][members];
-}
-
-static bool exists(const pp_stage_bytes *least) {
-    return least->parameters < INT64_MAX;
-}
-
-static bool chooses(const pp_work *work) {
-    return work->candidate->recompute == PP_RECOMPUTE_MIXED;
-}
-
 static bool measure(pp_work *work, const pp_capacity *c, int repeats, int first, int last) {
     pp_footprint_mode mode = work->terms.mode;
     pp_lean *l = &c->lean[repeats];
@@ -203,7 +175,9 @@ typedef struct sharing {
 } sharing;
 
 static bool holds(const sharing *s) {
-    const pp_work *work = s->work;
+    pp_work *work = s->work;
+    const size_t *first_action = work->order->first_action;
+    work->effort += FOLLOWING * (double)(first_action[s->rank + 1] - first_action[s->rank]);
     pp_peak_bytes peak = pp_rank_peak_bytes(work->order, s->rank, work->probe, work->input_slots,
                                             work->gradient_slots, NULL);
     return peak.total >= 0 && peak.total <= work->terms.limit_bytes[s->rank];
@@ -487,6 +461,49 @@ pp_status pp_capacity_find(pp_work *work, pp_capacity *c, pp_error *error) {
     return PP_OK;
 }
 
+static double priced_s(const pp_capacity *c, int rank, int members) {
+    int most = c->priced_most, n = members < most ? members : most;
+    return c->priced[(size_t)rank * ((size_t)most + 1) + (size_t)n];
+}
+
+/* Most members for which the rank's price is no more than so many seconds each. */
+static int most_priced(const pp_capacity *c, int rank, double each_s) {
+    int n = c->priced_most;
+    while (n >= 0 && priced_s(c, rank, n) * CAUTION > n * each_s) n--;
+    return n == c->priced_most ? c->total : n;
+}
+
+/* With more than two stages on a rank the ways to share out are too many. */
+static bool is_priced(const pp_work *work) {
+    return chooses(work) && pp_candidate_each(work->candidate) > 2;
+}
+
+/* False: out of memory. */
+static bool price_ranks(pp_work *work, pp_capacity *c) {
+    int ranks = work->terms.ranks, each = pp_candidate_each(work->candidate);
+    c->priced_most = min(c->total, 2 * (c->total / ranks + 1) + each);
+    size_t length = (size_t)c->priced_most + 1;
+    c->priced = PP_NEW(&work->arena, double, (size_t)ranks *length);
+    for (int p = 0; p < ranks && c->priced != NULL; p++) {
+        rank_time r = time_of(c, &work->terms, p);
+        const double member_s[REPEAT_KINDS] = {0, r.attention_s, r.forward_s};
+        double *least_s = &c->priced[(size_t)p * length];
+        if (!pp_capacity_price(work, c, p, member_s, c->priced_most, least_s)) return false;
+        c->held[p] = most_priced(c, p, r.forward_s);
+        c->kept[p] = most_priced(c, p, 0);
+    }
+    return c->priced != NULL;
+}
+
+static bool hold_ranks(pp_work *work, pp_capacity *c) {
+    if (is_priced(work)) return price_ranks(work, c);
+    for (int p = 0; p < work->terms.ranks; p++) {
+        c->held[p] = most_held(work, c, p, true);
+        c->kept[p] = chooses(work) ? most_held(work, c, p, false) : c->held[p];
+    }
+    return true;
+}
+
 pp_status pp_capacity_hold(pp_work *work, pp_capacity *c, pp_error *error) {
     const pp_terms *terms = &work->terms;
     int kinds = chooses(work) ? REPEATS_ANYTHING + 1 : KEEPS + 1;
@@ -496,10 +513,7 @@ pp_status pp_capacity_hold(pp_work *work, pp_capacity *c, pp_error *error) {
     for (int kind = 0; kind < kinds; kind++) {
         if (!find_leanest(work, c, kind)) return pp_fail_memory(error);
     }
-    for (int p = 0; p < terms->ranks; p++) {
-        c->held[p] = most_held(work, c, p, true);
-        c->kept[p] = chooses(work) ? most_held(work, c, p, false) : c->held[p];
-    }
+    if (!hold_ranks(work, c)) return pp_fail_memory(error);
     for (int s = 0; s < terms->stages; s++) c->held_by_stage[s] = most_of_stage(work, c, s);
     c->fits = enough(c->held, terms->ranks, c->total * terms->copies / terms->stages) &&
               enough(c->held_by_stage, terms->stages, c->total);
@@ -521,6 +535,7 @@ static sharing sharing_of(pp_work *work, const pp_capacity *c, int rank, const r
 
 static bool can_keep(pp_work *work, const pp_capacity *c, int rank, const rank_time *r, int members,
                      double left_s) {
+    if (c->priced != NULL) return priced_s(c, rank, members) * CAUTION <= left_s;
     sharing s = sharing_of(work, c, rank, r, left_s);
     return can_hold(&s, 0, members, 0);
 }

@@ -67,7 +67,10 @@ typedef struct pp_capacity {
     int *kept;          /* [ranks] the same with nothing recomputed, where stages choose that */
     int *held_by_stage; /* [stages] the same of one stage beside others that have their fewest */
     struct pp_lean *lean; /* least bytes of stages; NULL: not looked at */
-    int *most;          /* [ranks] the same, also within a limit of time */
+    double *priced; /* [ranks][priced_most + 1] of pp_capacity_price, by members (the last number
+                       also for more); NULL: nothing */
+    int priced_most;
+    int *most;          /* [ranks] as held, also within a limit of time */
     double *again_s;    /* [copies][total + 1] of pp_capacity_again; NULL: nothing … */
     double *again_room; /* … and where it lies */
     bool fits;          /* memory by this count does not rule out every split */

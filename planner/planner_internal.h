@@ -647,6 +647,7 @@ typedef struct pp_work {
     int64_t simulations;        /* of this candidate */
     double effort;              /* actions looked at since pp_work_init, of all candidates */
     double bound_s;             /* of pp_work_bound; 0: not asked yet */
+    struct pp_capacity *capacity; /* of pp_work_count; NULL: not asked yet */
     bool proved;                /* best_s is the least over all splits */
     pp_status failure;          /* what went wrong inside a callback */
     pp_arena arena;             /* reset for each candidate */
@@ -668,6 +669,9 @@ pp_status pp_work_bound(pp_work *work, double *bound, pp_error *error);
 /* Several stages on a rank: raises bound_s to `ceiling` if the paths of the order alone prove, and
  * soon, that no split takes less. Most orders of no interest are known by that. */
 pp_status pp_work_outplay(pp_work *work, double ceiling, pp_error *error);
+/* Several stages on a rank: raises bound_s by counting the layers that ranks have time and memory
+ * for, up to `ceiling`; INFINITY: nothing fits. */
+pp_status pp_work_count(pp_work *work, double ceiling, pp_error *error);
 /* The policy that takes least time of those that fit a stage, each copy of it, as layers first …
  * last, and the bytes that it needs by itself on the rank that has least to spare; if none fits,
  * the one that needs least. INT64_MAX: out of memory. A

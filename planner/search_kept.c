@@ -31,7 +31,7 @@ static int compare(const search *s, const kept *a, const kept *b) {
 static const struct {
     double effort;    /* up to here: actions looked at */
     double tolerance; /* plans that are faster by more than this share */
-} stages_of_search[] = {{2e7, 0}, {3e7, 2e-3}, {6e7, 9.9e-3}};
+} stages_of_search[] = {{2e7, 0}, {3e7, 2e-3}, {6e7, 9.9e-3}, {1.5e8, 5e-2}};
 enum { SEARCH_STAGES = sizeof stages_of_search / sizeof *stages_of_search };
 
 /* Of the table above; SEARCH_STAGES: it has cost enough. */

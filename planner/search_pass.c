@@ -18,6 +18,8 @@
 #include "planner/game_internal.h"
 #include "planner/search_internal.h"
 
+enum { SHARPENED_MAX = 100000 }; /* candidates, when the search has cost enough */
+
 /* ---- the heap ------------------------------------------------------------------------------ */
 
 /* Negative where the first candidate may have the better plan. */
@@ -125,7 +127,10 @@ static pp_status bound_order(search *s, pp_work *work, pp_candidate *candidate, 
     if (work->bound_s >= above) return PP_OK;
     PP_TRY(pp_work_bound(work, &bound, error));
     if (s->views.complete) raise_bound(candidate, bound);
-    *fits = bound < INFINITY && !work->gave_up;
+    if (bound == INFINITY || work->gave_up || candidate->bound_s >= above) return PP_OK;
+    PP_TRY(pp_work_count(work, above, error));
+    raise_bound(candidate, work->bound_s);
+    *fits = work->bound_s < INFINITY;
     return PP_OK;
 }
 
@@ -228,6 +233,18 @@ static pp_status fill_heap(search *s) {
     return PP_OK;
 }
 
+/* Bounds over all splits for those in front that have none: cheap, and what the gap is told by. */
+static pp_status sharpen(search *s) {
+    for (int left = SHARPENED_MAX; left > 0 && s->heap_count > 0; left--) {
+        pp_candidate *next = &s->space.candidates[s->heap[0]];
+        if (next->level > 0 || pp_work_must_stop(&s->work)) return PP_OK;
+        size_t index = heap_pop(s);
+        PP_TRY(pp_search_bound_splits(s, next));
+        if (next->bound_s < INFINITY) heap_push(s, index);
+    }
+    return PP_OK;
+}
+
 static void report_progress(const search *s) {
     const pp_plan_request *request = s->request;
     if (request->progress == NULL) return;
@@ -251,6 +268,7 @@ pp_status pp_search_pass(search *s) {
         PP_TRY(pp_search_do(s, solve_in_turn, batch, count, outcomes));
         report_progress(s);
     }
+    if (s->tired) PP_TRY(sharpen(s));
     if (pp_stop_signal() != 0)
         return pp_fail(s->error, PP_E_INTERRUPTED, NULL, "interrupted while searching plans");
     if (s->request->progress != NULL) s->request->progress(s->request->progress_context, 1);

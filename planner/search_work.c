@@ -132,6 +132,7 @@ pp_status pp_work_start(pp_work *work, const pp_candidate *candidate, pp_error *
     work->simulations = 0;
     work->share = 1;
     work->bound_s = 0;
+    work->capacity = NULL;
     work->proved = work->shared = work->gave_up = false;
     work->failure = PP_OK;
     PP_TRY(build_order(work, error));
@@ -689,25 +690,30 @@ pp_status pp_work_outplay(pp_work *work, double ceiling, pp_error *error) {
     return raise_by_game(work, &capacity, ceiling, true, error);
 }
 
-static pp_status play(pp_work *work, double ceiling, pp_error *error) {
-    pp_capacity held, *capacity = &held;
-    size_t boundaries = (size_t)work->terms.stages - 1;
+pp_status pp_work_count(pp_work *work, double ceiling, pp_error *error) {
+    if (!pp_split_is_optimal(work->method) || !plays(work)) return PP_OK;
+    pp_capacity *capacity = PP_NEW(&work->arena, pp_capacity, 1);
+    if (capacity == NULL) return pp_fail_memory(error);
     PP_TRY(pp_capacity_find(work, capacity, error));
     PP_TRY(pp_capacity_hold(work, capacity, error));
-    if (!capacity->fits) {
+    work->capacity = capacity;
+    if (!capacity->fits)
         work->bound_s = INFINITY;
-        return PP_OK;
-    }
-    if (!pp_capacity_limit(work, ceiling, capacity)) {
+    else if (!pp_capacity_limit(work, ceiling, capacity))
         work->bound_s = fmax(work->bound_s, ceiling);
-        return PP_OK;
-    }
-    if (isfinite(ceiling) && ceiling > work->bound_s)
+    else if (isfinite(ceiling) && ceiling > work->bound_s)
         work->bound_s = pp_capacity_shortest(work, work->bound_s, ceiling, capacity);
-    PP_TRY(pp_work_try_runs(work, capacity, error));
+    return PP_OK;
+}
+
+static pp_status play(pp_work *work, double ceiling, pp_error *error) {
+    size_t boundaries = (size_t)work->terms.stages - 1;
+    if (work->capacity == NULL) PP_TRY(pp_work_count(work, ceiling, error));
+    if (work->bound_s >= ceiling) return PP_OK;
+    PP_TRY(pp_work_try_runs(work, work->capacity, error));
     if (work->best_s < INFINITY)
         memcpy(work->trial, work->splits, boundaries * sizeof *work->trial);
-    PP_TRY(raise_by_game(work, capacity, fmin(ceiling, work->best_s), false, error));
+    PP_TRY(raise_by_game(work, work->capacity, fmin(ceiling, work->best_s), false, error));
     if (work->bound_s >= ceiling) return PP_OK;
     PP_TRY(try_starts(work, error));
     return try_fits(work, error);
