@@ -130,6 +130,11 @@ wait $holder 2>/dev/null
 # A second signal ends at once what does not look at requests (drawing): of the other kind, both
 # handled in one go when it continues, and of the same kind, when the first has been handled.
 "$ppsim" simulate --schedule 1f1b -K 64 -M 1024 --costs 1,1,1 --trace huge.json >out 2>err || fail "no trace: $(cat err)"
+# halt: it stands still, or has ended
+halt() {
+    kill -s STOP $pid
+    until grep -q '^State:[[:space:]]*[TZ]' /proc/$pid/status; do :; done
+}
 # Stops it while it draws. Where the machine was so busy that the picture is there before anything
 # was sent, once more.
 drawing() {
@@ -137,25 +142,31 @@ drawing() {
         rm -f made.svg
         start render huge.json -o made.svg
         sleep 0.1
-        kill -s STOP $pid
+        halt
         [ -e made.svg ] || return
         stop KILL
     done
     fail "the picture is always there before a signal can be"
 }
-for first in INT TERM; do
+for pair in INT:TERM TERM:INT; do
     drawing
-    kill -s $first $pid
-    kill -s CONT $pid
-    if [ $first = INT ]; then stop TERM; else stop INT; fi
-    [ $got -eq 130 ] || [ $got -eq 143 ] || fail "SIG$first and another: exit $got: $(cat err)"
-    [ ! -e made.svg ] || fail "SIG$first and another: the picture was finished"
+    kill -s ${pair%:*} $pid
+    kill -s ${pair#*:} $pid
+    stop CONT
+    [ $got -eq 130 ] || [ $got -eq 143 ] || fail "SIG$pair together: exit $got: $(cat err)"
+    [ ! -e made.svg ] || fail "SIG$pair together: the picture was finished"
 done
-drawing
+for try in 1 2 3 4 5; do
+    drawing
+    kill -s INT $pid
+    kill -s CONT $pid
+    while grep -q '^SigCgt:.*[2367abef]$' /proc/$pid/status 2>/dev/null; do :; done
+    halt
+    [ -e made.svg ] || break
+    stop KILL # the picture was there before the second one could be sent
+done
 kill -s INT $pid
-kill -s CONT $pid
-while grep -q '^SigCgt:.*[2367abef]$' /proc/$pid/status 2>/dev/null; do :; done
-stop INT
+stop CONT
 [ $got -eq 130 ] || fail "SIGINT twice: exit $got: $(cat err)"
 [ ! -e made.svg ] || fail "SIGINT twice: the picture was finished"
 
