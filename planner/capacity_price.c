@@ -124,7 +124,7 @@ static void share_out(pricing *p, double price) {
     for (int i = 0; i < p->copy_count; i++) add_stage(p, price, p->copies[i]);
 }
 
-/* Raises least_s to INFINITY where even what repeats anything is too much. */
+/* Raises least_s to INFINITY where even what repeats anything is too much, or nothing has so many. */
 static void try_bytes(pricing *p, double *least_s) {
     static const double free_s[REPEAT_KINDS] = {0};
     double limit = (double)p->work->terms.limit_bytes[p->rank];
@@ -133,7 +133,7 @@ static void try_bytes(pricing *p, double *least_s) {
     share_out(p, 1);
     p->member_s = member_s;
     for (int n = 0; n <= p->count; n++)
-        if (p->sum[n] < INFINITY && p->sum[n] * CAUTION > limit) least_s[n] = INFINITY;
+        if (p->sum[n] * CAUTION > limit) least_s[n] = INFINITY;
 }
 
 /* Raises least_s to what this price tells. */
