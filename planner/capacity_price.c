@@ -5,8 +5,10 @@
  * for their I and their W,
  *
  *     sum over s of bytes_s(m_s, r_s) <= limit,
- *     bytes_s(m, r) = weights and optimizer state + f_s · activation(m, r) + w_s · kept(m, r),
+ *     bytes_s(m, r) = weights, optimizer state and buffers + f_s · activation(m, r)
+ *                     + w_s · kept(m, r) + workspace(m, r) / stages of the rank,
  *
+ * (the rank has the largest workspace of its stages, which is no less than their mean,)
  * for every way to share members m_s out to the stages and to choose what each repeats, r_s. For
  * every price u >= 0 of a byte in seconds, the rank then repeats at least
  *
@@ -88,12 +90,15 @@ static void average(pricing *p, size_t length) {
 /* ---- the programme ------------------------------------------------------------------------- */
 
 static double bytes_of(const pricing *p, int kind, int copy, int members) {
-    const pp_terms *terms = &p->work->terms;
+    const pp_work *work = p->work;
     const pp_stage_bytes *b =
-        leanest(&p->capacity->lean[kind], terms, copy % terms->stages, members);
+        leanest(&p->capacity->lean[kind], &work->terms, copy % work->terms.stages, members);
     if (!exists(b)) return INFINITY;
     double kept = (double)(b->activation - b->released_by_input);
-    return (double)(b->parameters + b->gradients + b->optimizer) +
+    double slots = (double)work->input_slots[copy] * (double)b->input +
+                   (double)work->gradient_slots[copy] * (double)b->output_gradient;
+    return (double)(b->parameters + b->gradients + b->optimizer + b->reduction) +
+           slots / work->order->slices + (double)b->workspace / p->copy_count +
            p->mean.forward[copy] * (double)b->activation + p->mean.weight[copy] * kept;
 }
 
