@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +31,15 @@ const pp_subcommand *pp_subcommand_find(const char *name) {
 /* ---- signals and log ----------------------------------------------------------------------- */
 
 /* The first signal asks to stop; after it both are as they were, so a second one, of either kind,
- * is immediate. */
+ * is immediate. Where it comes here all the same, on another thread at the same time (Pango has
+ * one), it is sent again. */
 static void on_signal(int signal_number) {
+    static atomic_flag asked = ATOMIC_FLAG_INIT;
+    bool second = atomic_flag_test_and_set(&asked);
     pp_stop_request(signal_number);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
+    if (second) raise(signal_number);
 }
 
 /* Without SA_RESTART: what waits in read or write comes back and sees the request. */
