@@ -1,6 +1,6 @@
 /* The ways to split that people know from other tools, by name, so that they can be compared.
  *
- * Each but `uniform`, `bottleneck` (search_work.c), `pipedream` and an explicit list gives every
+ * Each but `uniform`, `bottleneck` (search_cut.c), `pipedream` and an explicit list gives every
  * layer a weight and parts the file's order by it as the tool does that the method is known from
  * (partition.c): torchgpipe's blocks for time and memory, DeepSpeed's balanced partition for
  * parameters and type:REGEX. They look neither at memory limits nor at transfers; that is what

@@ -20,10 +20,14 @@
  *             search_space.c   which combinations there are; contradictory requests
  *             search_guess.c   what is tried first
  *             search_bound.c   proved lower bounds of the step time
- *             search_work.c    one candidate: splits, memory, the best of them
+ *             search_solve.c   one candidate: the best of its splits …
+ *             search_work.c    … tried in a workshop,
+ *             search_room.c    … by what its stages need,
+ *             search_cut.c     … beginning with chain cuts
  *             search_time.c    its step time
  *             search_auto.c    a schedule made to measure
- *             order_paths.c, capacity.c, search_game.c   bounds where several stages share a rank …
+ *             order_paths.c, capacity.c, capacity_price.c, search_game.c   bounds where several
+ *                              stages share a rank …
  *             search_fit.c     … and splits that fit there
  *             search_refine.c  better splits: moves, and all that could still win
  *             objective.c      what is wanted of a plan: time, memory, devices, cost

@@ -9,7 +9,8 @@
  *   footprints  footprint.c        bytes of any interval of layers, made once per kind
  *   space       search_space.c     which candidates there are
  *   bounds      search_bound.c     what a candidate can never beat
- *   work        search_work.c      one candidate: split, simulate, refine
+ *   work        search_work.c, search_room.c, search_cut.c, search_solve.c
+ *                                  one candidate: split, simulate, refine
  *   auto        search_auto.c      an order made to measure for its splits
  *   miss        search_miss.c      by how much nothing fitted
  *   doubt       doubt.c            by how much measured costs leave a step time open
