@@ -421,6 +421,7 @@ static void result_json(const planning *p, pp_text *text) {
     pp_json_object_flat(&json);
     int_field(&json, "searched", result->searched);
     int_field(&json, "pruned", result->pruned);
+    int_field(&json, "left", result->left);
     pp_json_key(&json, "seconds");
     pp_json_double(&json, result->seconds);
     pp_json_end_object(&json);
@@ -541,8 +542,11 @@ static void result_text(const planning *p, bool explain, pp_text *text) {
                    pp_objective_text(result->objective, result->lower_bound, buffer),
                    100 * result->gap, pp_objective_name(result->objective));
     ties_text(result, text);
-    pp_text_printf(text, "searched     %lld plans simulated, %lld ruled out by bounds\n",
+    pp_text_printf(text, "searched     %lld plans simulated, %lld ruled out by bounds",
                    (long long)result->searched, (long long)result->pruned);
+    if (result->left > 0)
+        pp_text_printf(text, ", %lld left (--exact tries them)", (long long)result->left);
+    pp_text_string(text, "\n");
     tell_unrunnable(result->best, text);
     pp_text_string(text, "\n");
     pp_report_stages(result->best, text);

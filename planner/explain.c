@@ -359,12 +359,16 @@ static void tell_proof(const pp_story *story, pp_text *text) {
     } else {
         pp_text_printf(text, "this one is within %.3g %% of the best", 100 * result->gap);
     }
-    pp_text_printf(text, "; %lld of %lld combinations were simulated%s.\n",
-                   (long long)result->searched, (long long)(result->searched + result->pruned),
-                   story->timed_out ? " before the time was up"
-                   : story->tired   ? " before the search had cost enough (--exact goes on until "
-                                      "the best plan is proved)"
-                                    : ", the rest ruled out by bounds");
+    pp_text_printf(text, "; %lld of %lld combinations were simulated, %lld ruled out by bounds",
+                   (long long)result->searched,
+                   (long long)(result->searched + result->pruned + result->left),
+                   (long long)result->pruned);
+    if (result->left > 0)
+        pp_text_printf(text, ", and %lld left %s", (long long)result->left,
+                       story->timed_out ? "when the time was up"
+                                        : "as the search had cost enough (--exact goes on until "
+                                          "the best plan is proved)");
+    pp_text_string(text, ".\n");
     if (strcmp(result->split.method, "optimal") != 0) {
         pp_text_printf(text,
                        "The split was asked for (%s); the bound holds for every way to split.\n",

@@ -146,7 +146,8 @@ typedef struct pp_plan_result {
     double lower_bound_s;     /* of the iteration time over everything searched */
     double lower_bound;       /* of what the objective counts, in its unit */
     double gap;               /* (best - lower_bound) / lower_bound */
-    int64_t searched, pruned;
+    int64_t searched, pruned; /* combinations simulated; proved to be no better than the best */
+    int64_t left;             /* neither: the search had cost enough */
     double seconds;           /* wall clock */
     pp_plan_miss miss;
     pp_text explanation;      /* --explain, some lines */

@@ -364,8 +364,9 @@ typedef struct pp_candidate {
     double capacity;   /* in such fastest devices: ranks, unless some are slower */
     double bound_s;    /* no split of it is faster; INFINITY: it does not fit */
     double seconds;    /* step time of its best split; INFINITY: none simulated that fits */
-    bool tried;        /* splits of it were simulated */
-    bool sketched;     /* some were, early: pp_work_sketch */
+    bool simulated;    /* splits of it were */
+    bool tried;        /* it was solved */
+    bool sketched;     /* it was looked at early: pp_work_sketch */
     int group;         /* equal where nothing but the family differs */
     int level;         /* how sharp bound_s is: 0, 1; 2: sharpest */
 } pp_candidate;
@@ -789,7 +790,6 @@ typedef struct pp_story {
     const pp_candidate *chosen;
     const pp_plan_result *result; /* complete but for the explanation */
     bool timed_out;
-    bool tired;     /* it had cost enough before all was proved */
     double until_s; /* on pp_now_s's clock: when the time is up, where it is limited */
 } pp_story;
 pp_status pp_explain(const pp_story *story, pp_text *text, pp_error *error);

@@ -44,8 +44,11 @@ static void fill_bounds(search *s) {
             s->made_to_measure ? pp_bound_any_order(&s->tables, candidate) : candidate->bound_s;
         if (bound == INFINITY) continue;
         result->lower_bound_s = fmin(result->lower_bound_s, bound);
-        result->lower_bound = fmin(result->lower_bound, objective->value(candidate, bound));
+        double value = objective->value(candidate, bound);
+        result->lower_bound = fmin(result->lower_bound, value);
+        result->left += !candidate->simulated && value < best * (1 - PP_NEGLIGIBLE);
     }
+    result->pruned -= result->left;
     if (objective->least_memory) {
         result->lower_bound = (double)s->least_bytes;
         best = (double)s->best[0].peak_bytes;
@@ -168,7 +171,6 @@ static pp_status explain(search *s) {
                       .chosen = &s->space.candidates[s->best[0].candidate],
                       .result = s->result,
                       .timed_out = s->timed_out,
-                      .tired = s->tired,
                       .until_s = s->started_s + s->request->limit_s};
     return pp_explain(&story, &s->result->explanation, s->error);
 }

@@ -78,7 +78,6 @@ typedef struct search {
     double started_s;
     atomic_bool found; /* some plan, by whichever thread */
     bool timed_out;
-    bool tired;               /* the search has cost enough before all was proved */
     pp_plan_request straight; /* what `request` becomes where --split pipedream needs no replicas */
     bool replicated;          /* it does need them: there is no plan to search for */
     bool made_to_measure;     /* --schedule auto: the named schedules are where to start from */
@@ -119,6 +118,8 @@ void pp_crew_run(search *s, crew_job *job, outcome *outcomes, int count);
  * those that wait go back to the heap. */
 pp_status pp_search_do(search *s, crew_job *job, const size_t *candidates, int count,
                        outcome outcomes[]);
+/* Notes if splits of the candidate were simulated for the first time. */
+void pp_search_count(const pp_work *work, pp_candidate *candidate, outcome *o);
 /* The job of solving a candidate whatever else there is. */
 crew_job pp_search_solve;
 

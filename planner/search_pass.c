@@ -140,11 +140,16 @@ static bool must_wait(const search *s, const pp_candidate *candidate) {
     return s->heap_count > 0 && compare_bounds(s, &s->space.candidates[s->heap[0]], candidate) < 0;
 }
 
+void pp_search_count(const pp_work *work, pp_candidate *candidate, outcome *o) {
+    o->searched = work->simulations > 0 && !candidate->simulated;
+    candidate->simulated = candidate->simulated || o->searched;
+}
+
 static pp_status solve(search *s, pp_work *work, outcome *o) {
     pp_candidate *candidate = &s->space.candidates[o->index];
     double ceiling = pp_search_ceiling(s, candidate);
     PP_TRY(pp_work_solve(work, ceiling, &o->error));
-    o->searched = !candidate->tried; /* sketches are solved, and may be again in their turn */
+    pp_search_count(work, candidate, o);
     candidate->tried = true;
     candidate->seconds = fmin(candidate->seconds, work->best_s);
     raise_bound(candidate, work->bound_s);
@@ -222,7 +227,7 @@ static pp_status fill_heap(search *s) {
     for (size_t i = 0; i < s->space.count; i++) {
         pp_candidate *candidate = &s->space.candidates[i];
         candidate->seconds = INFINITY;
-        candidate->tried = candidate->sketched = false;
+        candidate->simulated = candidate->tried = candidate->sketched = false;
         raise_bound(candidate, pp_bound_totals(&s->tables, candidate));
     }
     if (s->effort_limit == 0) PP_TRY(pp_search_sketch(s));
@@ -256,19 +261,20 @@ pp_status pp_search_pass(search *s) {
     size_t batch[SEARCH_BATCH];
     outcome outcomes[SEARCH_BATCH];
     int count = 1;
+    bool tired = false;
     PP_TRY(fill_heap(s));
     while (count > 0) {
         if (pp_stop_signal() != 0) break;
-        s->tired = pp_search_is_tired(s);
+        tired = pp_search_is_tired(s);
         bool late = pp_work_must_stop(&s->work);
         s->cut = s->effort_limit > 0 && (late || s->work.effort > s->effort_limit);
         s->timed_out = s->kept_count > 0 && late;
-        if (s->tired || s->timed_out || s->cut) break;
+        if (tired || s->timed_out || s->cut) break;
         PP_TRY(next_batch(s, batch, &count));
         PP_TRY(pp_search_do(s, solve_in_turn, batch, count, outcomes));
         report_progress(s);
     }
-    if (s->tired) PP_TRY(sharpen(s));
+    if (tired) PP_TRY(sharpen(s));
     if (pp_stop_signal() != 0)
         return pp_fail(s->error, PP_E_INTERRUPTED, NULL, "interrupted while searching plans");
     if (s->request->progress != NULL) s->request->progress(s->request->progress_context, 1);

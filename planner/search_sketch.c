@@ -72,7 +72,9 @@ static pp_status sketch(search *s, pp_work *work, outcome *o) {
     PP_TRY(pp_work_outplay(work, s->sketched_s, &o->error));
     if (pp_candidate_each(candidate) > 2) PP_TRY(pp_work_count(work, s->sketched_s, &o->error));
     candidate->bound_s = fmax(candidate->bound_s, work->bound_s);
-    return candidate->bound_s < s->sketched_s ? pp_work_sketch(work, &o->error) : PP_OK;
+    if (candidate->bound_s < s->sketched_s) PP_TRY(pp_work_sketch(work, &o->error));
+    pp_search_count(work, candidate, o);
+    return PP_OK;
 }
 
 static bool sketched_enough(const search *s) {

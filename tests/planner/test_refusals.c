@@ -310,9 +310,15 @@ Test(refusals, little_time_still_gives_a_plan_and_its_gap) {
                        1e-12);
     cr_expect_gt(p.calls, 0);
     cr_expect_eq(p.last, 1);
+    int64_t all = result->searched + result->pruned + result->left;
+    cr_expect_gt(result->searched, 0);
+    cr_expect_gt(result->left, 0);
     pp_plan_result_free(result);
     w.request.limit_s = 0;
+    w.request.exact = true;
     cr_assert_eq(pp_plan_search(&w.request, &result, NULL), PP_OK);
+    cr_expect_eq(result->searched + result->pruned, all);
+    cr_expect_eq(result->left, 0);
     cr_expect_leq(result->best->predicted.iteration_time_s, seconds);
     pp_plan_result_free(result);
     world_free(&w);
