@@ -221,18 +221,25 @@ static pp_status relieve(pp_work *work, pp_error *error) {
                : pp_fail_memory(error);
 }
 
+/* Of splits that take the same but for rounding, the leaner. */
+static bool is_better(const pp_work *work, double seconds, int64_t peak) {
+    double now = pp_rounded(seconds), before = pp_rounded(work->best_s);
+    return now < before || (now == before && peak < work->best_peak_bytes);
+}
+
 pp_status pp_work_try(pp_work *work, pp_error *error) {
     double seconds;
     int64_t peak;
     PP_TRY(pp_work_settle(work, error));
     PP_TRY(pp_work_assemble(work, error));
     PP_TRY(pp_work_time(work, &seconds, error));
-    if (seconds >= work->best_s) return PP_OK; /* nor would it be faster if more were repeated */
+    if (!is_better(work, seconds, 0)) return PP_OK; /* nor would it be if more were repeated */
     if (is_crowded(work)) {
         PP_TRY(relieve(work, error));
         PP_TRY(pp_work_time(work, &seconds, error));
     }
-    if (seconds >= work->best_s || !ranks_fit(work, &peak)) return PP_OK;
+    if (!is_better(work, seconds, 0) || !ranks_fit(work, &peak)) return PP_OK;
+    if (!is_better(work, seconds, peak)) return PP_OK;
     work->best_s = seconds;
     work->best_peak_bytes = peak;
     work->best_view = work->view;
