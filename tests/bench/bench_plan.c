@@ -81,9 +81,10 @@ static void time_search(size_t i, int runs) {
     char policy[PP_RECOMPUTE_LENGTH];
     printf("%-11s %-11s %6lld %9lld %9lld %9.3f %8.3f  K=%d dp=%d M=%d %s recompute %s\n",
            searches[i].model, searches[i].cluster, (long long)searches[i].batch,
-           (long long)(result->searched + result->pruned), (long long)result->searched,
-           median(seconds, runs), 100 * result->gap, plan->ranks, plan->dp, plan->microbatches,
-           plan->schedule, pp_recompute_text(plan->recompute, policy));
+           (long long)(result->searched + result->pruned + result->left),
+           (long long)result->searched, median(seconds, runs), 100 * result->gap, plan->ranks,
+           plan->dp, plan->microbatches, plan->schedule,
+           pp_recompute_text(plan->recompute, policy));
     pp_plan_result_free(result);
 }
 
