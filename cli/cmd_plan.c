@@ -544,9 +544,9 @@ static void result_text(const planning *p, bool explain, pp_text *text) {
     ties_text(result, text);
     pp_text_printf(text, "searched     %lld plans simulated, %lld ruled out by bounds",
                    (long long)result->searched, (long long)result->pruned);
-    if (result->left > 0)
-        pp_text_printf(text, ", %lld left (--exact tries them)", (long long)result->left);
-    pp_text_string(text, "\n");
+    if (result->left > 0) pp_text_printf(text, ", %lld left", (long long)result->left);
+    bool had_enough = result->left > 0 && p->request.limit_s == 0;
+    pp_text_string(text, had_enough ? " (--exact tries them)\n" : "\n");
     tell_unrunnable(result->best, text);
     pp_text_string(text, "\n");
     pp_report_stages(result->best, text);

@@ -36,7 +36,8 @@ for method in $methods; do printf ' %s |' "$method"; done
 printf '\n|---|---|'
 for method in $methods; do printf -- '---|'; done
 printf '\n'
-for model in alexnet vgg16 resnet18 resnet50 resnet101 resnext50 squeezenet1_0 densenet121 gnmt; do
+for model in alexnet vgg16 resnet18 resnet50 resnet101 resnext50 squeezenet1_0 densenet121 inception_v3 gnmt \
+    gnmt_large; do
     "$ppsim" import pipedream "$data/pipedream/$model/graph.txt" --out "$work/model.json" >"$work/log"
     best=$(step_time optimal)
     printf '| %s | %.4f |' "$model" "$best"

@@ -170,7 +170,7 @@ typedef struct sharing {
     int fixed, fixed_members;              /* this stage has as many; -1: none is said to */
     double left_s;                         /* to repeat in */
     double spare_s;                        /* of that, when a way was found */
-    double member_s[REPEATS_ANYTHING + 1]; /* what repeating takes for a member */
+    double member_s[REPEAT_KINDS];         /* what repeating takes for a member */
     int ways, steps;                       /* left */
 } sharing;
 
@@ -224,17 +224,24 @@ static bool can_hold(sharing *s, int stage, int left, int64_t bytes) {
     return false;
 }
 
+/* In left_s seconds, where a member's attention takes so long, and all of it. */
+static sharing sharing_of(pp_work *work, const pp_capacity *c, int rank, double attention_s,
+                          double forward_s, double left_s) {
+    return (sharing){.work = work,
+                     .capacity = c,
+                     .rank = rank,
+                     .fixed = -1,
+                     .left_s = left_s * (1 + 1e-9),
+                     .member_s = {0, attention_s, forward_s},
+                     .ways = WAYS_MAX,
+                     .steps = STEPS_MAX};
+}
+
 /* repeats: stages may repeat what they like, where they choose. */
 static bool rank_can_hold(pp_work *work, const pp_capacity *c, int rank, bool repeats,
                           int members) {
-    double charge = repeats ? 0 : 1; /* nobody has time for that */
-    sharing s = {.work = work,
-                 .capacity = c,
-                 .rank = rank,
-                 .fixed = -1,
-                 .member_s = {0, charge, charge},
-                 .ways = WAYS_MAX,
-                 .steps = STEPS_MAX};
+    double takes_s = repeats ? 0 : 1; /* there is no time for that */
+    sharing s = sharing_of(work, c, rank, takes_s, takes_s, 0);
     return can_hold(&s, 0, members, 0);
 }
 
@@ -506,7 +513,7 @@ static bool hold_ranks(pp_work *work, pp_capacity *c) {
 
 pp_status pp_capacity_hold(pp_work *work, pp_capacity *c, pp_error *error) {
     const pp_terms *terms = &work->terms;
-    int kinds = chooses(work) ? REPEATS_ANYTHING + 1 : KEEPS + 1;
+    int kinds = chooses(work) ? REPEAT_KINDS : KEEPS + 1;
     if (!few_intervals(terms)) return PP_OK;
     c->lean = PP_NEW(&work->arena, pp_lean, kinds);
     if (c->lean == NULL) return pp_fail_memory(error);
@@ -521,22 +528,10 @@ pp_status pp_capacity_hold(pp_work *work, pp_capacity *c, pp_error *error) {
 }
 
 /* Where stages choose what they repeat, and have so long for it. */
-static sharing sharing_of(pp_work *work, const pp_capacity *c, int rank, const rank_time *r,
-                          double left_s) {
-    return (sharing){.work = work,
-                     .capacity = c,
-                     .rank = rank,
-                     .fixed = -1,
-                     .left_s = left_s * (1 + 1e-9),
-                     .member_s = {0, r->attention_s, r->forward_s},
-                     .ways = WAYS_MAX,
-                     .steps = STEPS_MAX};
-}
-
 static bool can_keep(pp_work *work, const pp_capacity *c, int rank, const rank_time *r, int members,
                      double left_s) {
     if (c->priced != NULL) return priced_s(c, rank, members) * CAUTION <= left_s;
-    sharing s = sharing_of(work, c, rank, r, left_s);
+    sharing s = sharing_of(work, c, rank, r->attention_s, r->forward_s, left_s);
     return can_hold(&s, 0, members, 0);
 }
 
@@ -579,9 +574,10 @@ double pp_capacity_shortest(pp_work *work, double low_s, double high_s, pp_capac
  * of them; INFINITY: it cannot hold them. From any way to a cheaper one, until there is none. */
 static double least_again(pp_work *work, const pp_capacity *c, const rank_time *r, int copy,
                           int members, int all) {
+    int rank = work->terms.placement[copy];
     double spent = INFINITY, left = 0;
     for (bool first = true; spent > 0; first = false) {
-        sharing s = sharing_of(work, c, work->terms.placement[copy], r, left);
+        sharing s = sharing_of(work, c, rank, r->attention_s, r->forward_s, left);
         s.fixed = copy % work->terms.stages;
         s.fixed_members = members;
         bool found = can_hold(&s, 0, all, 0);

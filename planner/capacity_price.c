@@ -102,17 +102,23 @@ static double bytes_of(const pricing *p, int kind, int copy, int members) {
            p->mean.forward[copy] * (double)b->activation + p->mean.weight[copy] * kept;
 }
 
-static double cost_of(const pricing *p, double price, int copy, int members) {
+/* What a byte costs, and what a second does that is repeated. */
+typedef struct prices {
+    double byte, second;
+} prices;
+
+static double cost_of(const pricing *p, prices price, int copy, int members) {
     double least = INFINITY;
     for (int kind = KEEPS; kind < REPEAT_KINDS; kind++) {
         double bytes = bytes_of(p, kind, copy, members);
-        if (bytes < INFINITY) least = fmin(least, members * p->member_s[kind] + price * bytes);
+        double seconds = members * p->member_s[kind];
+        if (bytes < INFINITY) least = fmin(least, price.second * seconds + price.byte * bytes);
     }
     return least;
 }
 
 /* Adds one stage: p->sum is by members of all stages so far. */
-static void add_stage(pricing *p, double price, int copy) {
+static void add_stage(pricing *p, prices price, int copy) {
     int least = p->capacity->least[copy % p->work->terms.stages];
     for (int n = 0; n <= p->count; n++) p->next[n] = INFINITY;
     for (int m = least; m <= p->count; m++) {
@@ -124,30 +130,25 @@ static void add_stage(pricing *p, double price, int copy) {
 }
 
 /* Fills p->sum for this price. */
-static void share_out(pricing *p, double price) {
+static void share_out(pricing *p, prices price) {
     for (int n = 0; n <= p->count; n++) p->sum[n] = n == 0 ? 0 : INFINITY;
     for (int i = 0; i < p->copy_count; i++) add_stage(p, price, p->copies[i]);
 }
 
 /* Raises least_s to INFINITY where even what repeats anything is too much, or nothing has so many. */
 static void try_bytes(pricing *p, double *least_s) {
-    static const double free_s[REPEAT_KINDS] = {0};
     double limit = (double)p->work->terms.limit_bytes[p->rank];
-    const double *member_s = p->member_s;
-    p->member_s = free_s;
-    share_out(p, 1);
-    p->member_s = member_s;
+    share_out(p, (prices){.byte = 1, .second = 0});
     for (int n = 0; n <= p->count; n++)
         if (p->sum[n] * CAUTION > limit) least_s[n] = INFINITY;
 }
 
 /* Raises least_s to what this price tells. */
-static void try_price(pricing *p, double price, double *least_s) {
+static void try_price(pricing *p, double byte_s, double *least_s) {
     double limit = (double)p->work->terms.limit_bytes[p->rank];
-    share_out(p, price);
-    for (int n = 0; n <= p->count; n++) {
-        if (p->sum[n] < INFINITY) least_s[n] = fmax(least_s[n], p->sum[n] - price * limit);
-    }
+    share_out(p, (prices){.byte = byte_s, .second = 1});
+    for (int n = 0; n <= p->count; n++)
+        if (p->sum[n] < INFINITY) least_s[n] = fmax(least_s[n], p->sum[n] - byte_s * limit);
 }
 
 /* Prices at which the stage would as soon repeat more. */

@@ -95,7 +95,20 @@ static bool promising(pp_work *work, int first, int last) {
     return rank_promising(work, first) && rank_promising(work, last + 1);
 }
 
-/* One round over all moves, short runs first. *improved: a move was kept. */
+static bool is_spent(const pp_work *work, double effort) {
+    return effort <= 0 || pp_work_must_stop(work);
+}
+
+/* What lies in work->trial. *improved: it is kept, being faster. */
+static pp_status try_move(pp_work *work, double *effort, bool *improved, pp_error *error) {
+    double before = work->best_s;
+    *effort -= actions_of(work);
+    PP_TRY(pp_work_try(work, error));
+    *improved = *improved || work->best_s < before;
+    return PP_OK;
+}
+
+/* One round over all moves, short runs first. */
 static pp_status try_moves(pp_work *work, double *effort, bool *improved, pp_error *error) {
     int boundaries = work->terms.stages - 1;
     for (int length = 1; length <= boundaries; length++) {
@@ -103,11 +116,8 @@ static pp_status try_moves(pp_work *work, double *effort, bool *improved, pp_err
             for (int by = -1; by <= 1; by += 2) {
                 int last = first + length - 1;
                 if (!shift(work, first, last, by) || !promising(work, first, last)) continue;
-                if (*effort <= 0 || pp_work_must_stop(work)) return PP_OK;
-                *effort -= actions_of(work);
-                double before = work->best_s;
-                PP_TRY(pp_work_try(work, error));
-                if (work->best_s < before) *improved = true;
+                if (is_spent(work, *effort)) return PP_OK;
+                PP_TRY(try_move(work, effort, improved, error));
             }
         }
     }
@@ -128,6 +138,7 @@ static void tilt(pp_work *work, int p, int q, int by) {
     }
 }
 
+/* One round over tilts of ranks side by side, all together first. */
 static pp_status try_tilts(pp_work *work, double *effort, bool *improved, pp_error *error) {
     int ranks = work->terms.ranks, step = (ranks + TILTS - 1) / TILTS;
     if (pp_candidate_each(work->candidate) == 1 || work->terms.copies != work->terms.stages)
@@ -135,12 +146,9 @@ static pp_status try_tilts(pp_work *work, double *effort, bool *improved, pp_err
     for (int p = 0; p < ranks; p += step) {
         for (int q = ranks; q > p; q -= step) {
             for (int by = -1; by <= 1; by += 2) {
-                if (*effort <= 0 || pp_work_must_stop(work)) return PP_OK;
-                *effort -= actions_of(work);
-                double before = work->best_s;
+                if (is_spent(work, *effort)) return PP_OK;
                 tilt(work, p, q, by);
-                PP_TRY(pp_work_try(work, error));
-                if (work->best_s < before) *improved = true;
+                PP_TRY(try_move(work, effort, improved, error));
             }
         }
     }

@@ -1,6 +1,6 @@
-/* How long planning takes: the whole search for known models on clusters of growing size, and exact
- * splitting of long chains. Costs are modelled. Prints one row per case with the median of several
- * runs.
+/* How long planning takes: the whole search for known models on clusters of growing size, with
+ * growing numbers of microbatches and of ranks, and exact splitting of long chains. Costs are
+ * modelled. Prints one row per case with the median of several runs.
  *
  *     bench_plan [RUNS] */
 #include <math.h>
@@ -16,10 +16,20 @@ static const struct {
     const char *model, *cluster;
     int64_t batch;
     pp_dtype dtype;
+    int ranks, microbatches; /* pinned; 0: searched */
 } searches[] = {
-    {"gpt-nano", "dgx-h100:1", 64, PP_BF16},   {"gpt2-124m", "dgx-h100:1", 256, PP_BF16},
-    {"gpt2-1.5b", "dgx-a100:2", 512, PP_BF16}, {"gpt2-1.5b", "dgx-h100:8", 512, PP_BF16},
-    {"gpt3-175b", "h200:16", 1536, PP_BF16},   {"gpt3-175b", "h200:128", 1536, PP_BF16},
+    {"gpt-nano", "dgx-h100:1", 64, PP_BF16, 0, 0},
+    {"gpt2-124m", "dgx-h100:1", 256, PP_BF16, 0, 0},
+    {"gpt2-1.5b", "dgx-a100:2", 512, PP_BF16, 0, 0},
+    {"gpt2-1.5b", "dgx-h100:8", 512, PP_BF16, 0, 0},
+    {"gpt3-175b", "h200:16", 1536, PP_BF16, 0, 0},
+    {"gpt3-175b", "h200:128", 1536, PP_BF16, 0, 0},
+    /* microbatches, then ranks, doubled */
+    {"gpt3-175b", "h200:16", 1536, PP_BF16, 8, 48},
+    {"gpt3-175b", "h200:16", 1536, PP_BF16, 8, 96},
+    {"gpt3-175b", "h200:16", 1536, PP_BF16, 8, 192},
+    {"gpt3-175b", "h200:16", 1536, PP_BF16, 16, 192},
+    {"gpt3-175b", "h200:16", 1536, PP_BF16, 32, 192},
 };
 
 static const struct {
@@ -52,6 +62,8 @@ static pp_status search_once(size_t i, pp_plan_result **result, pp_error *error)
                                    .cluster = cluster,
                                    .costs = costs,
                                    .global_batch = searches[i].batch,
+                                   .ranks = searches[i].ranks,
+                                   .microbatches = searches[i].microbatches,
                                    .dtype = searches[i].dtype,
                                    .optimizer = PP_ADAMW,
                                    .zero = PP_ZERO_SEARCH}; /* as the command line does */

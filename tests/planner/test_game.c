@@ -112,6 +112,10 @@ static double expect_again(pp_work *work, pp_capacity *c, uint64_t seed) {
         repeated[rank] += terms->visits[copy / terms->stages] *
                           pp_terms_inside_s(terms, terms->policies[s], s, first, last);
     }
+    for (int p = 0; p < terms->ranks && c->lean != NULL; p++) {
+        if (repeated[p] == 0 && work->candidate->recompute == PP_RECOMPUTE_MIXED)
+            cr_expect_leq(held[p], c->kept[p], "seed %d: rank %d", (int)seed, p);
+    }
     for (int p = 0; p < terms->ranks && c->priced != NULL; p++) {
         size_t most = (size_t)c->priced_most, n = (size_t)held[p] < most ? (size_t)held[p] : most;
         double priced = c->priced[(size_t)p * (most + 1) + n];

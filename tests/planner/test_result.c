@@ -228,3 +228,35 @@ Test(result, degenerate_models) {
     pp_plan_result_free(result);
     world_free(&w);
 }
+
+static double peak_of(const pp_plan *plan) {
+    double peak = 0;
+    for (int p = 0; p < plan->ranks; p++)
+        peak = fmax(peak, (double)plan->predicted.rank[p].peak_bytes);
+    return peak;
+}
+
+/* Both ranks of dualpipe have all layers, so that every split takes the same but for rounding. */
+Test(result, of_equal_splits_the_leanest_is_kept) {
+    static const char *const splits[] = {NULL, "1", "2", "3", "4", "5"};
+    world w = world_open("gpt-nano", "h200:1", 16);
+    double least = INFINITY, best = 0, seconds = 0;
+    int equal = 0;
+    w.request.schedule = "dualpipe";
+    w.request.recompute = "none";
+    w.request.ranks = 2;
+    w.request.microbatches = 8;
+    w.request.dp = w.request.tp = 1;
+    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+        pp_plan_result *result;
+        w.request.split = splits[i];
+        cr_assert_eq(pp_plan_search(&w.request, &result, NULL), PP_OK);
+        double took = result->best->predicted.iteration_time_s, peak = peak_of(result->best);
+        if (i == 0) seconds = took, best = peak;
+        if (took <= seconds * (1 + 1e-12)) least = fmin(least, peak), equal++;
+        pp_plan_result_free(result);
+    }
+    cr_expect_geq(equal, 3);
+    cr_expect_eq(best, least);
+    world_free(&w);
+}
